@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One logical processor: all of its architectural state, in memory.
+ *
+ * RFLAGS is kept in two parts. The six arithmetic flags stand in ->aflags as LAHF and SETO give
+ * them (byte 0: OF as 0 or 1; byte 1: SF ZF 0 AF 0 PF 1 CF), so that a borrowed instruction loads and
+ * stores them with `add $0x7f,%al; sahf` and `lahf; seto %al`. The rest is in ->sflags.
+ * cpu_rflags() and cpu_set_rflags() put them together.
+ *
+ * Thread rule: everything is the vCPU thread's own, except ->attention, which any thread may raise
+ * bits in with cpu_raise().
+ */
+#ifndef SILICON_CPU_CPU_H
+#define SILICON_CPU_CPU_H
+
+#include "silicon/cpu/exception.h"
+#include "silicon/cpu/exit.h"
+#include "silicon/cpu/fpu.h"
+#include "silicon/cpu/intercept.h"
+#include "silicon/cpu/platform.h"
+#include "silicon/cpu/regs.h"
+#include "silicon/cpu/types.h"
+
+struct tlb;	   /* mmu/tlb.h */
+struct exec_cache; /* exec/: decoded instructions and thunks of this vCPU */
+struct cpu_model;  /* models/model.h */
+
+struct segment {
+	uint64_t base;
+	uint32_t limit;	/* byte-granular, scaled already */
+	uint32_t attr;	/* SEG_* */
+	uint16_t sel;
+};
+
+struct dtable {
+	uint64_t base;
+	uint16_t limit;
+};
+
+/* The processor's mode, derived by cpu_update_mode() from CR0, EFER, RFLAGS.VM, CS and SS. */
+enum code_mode { CODE_16, CODE_32, CODE_64 };
+
+struct mode {
+	uint8_t code;	     /* enum code_mode: default operand and address size */
+	uint8_t cpl;
+	uint8_t stack_bytes; /* 2, 4 or 8: width of the stack pointer */
+	bool	real;	     /* CR0.PE = 0 */
+	bool	v86;
+	bool	lma;	     /* IA-32e mode: 64-bit or compatibility */
+	bool	flat;	     /* CS, DS, ES, SS have base 0 and limit 4 GiB, or 64-bit mode */
+};
+
+enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIPI };
+
+/* Reasons to look up from the instruction stream; bits of ->attention. */
+#define ATTN_REQUEST  BIT(0)  /* any thread: call platform->service() */
+#define ATTN_EVENTS   BIT(1)  /* any thread: an interrupt may be pending; IF may have opened */
+#define ATTN_SHADOW   BIT(2)  /* ->shadow is not 0: ends after the next instruction */
+#define ATTN_TF	      BIT(3)  /* single-step: RFLAGS.TF or guest debug */
+#define ATTN_CODE_BP  BIT(4)  /* code breakpoints are armed */
+#define ATTN_DEBUG    BIT(5)  /* ->pending_dr6 holds a trap to deliver */
+#define ATTN_INJECT   BIT(6)  /* ->inject is valid: deliver it first */
+#define ATTN_RF	      BIT(7)  /* RFLAGS.RF is set: clear it after the next instruction */
+#define ATTN_BUDGET   BIT(8)  /* stop after ->budget more instructions */
+#define ATTN_NMI      BIT(9)  /* ->nmi_pending */
+
+#define SHADOW_STI    BIT(0)
+#define SHADOW_MOV_SS BIT(1)
+
+struct msrs {
+	uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
+	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+	uint64_t pat, misc_enable, mtrr_def_type, mtrr_fixed[11], mtrr_var[32];
+	uint64_t spec_ctrl, xss, debugctl, misc_features, arch_capabilities, ucode_rev;
+	uint64_t mcg_cap, mcg_status, mcg_ctl, mce_banks[32 * 4], mci_ctl2[32];
+	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr, syscfg;
+	uint64_t tsc_adjust;
+	uint64_t extra[32]; /* rows that need a plain 64-bit home and nothing else */
+};
+
+struct cpu {
+	/* Thunks know the offsets of these first members (exec/). */
+	uint64_t gpr[NR_GPRS];
+	uint64_t rip;
+	uint64_t aflags;
+	uint64_t sflags;
+	uint32_t attention;	/* atomic */
+	uint32_t exec_flags;	/* exec/'s own */
+	struct mode mode;
+	uint64_t retired;	/* instructions retired since creation; the clock of decisions.md 3 */
+	uint64_t budget_end;	/* ATTN_BUDGET: leave when retired reaches this */
+
+	struct segment seg[NR_SEGS];
+	struct dtable gdtr, idtr;
+	uint64_t cr0, cr2, cr3, cr4, xcr0;
+	uint64_t pdpte[4];	/* PAE paging: loaded with CR3, not re-read by walks */
+	uint64_t dr[4], dr6, dr7;
+	uint64_t pkru;
+	struct msrs msr;
+
+	/* Events. */
+	struct event fault;	/* raised by the current instruction */
+	struct event inject;	/* to be delivered before the next instruction (ATTN_INJECT) */
+	uint8_t	 shadow;	/* SHADOW_* */
+	uint8_t	 activity;	/* enum activity */
+	bool	 nmi_pending, nmi_blocked;
+	bool	 in_smm;
+	bool	 smi_pending;
+	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
+	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */
+	struct {
+		bool	 enabled, singlestep, use_hw_bp, use_sw_bp;
+		uint64_t dr[4], dr7;
+		uint64_t singlestep_rip;
+	} debug;
+
+	struct cpu_exit exit;
+	struct answers	answers;
+	struct out_writes out;
+
+	/* Rooms above hang their own state here. */
+	const struct cpu_model *model;
+	struct tlb	       *tlb;
+	struct exec_cache      *exec;
+	const struct platform  *platform;
+	void		       *opaque;
+
+	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */
+	uint64_t model_features[8];	/* what the modelled silicon has: legality */
+	uint64_t guest_features[8];	/* what KVM_SET_CPUID2 says: gates for MSRs and CR bits */
+	uint8_t	 maxphyaddr;
+	uint64_t cr4_reserved;		/* bits that #GP, from guest_features */
+	uint64_t xcr0_allowed;
+
+	struct fpu fpu;
+};
+
+/* Any thread. Raise attention bits; a vCPU in cpu_run() sees them before its next instruction. */
+static inline void cpu_raise(struct cpu *cpu, uint32_t bits)
+{
+	__atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
+}
+
+static inline void cpu_lower(struct cpu *cpu, uint32_t bits)
+{
+	__atomic_fetch_and(&cpu->attention, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* Arithmetic flags between their two forms. */
+static inline uint64_t flags_from_arith(uint64_t aflags)
+{
+	return ((aflags >> 8) & (FLAGS_ARITH & 0xff)) | ((aflags & 1) << 11);
+}
+
+static inline uint64_t flags_to_arith(uint64_t rflags)
+{
+	return ((rflags & (FLAGS_ARITH & 0xff)) << 8) | 0x200 | ((rflags >> 11) & 1);
+}
+
+static inline uint64_t cpu_rflags(const struct cpu *cpu)
+{
+	return flags_from_arith(cpu->aflags) | cpu->sflags | FLAG_FIXED;
+}
+
+static inline bool cpu_long_mode(const struct cpu *cpu)
+{
+	return cpu->mode.lma;
+}
+
+static inline bool cpu_64bit(const struct cpu *cpu)
+{
+	return cpu->mode.code == CODE_64;
+}
+
+static inline bool cpu_paging(const struct cpu *cpu)
+{
+	return cpu->cr0 & CR0_PG;
+}
+
+/*
+ * vCPU thread only.
+ * Replace RFLAGS whole; mode, attention (TF, RF, IF window) follow. Reserved bits are masked.
+ */
+void cpu_set_rflags(struct cpu *cpu, uint64_t rflags);
+/* Recompute ->mode; call after CR0, EFER, CS, SS or VM changed. */
+void cpu_update_mode(struct cpu *cpu);
+/* Recompute the attention bits that derive from state (TF, breakpoints, shadow, injection). */
+void cpu_update_attention(struct cpu *cpu);
+/* Set one of SHADOW_*, as STI and MOV SS do (SDM: a second one in a row is not extended). */
+void cpu_set_shadow(struct cpu *cpu, uint8_t shadow);
+/* State after RESET# (init false) or INIT (true): SDM, processor management and initialization. */
+void cpu_reset(struct cpu *cpu, bool init);
+
+/*
+ * True where a guest hypervisor intercepts: cpu->exit or the nested state then says what follows.
+ * L1 has no hypervisor above it in silicon, so outside guest mode nothing is intercepted.
+ */
+static inline bool cpu_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification)
+{
+	(void)cpu;
+	(void)kind;
+	(void)qualification;
+	return false;
+}
+
+static inline void fpu_load(struct cpu *cpu)
+{
+	if (!cpu->fpu.live)
+		__fpu_load(cpu);
+}
+
+static inline void fpu_save(struct cpu *cpu)
+{
+	if (cpu->fpu.live)
+		__fpu_save(cpu);
+}
+
+/* Call a platform operation with guest vector state put away. */
+#define platform_call(cpu, op, ...)                                                                \
+	(fpu_save(cpu), (cpu)->platform->op((cpu)->opaque, ##__VA_ARGS__))
+
+#endif

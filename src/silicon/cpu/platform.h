@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the processor asks of the world around it: the synchronous road out of silicon/.
+ *
+ * A vCPU is given a table of operations and an opaque pointer. All are called on the vCPU's own
+ * thread, from inside cpu_run(), and through the inline wrappers at the end, which put guest
+ * vector state away first (so implementations are ordinary C). The asynchronous road is
+ * cpu_raise() in cpu.h. Tests pass a fake table.
+ */
+#ifndef SILICON_CPU_PLATFORM_H
+#define SILICON_CPU_PLATFORM_H
+
+#include "silicon/cpu/exception.h"
+
+/* The RAM page that answers for a gpa. */
+struct ram_page {
+	uint8_t *hva;	   /* of the page's first byte; NULL: no RAM there */
+	bool	 writable; /* false: ROM (writes go to mmio_write) */
+	bool	 log;	   /* tell mark_dirty() before a write tag is installed */
+};
+
+enum platform_answer {
+	PLATFORM_DONE,	/* answered in the process */
+	PLATFORM_USER,	/* user space must answer: the caller builds an exit */
+	PLATFORM_FAULT, /* MSRs: raise #GP(0) */
+};
+
+struct platform {
+	/* Any gpa. Fills *ret; no RAM: ret->hva NULL. Never blocks. */
+	void (*memory)(void *opaque, gpa_t gpa, struct ram_page *ret);
+	/* Before the first write through a page with ->log set. */
+	void (*mark_dirty)(void *opaque, gpa_t gpa);
+	/* 1 to 8 bytes that do not cross a page and are not RAM (or writes to ROM). */
+	enum platform_answer (*mmio_read)(void *opaque, gpa_t gpa, unsigned size, uint64_t *ret);
+	enum platform_answer (*mmio_write)(void *opaque, gpa_t gpa, unsigned size, uint64_t val);
+	enum platform_answer (*pio_read)(void *opaque, uint16_t port, unsigned size, uint64_t *ret);
+	enum platform_answer (*pio_write)(void *opaque, uint16_t port, unsigned size, uint64_t val);
+	/*
+	 * Before RDMSR and WRMSR by the guest: PLATFORM_DONE to go on with silicon's own row,
+	 * PLATFORM_USER for an exit to user space, PLATFORM_FAULT where a filter denies.
+	 */
+	enum platform_answer (*msr_gate)(void *opaque, uint32_t index, bool write);
+	/* MSRs that no row of silicon's knows (APIC base, TSC, PV): DONE, USER (unknown) or FAULT. */
+	enum platform_answer (*msr_read)(void *opaque, uint32_t index, uint64_t *ret);
+	enum platform_answer (*msr_write)(void *opaque, uint32_t index, uint64_t val);
+	/* CPUID as the guest sees it, dynamic bits (OSXSAVE, APIC, sizes) included. */
+	void (*cpuid)(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+	/* Highest-priority deliverable interrupt: vector >= 0, or -1. ack takes it. */
+	int (*interrupt_pending)(void *opaque);
+	int (*interrupt_ack)(void *opaque);
+	/* CR8, for which the local APIC answers. */
+	uint8_t (*get_tpr)(void *opaque);
+	void (*set_tpr)(void *opaque, uint8_t tpr);
+	/* Guest TSC, now. */
+	uint64_t (*tsc)(void *opaque);
+	/* VMCALL or VMMCALL at CPL 0 or above; DONE with *ret for RAX, or USER. */
+	enum platform_answer (*hypercall)(void *opaque, uint64_t *ret);
+	/* Serve requests raised by cpu_raise(ATTN_REQUEST): true to leave cpu_run(). */
+	bool (*service)(void *opaque);
+	/* The processor changed what others look at: CR0/CR4/EFER/APIC-relevant state, IF window. */
+	void (*window_open)(void *opaque);
+};
+
+#endif

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Running instructions: the public face of exec/.
+ */
+#ifndef SILICON_EXEC_EXEC_H
+#define SILICON_EXEC_EXEC_H
+
+#include "silicon/cpu/cpu.h"
+
+/* Any thread, no locks. Prepare and free a vCPU's decoded instructions and thunks. */
+struct exec_cache *exec_create(void);
+void exec_destroy(struct exec_cache *exec);
+
+/*
+ * Run the guest on the calling thread until something needs the caller; cpu->exit says what.
+ * On return guest vector state is in memory and all of struct cpu is whole.
+ * Host state (GS base, MXCSR, x87, DF) is the caller's again.
+ */
+enum cpu_exit_kind cpu_run(struct cpu *cpu);
+/*
+ * Finish the instruction that an exit left open (answers are recorded) and run nothing further:
+ * for immediate_exit. CPU_EXIT_NONE when done, else the next thing that it asks for.
+ */
+enum cpu_exit_kind cpu_complete(struct cpu *cpu);
+
+#endif

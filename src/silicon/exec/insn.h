@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A decoded instruction, as step runs it. Room header of exec/.
+ *
+ * decode.c fills it from Zydis's answer once per distinct (bytes, mode); it is found again by
+ * comparing bytes, never by address, so code that changed is simply another instruction.
+ * ->run is one short C function: a generic one for borrowed instructions (they have a thunk), one of
+ * emul_*.c for the rest. It returns RESULT_OK with RIP advanced, or as enum result says.
+ */
+#ifndef SILICON_EXEC_INSN_H
+#define SILICON_EXEC_INSN_H
+
+#include "silicon/cpu/cpu.h"
+#include "silicon/mmu/mmu.h"
+
+struct insn;
+typedef enum result insn_fn(struct cpu *cpu, const struct insn *insn);
+/* Returns 0, or 1 if the host faulted in it (cpu->host_trap of exec/). mem is the operand's host pointer. */
+typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
+
+#define REG_NONE 0xff
+
+/* Prefixes and properties. */
+#define INSN_LOCK     BIT(0)
+#define INSN_REP      BIT(1)	/* F3 */
+#define INSN_REPNE    BIT(2)	/* F2 */
+#define INSN_REX_W    BIT(3)
+#define INSN_MEM      BIT(4)	/* has an explicit memory operand */
+#define INSN_HIGH_REG BIT(5)	/* ->reg is AH..BH (numbers 4..7) */
+#define INSN_HIGH_RM  BIT(6)
+#define INSN_RIP_REL  BIT(7)
+#define INSN_FPU      BIT(8)	/* uses x87, MMX, vector or mask state: fpu_load() first */
+#define INSN_SEG_PFX  BIT(9)
+#define INSN_KVM_EMUL BIT(10)	/* KVM's emulator knows it (decisions.md 18) */
+#define INSN_66	      BIT(11)	/* 66h present, whatever it means */
+#define INSN_REX      BIT(12)
+
+struct insn {
+	uint64_t bytes[2];	/* the instruction, zero-padded to 16 bytes */
+	uint64_t mask[2];	/* ff for each of its len bytes */
+	insn_fn *run;
+	thunk_fn *thunk;	/* borrowed only */
+	uint16_t op;		/* ZydisMnemonic */
+	uint8_t	 mode;		/* decode mode key, see decode.h */
+	uint8_t	 len;
+	uint32_t flags;		/* INSN_* */
+	uint8_t	 opcode;	/* last opcode byte */
+	uint8_t	 modrm;		/* raw; valid if it has one */
+	uint8_t	 opsize;	/* operand size in bytes: 1, 2, 4, 8 */
+	uint8_t	 addrsize;	/* 2, 4, 8 */
+	uint8_t	 reg, rm;	/* ModRM register numbers with REX applied, REG_NONE if absent */
+	uint8_t	 seg;		/* enum seg_id of the memory operand, override applied */
+	uint8_t	 base, index;	/* gpr numbers or REG_NONE */
+	uint8_t	 scale;		/* log2 */
+	uint8_t	 mem_op;	/* enum access_op of the memory operand */
+	uint16_t mem_size;	/* bytes of the memory operand */
+	int64_t	 disp;		/* displacement, sign-extended */
+	int64_t	 imm;		/* first immediate or relative offset, sign-extended */
+	int64_t	 imm2;		/* ENTER's second, far pointer's selector */
+};
+
+/* Effective address (offset), wrapped to the address size. */
+static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t ea = insn->disp;
+
+	if (insn->base != REG_NONE)
+		ea += cpu->gpr[insn->base];
+	if (insn->index != REG_NONE)
+		ea += cpu->gpr[insn->index] << insn->scale;
+	if (insn->flags & INSN_RIP_REL)
+		ea += cpu->rip + insn->len;
+	if (insn->addrsize == 4)
+		return (uint32_t)ea;
+	return insn->addrsize == 2 ? (uint16_t)ea : ea;
+}
+
+/* Read a general register of size bytes (1: AH..BH if high). */
+static inline uint64_t reg_read(const struct cpu *cpu, unsigned reg, unsigned size, bool high)
+{
+	if (size == 1)
+		return (uint8_t)(high ? cpu->gpr[reg - 4] >> 8 : cpu->gpr[reg]);
+	if (size == 2)
+		return (uint16_t)cpu->gpr[reg];
+	return size == 4 ? (uint32_t)cpu->gpr[reg] : cpu->gpr[reg];
+}
+
+/* Write one: 4 bytes zero-extend, 1 and 2 keep the rest. */
+static inline void reg_write(struct cpu *cpu, unsigned reg, unsigned size, bool high, uint64_t val)
+{
+	if (size == 1 && high)
+		cpu->gpr[reg - 4] = (cpu->gpr[reg - 4] & ~0xff00ull) | (val & 0xff) << 8;
+	else if (size == 1)
+		cpu->gpr[reg] = (cpu->gpr[reg] & ~0xffull) | (val & 0xff);
+	else if (size == 2)
+		cpu->gpr[reg] = (cpu->gpr[reg] & ~0xffffull) | (val & 0xffff);
+	else
+		cpu->gpr[reg] = size == 4 ? (uint32_t)val : val;
+}
+
+/* Set RIP to the next instruction, wrapped as the code size demands. */
+static inline enum result insn_next(struct cpu *cpu, const struct insn *insn)
+{
+	uint64_t rip = cpu->rip + insn->len;
+
+	cpu->rip = cpu->mode.code == CODE_64 ? rip :
+		   cpu->mode.code == CODE_32 ? (uint32_t)rip : (uint16_t)rip;
+	return RESULT_OK;
+}
+
+/*
+ * tables/insns.def: one row per emulated mnemonic: INSN(zydis mnemonic, handler). Handlers are in
+ * emul_*.c. A mnemonic without a row is borrowed, if borrow.c's classes allow it; else #UD.
+ */
+insn_fn *insn_emulated(uint16_t mnemonic);
+
+#endif

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Guest memory as instructions see it: linear address -> page walk -> RAM or platform.
+ *
+ * The inline hit is in tlb.h; everything else passes mmu_access_slow(), which owns the order:
+ * split at the page, walk, memory lookup, then RAM | in-kernel device | exit to user space.
+ * Nothing is committed before the last check of the last byte.
+ *
+ * Accesses are atomic as the architecture says: one host access for naturally aligned 1 to 8 bytes.
+ * All functions here: vCPU thread only, general registers only. Host faults on guest RAM (the
+ * program unmapped or truncated it) end as RESULT_EXIT with CPU_EXIT_MEMORY.
+ */
+#ifndef SILICON_MMU_MMU_H
+#define SILICON_MMU_MMU_H
+
+#include "silicon/cpu/cpu.h"
+
+enum access_op { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_RMW = 3, ACCESS_FETCH = 4 };
+
+/* Which page tables, as values (decisions: nested from the start). */
+struct walk_context {
+	gpa_t	 root;
+	gpa_t	 root2;	/* second stage (EPT, NPT), or GPA_NONE */
+	uint16_t pcid, vpid;
+	bool	 smm;
+};
+
+/* The passport of one access that leaves the inline path. */
+struct access {
+	/* Set by the caller, never changed. */
+	const gva_t	     addr;
+	const uint32_t	     size;	/* 1..4096, may cross one page boundary */
+	const enum access_op op;
+	const bool	     user;	/* judged as a user access (CPL 3, not implicit) */
+	const bool	     implicit;	/* implicit supervisor access: SMAP ignores AC */
+	/* Set by the walk. */
+	gpa_t		     gpa;
+	/* Set by the memory lookup; NULL: no RAM there. */
+	uint8_t		    *hva;
+	bool		     writable;
+};
+
+/* ---- linear accesses; size 1, 2, 4 or 8; value in the low bits ---- */
+
+/* Explicit access at the current privilege (CPL, EFLAGS.AC). RESULT_OK, _FAULT or _EXIT. */
+enum result mmu_read(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *ret);
+enum result mmu_write(struct cpu *cpu, gva_t addr, unsigned size, uint64_t val);
+/* Implicit supervisor access: descriptor tables, TSS, IDT, whatever the CPL. */
+enum result mmu_read_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *ret);
+enum result mmu_write_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t val);
+/* LOCKed compare and exchange, for accessed and busy bits of descriptors (implicit supervisor). */
+enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old, uint64_t new);
+
+/*
+ * Check that [addr, addr+size) may be accessed, without doing it (sets A and, for writes, D bits).
+ * For instructions with several accesses: probe all, then commit.
+ */
+enum result mmu_probe(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op);
+enum result mmu_probe_sys(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op);
+
+/* Any size up to 4096, any alignment: all checks first, then bytes move (not atomic). */
+enum result mmu_read_bytes(struct cpu *cpu, gva_t addr, void *dst, uint32_t size);
+enum result mmu_write_bytes(struct cpu *cpu, gva_t addr, const void *src, uint32_t size);
+
+/*
+ * A host pointer for [addr, addr+size) if it lies in one page of RAM and op is allowed: the operand
+ * of a borrowed instruction. *ret is NULL, with RESULT_OK, where the access must go through a bounce
+ * buffer (crosses a page, MMIO, ROM write, page being logged): use mmu_read_bytes() and
+ * mmu_write_bytes() then.
+ */
+enum result mmu_pointer(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op,
+			uint8_t **ret);
+
+/*
+ * Instruction bytes at linear address addr: up to 15 bytes into buf, *ret_len how many could be
+ * fetched before a fault or limit. RESULT_FAULT or _EXIT only if not even the first byte could be.
+ * *ret_fault_len: the fault that stopped it stands in cpu->fault, to be raised if the decoder needs more.
+ */
+enum result mmu_fetch(struct cpu *cpu, gva_t addr, uint8_t buf[15], unsigned *ret_len);
+
+/* ---- segmentation: SDM, "limit checking", "type checking" ---- */
+
+/*
+ * Effective address -> linear address, with type, limit and canonical checks for size bytes.
+ * RESULT_FAULT: #GP(0), or #SS(0) for SS. In 64-bit mode only FS and GS have a base. off must already
+ * be wrapped to the address size.
+ */
+enum result seg_linear(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
+		       enum access_op op, gva_t *ret);
+static inline enum result seg_read(struct cpu *cpu, enum seg_id seg, uint64_t off, unsigned size,
+				   uint64_t *ret)
+{
+	gva_t addr;
+	enum result r = seg_linear(cpu, seg, off, size, ACCESS_READ, &addr);
+
+	return r ? r : mmu_read(cpu, addr, size, ret);
+}
+
+static inline enum result seg_write(struct cpu *cpu, enum seg_id seg, uint64_t off, unsigned size,
+				    uint64_t val)
+{
+	gva_t addr;
+	enum result r = seg_linear(cpu, seg, off, size, ACCESS_WRITE, &addr);
+
+	return r ? r : mmu_write(cpu, addr, size, val);
+}
+
+/* ---- walks and flushes ---- */
+
+/*
+ * Walk without side effects (KVM_TRANSLATE, the debugger): false if not mapped. *ret_flags gets PFERR_W
+ * and PFERR_U as the page allows.
+ */
+bool mmu_translate_debug(struct cpu *cpu, gva_t addr, gpa_t *ret_gpa, uint32_t *ret_flags);
+/* Load ->pdpte from CR3 under PAE paging; #GP(0) for reserved bits (SDM, PAE paging). */
+enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
+/* The TLB's view must follow: any paging-mode bit, CR3, PKRU, SMAP's AC, memory slots. */
+void mmu_flush_all(struct cpu *cpu);		   /* global entries too */
+void mmu_flush_cr3(struct cpu *cpu);		   /* all but global entries */
+void mmu_flush_page(struct cpu *cpu, gva_t addr);  /* INVLPG: global ones too */
+void mmu_flush_writes(struct cpu *cpu);		   /* dirty log re-armed: write tags only */
+void mmu_update_mode(struct cpu *cpu);		   /* CPL, AC, CR0.WP, CR4 changed: pick tables */
+
+/* Guest-physical access by the processor itself (walks, VMX structures): 4 or 8 bytes, aligned. */
+enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *ret);
+
+struct tlb *tlb_create(void);	/* NULL: no memory */
+void tlb_destroy(struct tlb *tlb);
+
+/* True for a canonical address under the present CR4.LA57 (or 48 bits outside long mode). */
+static inline bool gva_canonical(const struct cpu *cpu, gva_t addr)
+{
+	unsigned shift = cpu->cr4 & CR4_LA57 ? 64 - 57 : 64 - 48;
+
+	return (gva_t)((int64_t)(addr << shift) >> shift) == addr;
+}
+
+#endif

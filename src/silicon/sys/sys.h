@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the manuals' system volumes describe: descriptors, event delivery, far transfers, task
+ * switches, control registers, MSRs, CPUID. Called by the instructions in exec/ and, for
+ * state that the program sets, by kvm/.
+ *
+ * vCPU thread only, general registers only, unless a comment says otherwise.
+ */
+#ifndef SILICON_SYS_SYS_H
+#define SILICON_SYS_SYS_H
+
+#include "silicon/cpu/cpu.h"
+
+/* ---- segments.c: descriptor loads (SDM, protection; instruction MOV/LDS/LLDT/LTR) ---- */
+
+enum result sys_load_segment(struct cpu *cpu, enum seg_id seg, uint16_t sel); /* ES SS DS FS GS */
+enum result sys_load_ldtr(struct cpu *cpu, uint16_t sel);
+enum result sys_load_tr(struct cpu *cpu, uint16_t sel);
+/* LAR, LSL, VERR, VERW: *ret_ok is ZF. */
+enum result sys_lar(struct cpu *cpu, uint16_t sel, bool *ret_ok, uint32_t *ret);
+enum result sys_lsl(struct cpu *cpu, uint16_t sel, bool *ret_ok, uint32_t *ret);
+enum result sys_verify(struct cpu *cpu, uint16_t sel, bool write, bool *ret_ok);
+
+/* ---- far.c: far transfers. opsize 2, 4 or 8 bytes; next is the return RIP ---- */
+
+enum result sys_jmp_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned opsize);
+enum result sys_call_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned opsize,
+			 uint64_t next);
+enum result sys_ret_far(struct cpu *cpu, unsigned opsize, unsigned pop_bytes);
+enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next);
+enum result sys_syscall(struct cpu *cpu, uint64_t next);
+enum result sys_sysret(struct cpu *cpu, unsigned opsize);
+enum result sys_sysenter(struct cpu *cpu);
+enum result sys_sysexit(struct cpu *cpu, unsigned opsize);
+
+/* ---- events.c: delivery through IVT or IDT ---- */
+
+/*
+ * Deliver ev, RIP still on the instruction that it interrupts. Escalates faults met on the way to
+ * double fault and triple fault. RESULT_OK: RIP is at the handler. RESULT_STOP: shutdown
+ * (cpu->exit). RESULT_EXIT: user space is needed; cpu->inject keeps the event.
+ */
+enum result sys_deliver(struct cpu *cpu, const struct event *ev);
+/* INT n, INT3, INTO, INT1 as instructions: delivery with their own checks (VME, IOPL, gate DPL). */
+enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type type,
+			       unsigned insn_len);
+/*
+ * Serve the attention bits between two instructions: requests, injected events, traps, NMI,
+ * interrupts, in the order of the SDM's table of priorities among concurrent events. RESULT_OK: go on.
+ */
+enum result sys_attend(struct cpu *cpu);
+/* After an instruction retired while attention bits were up: shadow end, RF, TF trap, budget. */
+enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t old_shadow);
+
+/* ---- task.c ---- */
+enum task_switch_reason { TASK_CALL, TASK_JMP, TASK_IRET, TASK_GATE };
+enum result sys_task_switch(struct cpu *cpu, uint16_t tss_sel, enum task_switch_reason why,
+			    bool has_error, uint32_t error, uint64_t next);
+
+/* ---- control.c: MOV to CRn and DRn with their checks; also the side effects of sregs ioctls ---- */
+
+enum result sys_set_cr0(struct cpu *cpu, uint64_t val);
+enum result sys_set_cr3(struct cpu *cpu, uint64_t val);
+enum result sys_set_cr4(struct cpu *cpu, uint64_t val);
+enum result sys_set_cr8(struct cpu *cpu, uint64_t val);
+enum result sys_set_xcr0(struct cpu *cpu, uint64_t val);
+enum result sys_set_efer(struct cpu *cpu, uint64_t val);
+enum result sys_get_dr(struct cpu *cpu, unsigned n, uint64_t *ret);
+enum result sys_set_dr(struct cpu *cpu, unsigned n, uint64_t val);
+
+/* ---- msr.c: rows of tables/msrs.def ---- */
+
+enum msr_origin { MSR_GUEST, MSR_HOST /* the program, by ioctl: KVM's host_initiated */ };
+enum msr_result { MSR_OK, MSR_UNKNOWN, MSR_DENIED };
+
+/* Rows first, then platform->msr_*. No filter, no exit: for ioctls and, after msr_gate, for the guest. */
+enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t *ret);
+enum msr_result sys_msr_set(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t val);
+/* RDMSR and WRMSR as instructions: CPL is checked by the caller; gate, answers, exits, #GP here. */
+enum result sys_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *ret);
+enum result sys_wrmsr(struct cpu *cpu, uint32_t index, uint64_t val);
+
+/* ---- io.c: ports ---- */
+
+/* IOPL and the TSS's I/O permission bitmap: #GP(0) where refused. */
+enum result sys_io_check(struct cpu *cpu, uint16_t port, unsigned size);
+/* One access, checks done: takes answers, or builds the exit. Data breakpoints on ports included. */
+enum result sys_io_read(struct cpu *cpu, uint16_t port, unsigned size, uint64_t *ret);
+enum result sys_io_write(struct cpu *cpu, uint16_t port, unsigned size, uint64_t val);
+
+/* ---- debug.c: breakpoints (SDM, debug registers) ---- */
+
+/* Fault-class: a code breakpoint at linear address addr (none while RF is set). */
+enum result sys_check_code_bp(struct cpu *cpu, gva_t addr);
+/* Trap-class: collect matches of a data or port access into ->pending_dr6. */
+void sys_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write);
+void sys_check_io_bp(struct cpu *cpu, uint16_t port, unsigned size);
+
+#endif
