@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The ground: what anykvm needs of the host process. Knows no guest.
+ */
+#ifndef HOST_HOST_H
+#define HOST_HOST_H
+
+#include "host/compiler.h"
+
+#include <signal.h>
+#include <ucontext.h>
+
+/* ---- log.c: one line to stderr, prefixed "anykvm: "; async-signal-safe ---- */
+void host_log(const char *fmt, ...) __printf_(1, 2);
+/* A wrong of our own: said once per place, never ends the program. */
+#define host_bug(fmt, ...)                                                                         \
+	do {                                                                                       \
+		static bool said;                                                                  \
+		if (!__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))                           \
+			host_log("internal error at %s:%d: " fmt, __FILE__, __LINE__,              \
+				 ##__VA_ARGS__);                                                   \
+	} while (0)
+
+/* ---- sys.c: system calls without libc's errno; 0.. or -errno. Allowed after the first KVM_RUN ---- */
+long host_syscall(long nr, long a, long b, long c, long d, long e, long f);
+int host_futex_wait(const uint32_t *word, uint32_t val, uint64_t timeout_ns); /* 0 = no timeout */
+int host_futex_wake(uint32_t *word, int count);
+int host_gettid(void);
+
+/* ---- clock.c ---- */
+uint64_t host_rdtsc(void);
+uint64_t host_tsc_khz(void);	/* measured or read once at start; kHz */
+uint64_t host_monotonic_ns(void);
+uint64_t host_realtime_ns(void);
+uint64_t host_boottime_ns(void);
+
+/* ---- exec_mem.c: code memory, one memfd mapped twice (W^X) ---- */
+struct host_code {
+	uint8_t *rw;	/* write here */
+	uint8_t *rx;	/* run here: rx = rw + constant */
+	size_t size;
+};
+/* 0 or -errno (a host that forbids executable memory: -EACCES or -EPERM). */
+int host_code_alloc(struct host_code *code, size_t size);
+void host_code_free(struct host_code *code);
+
+/* ---- fault.c: host faults that are ours ---- */
+
+/* A synchronous host fault as the handler sees it. */
+struct host_trap {
+	int signo;	/* SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP */
+	int code;	/* si_code */
+	int trapno;	/* x86 vector */
+	uint64_t error;	/* x86 error code */
+	uint64_t addr;	/* CR2 for vector 14 */
+	uint64_t rip;
+};
+
+/*
+ * Code ranges (thunks): a fault with RIP inside is offered to fixup, which may edit uc and returns
+ * true if it was ours. Runs in the signal handler on the alternate stack. Any thread may add ranges; a range
+ * lives until removed. 0 or -ENOSPC.
+ */
+typedef bool host_fixup_fn(void *opaque, const struct host_trap *trap, ucontext_t *uc);
+int host_fault_range_add(const void *start, size_t size, host_fixup_fn *fixup, void *opaque);
+void host_fault_range_remove(const void *start);
+/* Called by front/'s SIGSEGV... wrapper first: true if the fault was ours and uc is mended. */
+bool host_fault_handle(int signo, siginfo_t *info, ucontext_t *uc);
+/*
+ * Ensure that our handler for the five fault signals stands and that this thread has an alternate
+ * stack; called at each KVM_RUN entry and before guarded accesses on a new thread. 0 or -errno.
+ */
+int host_fault_thread_init(void);
+
+/*
+ * ---- guard.h has the inline guarded accesses for guest memory (exception table by RIP):
+ * host_load_N(), host_store_N(), host_cmpxchg_N() and these for blocks; true on success, false if
+ * the host faulted (prefix copied: unspecified). General registers only.
+ */
+bool host_copy_guarded(void *dst, const void *src, size_t size);
+bool host_clear_guarded(void *dst, size_t size);
+
+/* ---- cpuid.c: the host's own CPUID, cached (a native CPUID traps on hosts that are VMs) ---- */
+void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+uint64_t host_xcr0(void);
+
+/* ---- memfd.c ---- */
+/* Anonymous file with size bytes; fd or -errno. Closed on exec if cloexec. */
+int host_memfd(const char *name, size_t size, bool cloexec);
+
+#endif

@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The public face of kvm/: what a door (front/) calls. Results are those of the system call:
+ * >= 0, or -errno.
+ */
+#ifndef KVM_API_API_H
+#define KVM_API_API_H
+
+#include "host/compiler.h"
+
+enum object_kind { OBJECT_SYS, OBJECT_VM, OBJECT_VCPU, OBJECT_DEVICE, OBJECT_STATS, NR_OBJECT_KINDS };
+
+/*
+ * Settings of the launcher, read once from the environment (ANYKVM_CPU, ANYKVM_PARAMS) by front/.
+ * NULL and 0 mean the default. 0 or -EINVAL with a line on stderr.
+ */
+int api_init(const char *cpu_model, const char *params);
+
+/* Open the system object: a new fd of a real file (memfd "anykvm:kvm"), flags as for open(2). */
+int api_open(int flags);
+
+/* Which object stands behind fd: its kind, or -ENOTTY if the file is none of ours. */
+int api_object_kind(int fd);
+
+/*
+ * ioctl(2) on fd. -ENOTTY with *ret_ours = false: not our file, call the real ioctl. Dispatched from tables/ioctls.def.
+ * Any thread. Takes the locks that the row names.
+ */
+long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours);
+
+/*
+ * After the program closed fds by any means: tear down objects that no fd of this process names any
+ * more (by inode, over /proc/self/fd). In a forked child: nothing.
+ */
+void api_reap(void);
+
+/* Kick the KVM_RUN that this thread is in, if any: async-signal-safe. True if there was one. */
+bool api_run_interrupted(void);
+
+#endif
