@@ -15,7 +15,7 @@
 
 struct insn;
 typedef enum result insn_fn(struct cpu *cpu, const struct insn *insn);
-/* Returns 0, or 1 if the host faulted in it (cpu->host_trap of exec/). mem is the operand's host pointer. */
+/* Returns 0, or 1 if the host faulted in it (thunk.h has the trap). mem is the operand's host pointer. */
 typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 
 #define REG_NONE 0xff
@@ -34,30 +34,47 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_KVM_EMUL BIT(10)	/* KVM's emulator knows it (decisions.md 18) */
 #define INSN_66	      BIT(11)	/* 66h present, whatever it means */
 #define INSN_REX      BIT(12)
+#define INSN_X87      BIT(13)	/* x87, not a control instruction: records its pointers */
+#define INSN_ALIGN    BIT(14)	/* its operand is checked under CR0.AM and EFLAGS.AC */
 
 struct insn {
 	uint64_t bytes[2];	/* the instruction, zero-padded to 16 bytes */
 	uint64_t mask[2];	/* ff for each of its len bytes */
 	insn_fn *run;
 	thunk_fn *thunk;	/* borrowed only */
-	uint16_t op;		/* ZydisMnemonic */
-	uint8_t	 mode;		/* decode mode key, see decode.h */
-	uint8_t	 len;
-	uint32_t flags;		/* INSN_* */
-	uint8_t	 opcode;	/* last opcode byte */
-	uint8_t	 modrm;		/* raw; valid if it has one */
-	uint8_t	 opsize;	/* operand size in bytes: 1, 2, 4, 8 */
-	uint8_t	 addrsize;	/* 2, 4, 8 */
-	uint8_t	 reg, rm;	/* ModRM register numbers with REX applied, REG_NONE if absent */
-	uint8_t	 seg;		/* enum seg_id of the memory operand, override applied */
+	int64_t	 disp;		/* displacement, sign-extended */
 	uint8_t	 base, index;	/* gpr numbers or REG_NONE */
 	uint8_t	 scale;		/* log2 */
-	uint8_t	 mem_op;	/* enum access_op of the memory operand */
+	uint8_t	 seg;		/* enum seg_id of the data operand (strings too), override applied */
+	uint8_t	 addrsize;	/* 2, 4, 8 */
+	uint8_t	 len;
+	uint16_t mode;		/* decode mode key, see decode.h */
+	uint32_t flags;		/* INSN_* */
 	uint16_t mem_size;	/* bytes of the memory operand */
-	int64_t	 disp;		/* displacement, sign-extended */
+	uint8_t	 mem_op;	/* enum access_op of the memory operand */
+	uint8_t	 opsize;	/* operand size in bytes: 1, 2, 4, 8 */
+	uint8_t	 opcode;	/* last opcode byte */
+	uint8_t	 modrm;		/* raw; valid if it has one */
+	/*
+	 * ModRM register numbers with REX applied (segment, control and debug registers too), REG_NONE
+	 * if absent. The register in an opcode byte (PUSH r, MOV r,imm) is rm; PUSH and POP of
+	 * segment registers have it in reg.
+	 */
+	uint8_t	 reg, rm;
 	int64_t	 imm;		/* first immediate or relative offset, sign-extended */
 	int64_t	 imm2;		/* ENTER's second, far pointer's selector */
-};
+	uint16_t op;		/* ZydisMnemonic */
+	/* Vector operands of the borrowed classes that look at elements. */
+	uint8_t	 elem;		/* bytes of an element */
+	uint8_t	 mask_reg;	/* k1..k7, or the vector register whose sign bits select */
+	uint8_t	 vindex;	/* VSIB index register */
+	uint8_t	 index_elem;	/* bytes of an index */
+	uint8_t	 nr_elem;
+	uint8_t	 host_len;	/* bytes of the instruction as the host runs it */
+	uint8_t	 trap;		/* vector raised instead of running */
+} __aligned_(64);
+
+_Static_assert(sizeof(struct insn) == 128, "two cache lines");
 
 /* Effective address (offset), wrapped to the address size. */
 static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *insn)
