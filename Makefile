@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+# The user's verbs. ./setup VERB installs what is missing first.
+#   make build        build/anykvm and build/libanykvm.so
+#   make run          boot Debian's kernel in QEMU on anykvm to a shell (without a terminal: power off)
+#   make check        all tests, under 20 minutes on two cores
+#   make check-long   the long sweeps
+#   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv [ONLY=name,name]
+#   make install      DESTDIR and PREFIX are honoured
+#   make format       clang-format over the tree
+PREFIX ?= /usr/local
+BUILD ?= build
+MESON_FLAGS ?=
+
+.PHONY: build run check check-long bench install format clean need-build need-run need-check
+.DEFAULT_GOAL := build
+
+need-build:
+	@sh tools/need build
+need-run: need-build
+	@sh tools/need run
+need-check: need-run
+	@sh tools/need check
+
+$(BUILD)/build.ninja: | need-build
+	@meson setup $(BUILD) --prefix $(PREFIX) $(MESON_FLAGS) >/dev/null || { cat $(BUILD)/meson-logs/meson-log.txt; exit 1; }
+
+build: need-build $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+run: need-run build
+	@sh tools/boot-demo $(BUILD)
+
+check: need-check build
+	@python3 tests/check.py --build $(BUILD)
+
+check-long: need-check build
+	@python3 tests/check.py --build $(BUILD) --long
+
+bench: need-run build
+	@python3 bench/bench.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
+
+install: build
+	@meson install -C $(BUILD) --no-rebuild
+
+format: need-check
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+
+clean:
+	rm -rf $(BUILD)

@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""check.py --build DIR [--long] [--only PART,...] - all that `make check` runs, with a budget per part.
+
+The host's own /dev/kvm, where it exists, is masked by a private mount first, so that whatever answers in a
+test is anykvm. Each part prints one line; a part that fails prints the end of its output. The last line is
+`N passed, N failed, N skipped`. Exit status 1 if anything failed.
+"""
+import argparse, json, os, shutil, subprocess, sys, time
+
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+TALLY = {"passed": 0, "failed": 0, "skipped": 0}
+TIMES = []
+
+
+def count(ok, n=1):
+    TALLY["passed" if ok else "failed"] += n
+
+
+def run(command, limit, **kw):
+    try:
+        done = subprocess.run(command, cwd=TOP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace", timeout=limit, stdin=subprocess.DEVNULL, **kw)
+        return done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        out = late.stdout or b""
+        return 124, (out.decode("utf-8", "replace") if isinstance(out, bytes) else out) + "\n[time limit reached]"
+
+
+def command_part(command, limit):
+    def part(args):
+        code, out = run([a.replace("@BUILD@", args.build) for a in command], limit)
+        count(code == 0)
+        return code == 0, out
+    return part
+
+
+def build_part(folder, compiler, options):
+    def part(args):
+        env = dict(os.environ, CC=compiler)
+        where = os.path.join(args.build, folder)
+        if not os.path.exists(os.path.join(TOP, where, "build.ninja")):
+            code, out = run(["meson", "setup", where, "-Dwerror=true"] + options, 120, env=env)
+            if code:
+                count(False)
+                return False, out
+        code, out = run(["ninja", "-C", where], 900, env=env)
+        count(code == 0)
+        return code == 0, out
+    return part
+
+
+def meson_part(folder, suites, limit, env=None):
+    def part(args):
+        where = os.path.normpath(os.path.join(TOP, args.build, folder))
+        command = ["meson", "test", "-C", where, "--no-rebuild", "--print-errorlogs", "-q"]
+        for suite in suites:
+            command += ["--suite", suite]
+        log = os.path.join(where, "meson-logs", "testlog.json")
+        if os.path.exists(log):
+            os.unlink(log)
+        code, out = run(command, limit, env=dict(os.environ, **(env or {})))
+        seen = tally(log)
+        if code and not seen["failed"]:
+            count(False)
+        return code == 0, out
+    return part
+
+
+def tally(log):
+    seen = {"passed": 0, "failed": 0, "skipped": 0}
+    if os.path.exists(log):
+        for line in open(log, encoding="utf-8"):
+            result = json.loads(line)["result"]
+            key = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(result, "failed")
+            seen[key] += 1
+    for key, n in seen.items():
+        TALLY[key] += n
+    return seen
+
+
+def format_part(args):
+    code, files = run(["git", "ls-files", "*.c", "*.h"], 30)
+    files = [f for f in files.split() if not f.startswith("bench/kit/")]
+    code, out = run(["clang-format", "--dry-run", "-Werror"] + files, 120)
+    count(code == 0)
+    return code == 0, out
+
+
+SANITIZE = ["-Db_sanitize=address,undefined", "-Doptimization=1"]
+ASAN = {"ASAN_OPTIONS": "detect_leaks=1:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:"
+        "use_sigaltstack=0:allow_user_segv_handler=1:detect_stack_use_after_return=0",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+
+# name, budget in seconds, function
+PARTS = [
+    ("layers", 5, command_part(["python3", "tools/layers.py"], 30)),
+    ("sizes", 5, command_part(["python3", "tools/sizes.py", "--strict"], 30)),
+    ("format", 30, format_part),
+    ("vecfree", 20, command_part(["python3", "tools/vecfree.py", "@BUILD@"], 120)),
+    ("unit", 60, meson_part(".", ["unit"], 300)),
+    ("insn", 150, meson_part(".", ["insn"], 600)),
+    ("guest", 60, meson_part(".", ["guest"], 300)),
+    ("api", 60, meson_part(".", ["api"], 300)),
+    ("regress", 30, meson_part(".", ["regress"], 300)),
+    ("clients", 240, meson_part(".", ["clients"], 900)),
+    ("clang", 120, build_part("clang", "clang", [])),
+    ("sanitize", 150, build_part("sanitize", "gcc", SANITIZE)),
+    ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "regress"], 900, ASAN)),
+]
+LONG = [
+    ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
+    ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),
+]
+
+
+def mask_dev_kvm():
+    """Run again in a mount namespace where /dev/kvm is a null device, unless that is so already."""
+    if not os.path.exists("/dev/kvm") or os.environ.get("ANYKVM_MASKED"):
+        return
+    inner = "mount --bind /dev/null /dev/kvm && exec \"$@\""
+    options = "-m" if os.getuid() == 0 else "-rm"
+    probe = ["unshare", options, "sh", "-c", inner, "sh"]
+    if shutil.which("unshare") and subprocess.run(probe + ["true"], stderr=subprocess.DEVNULL).returncode == 0:
+        os.environ["ANYKVM_MASKED"] = "1"
+        os.execvp("unshare", probe + [sys.executable] + sys.argv)
+    print("check: cannot mask the host's /dev/kvm here (no mount namespaces); the counters alone prove anykvm")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--only")
+    args = parser.parse_args()
+    mask_dev_kvm()
+    parts = PARTS + (LONG if args.long else [])
+    wanted = args.only.split(",") if args.only else [p[0] for p in parts]
+    for name, budget, part in parts:
+        if name not in wanted:
+            continue
+        print("check: %-15s ..." % name, end="" if sys.stdout.isatty() else "\n", flush=True)
+        began = time.monotonic()
+        ok, out = part(args)
+        took = time.monotonic() - began
+        TIMES.append((name, took, budget))
+        print("%scheck: %-15s %-4s %6.1f s (budget %d)" % ("\r" if sys.stdout.isatty() else "", name,
+              "ok" if ok else "FAIL", took, budget), flush=True)
+        if not ok:
+            print("\n".join(out.strip().split("\n")[-60:]), flush=True)
+    print("check: %.0f s in all, budget %d" % (sum(t[1] for t in TIMES), sum(t[2] for t in TIMES)))
+    print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % TALLY)
+    return 1 if TALLY["failed"] else 0
+
+
+sys.exit(main())

@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""boot.py --build DIR [--machine M] [--cpu C] [--run COMMAND] - boot Debian's kernel in QEMU on anykvm.
+
+Passes if the guest says BOOT-OK, its commands succeed, QEMU ends with status 0, and anykvm's own counters say
+that the guest's instructions were its work.
+"""
+import argparse, os, re, subprocess, sys, tempfile
+
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
+MACHINES = {"microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
+
+
+def boot(build, machine, cpu, runs, limit, memory="256M", extra=()):
+    """Returns (status, serial output, counters)."""
+    guest = os.path.join(build, "guest")
+    stats = tempfile.NamedTemporaryFile(prefix="anykvm-stats-")
+    append = " ".join(["console=ttyS0 panic=-1 reboot=t quiet"] + ["run=" + r.replace(" ", ",") for r in runs])
+    command = [os.path.join(build, "anykvm"), "run", "--", "qemu-system-x86_64", "-accel", "kvm", "-machine",
+               MACHINES.get(machine, machine), "-cpu", cpu, "-nodefaults", "-no-user-config", "-display", "none",
+               "-no-reboot", "-serial", "stdio", "-m", memory, "-kernel", os.path.join(guest, "vmlinuz"), "-initrd",
+               os.path.join(guest, "initramfs.cpio"), "-append", append] + list(extra)
+    env = dict(os.environ, ANYKVM_STATS_FILE=stats.name)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=limit, env=env)
+        status, out = done.returncode, done.stdout
+    except subprocess.TimeoutExpired as late:
+        status, out = 124, late.stdout or b""
+    text = open(stats.name, encoding="utf-8").read()
+    counters = dict((k, int(v)) for k, v in re.findall(r"^(\S+) (\d+)$", text, re.M))
+    return status, out.decode("utf-8", "replace"), counters
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--machine", default="pc")
+    parser.add_argument("--cpu", default="host")
+    parser.add_argument("--run", action="append", default=[])
+    parser.add_argument("--limit", type=int, default=280)
+    args = parser.parse_args()
+    subprocess.run(["sh", os.path.join(TOP, "tools", "guest-image"), args.build], check=True)
+    status, out, counters = boot(os.path.abspath(args.build), args.machine, args.cpu, args.run, args.limit)
+    print(out)
+    wrong = []
+    if not re.search(r"^BOOT-OK", out, re.M):
+        wrong.append("no BOOT-OK")
+    if not re.search(r"^ALL-DONE", out, re.M):
+        wrong.append("no ALL-DONE")
+    wrong += ["a guest command failed: " + s for s in re.findall(r"^EXIT-STATUS ([^0\s].*)", out, re.M)]
+    if status:
+        wrong.append("exit status %d" % status)
+    if counters.get("instructions", 0) < 100_000_000:
+        wrong.append("anykvm's counters did not move: %s" % counters)
+    print("boot: %s %s: %s" % (args.machine, args.cpu, "; ".join(wrong) or "ok, %(instructions)d instructions" % counters))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
