@@ -1,34 +1,48 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A virtual machine: memory slots, buses, eventfds, interrupt routing, chips, clock, and the list of
- * its vCPUs. Room header of kvm/vm.
+ * A virtual machine: memory slots, buses, interrupt routing, chips, clock, and the list of its
+ * vCPUs. Room header of kvm/vm; bus.h, irqchip.h, eventfd.h, service.h, clock.h, msr_filter.h and
+ * stats.h have the rest.
  *
- * Lock order: vm->lock > vcpu->mutex (never the other way while holding slots) > vm->slots_lock > vm->irq_lock.
- * vcpu threads in cpu_run() read vm->slots without a lock: an update publishes a new array and waits
- * until each running vCPU has passed vcpu_kick_all()'s safepoint.
+ * Lock order: vm->lock > vcpu->mutex > vm->slots_lock > vm->irq_lock > vm->ring_lock.
+ * Slots, buses and the MSR filter are published: an update makes a new array, stores the pointer and
+ * waits until each vCPU in KVM_RUN has passed a safepoint. So a vCPU thread in KVM_RUN reads them
+ * without a lock (and never takes slots_lock, for which the waiter is holding it); everyone else
+ * holds slots_lock.
  */
 #ifndef KVM_VM_VM_H
 #define KVM_VM_VM_H
 
+#include "kvm/vm/uapi.h"
+#include "kvm/vm/stats.h"
 #include "silicon/cpu/types.h"
 
-#include <linux/kvm.h>
 #include <pthread.h>
 
 struct vm;
 struct vcpu;
-struct irqchip;	/* kvm/vm/irqchip.c: owns silicon/chips' pic, ioapic, pit and routing */
+struct lapic;	   /* silicon/chips/lapic.h */
+struct irqchip;	   /* irqchip.h */
+struct bus;	   /* bus.h */
+struct msr_filter; /* msr_filter.h */
 
-#define VM_MAX_VCPUS	 1024
-#define VM_MAX_VCPU_ID	 4096
-#define VM_MAX_SLOTS	 32764
+#define VM_MAX_VCPUS   1024
+#define VM_MAX_VCPU_ID 4096
+#define VM_MAX_SLOTS   32764
+/* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
+#define VM_MAX_SLOT_PAGES ((1ull << 31) - 1)
+#define VM_QUIRKS                                                                                  \
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |                             \
+	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |                            \
+	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |                   \
+	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | KVM_X86_QUIRK_SLOT_ZAP_ALL)
 
 struct memslot {
-	uint32_t id;		/* slot, address space in the high half */
-	uint32_t flags;		/* KVM_MEM_* */
-	gfn_t	 gfn, nr_pages;
+	uint32_t id;	/* slot, address space in the high half */
+	uint32_t flags; /* KVM_MEM_* */
+	gfn_t gfn, nr_pages;
 	uint8_t *hva;
-	uint64_t *dirty;	/* bitmap while KVM_MEM_LOG_DIRTY_PAGES, else NULL; atomic */
+	uint64_t *dirty; /* bitmap while KVM_MEM_LOG_DIRTY_PAGES, else NULL; words are atomic */
 };
 
 /* Immutable once published; sorted by gfn. */
@@ -38,58 +52,106 @@ struct memslots {
 	struct memslot v[];
 };
 
-/* What a module of the VM can ask for at its device bus: port and MMIO. */
-struct bus_device {
-	struct bus_device *next;
-	bool	 is_port;
-	uint64_t addr, size;
-	/* True if it took the access (false: try the next, then user space). Called on vCPU threads. */
-	bool (*read)(struct bus_device *dev, struct vcpu *vcpu, uint64_t addr, unsigned size,
-		     uint64_t *ret);
-	bool (*write)(struct bus_device *dev, struct vcpu *vcpu, uint64_t addr, unsigned size,
-		      uint64_t val);
+/* What this room asks of the rooms above; given at creation by kvm/api. */
+enum vm_request { VM_REQUEST_FLUSH, VM_REQUEST_FLUSH_WRITES, VM_REQUEST_CLOCK, VM_REQUEST_FILTER };
+
+struct vm_ops {
+	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
+	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
+	/* The vCPU's in-kernel local APIC, or NULL. */
+	struct lapic *(*lapic)(struct vcpu *vcpu);
+	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. */
+	void (*interrupt)(struct vcpu *vcpu);
 };
 
 struct vm {
-	uint64_t inode;		/* of the VM fd's file: its name in kvm/api's registry */
-	pid_t	 pid;		/* the process that created it */
-	uint32_t refs;		/* fds and vCPUs; atomic */
+	uint64_t dev, inode; /* of the VM fd's file: its name in kvm/api's registry */
+	pid_t pid;	     /* the process that created it */
+	uint32_t refs;	     /* VM file and vCPUs; atomic */
+	bool dead;	     /* every ioctl answers EIO */
+	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;
-	pthread_mutex_t irq_lock;	/* chips, routing, irqfds */
-	struct memslots *slots;		/* atomic pointer */
-	struct bus_device *bus;		/* published like slots */
+	pthread_mutex_t irq_lock;  /* chips, routing, irqfds */
+	pthread_mutex_t ring_lock; /* the coalesced ring */
+	struct memslots *slots;	   /* atomic pointer; never NULL */
+	uint64_t nr_slot_pages;	   /* slots_lock */
+	struct bus *mmio_bus, *port_bus; /* atomic pointers; never NULL */
+	struct ioeventfd *ioeventfds;	 /* slots_lock */
+	struct coalesced *coalesced;	   /* slots_lock */
+	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's file; atomic pointer */
 
-	unsigned nr_vcpus;		/* created */
-	struct vcpu *vcpus[VM_MAX_VCPUS];	/* by creation order; entries published atomically */
-	uint32_t max_vcpu_ids;
+	unsigned created_vcpus;	       /* vm->lock */
+	unsigned nr_vcpus;	       /* online: entries of ->vcpus; atomic */
+	struct vcpu *vcpus[VM_MAX_VCPUS]; /* by creation order; entries are stored before nr_vcpus */
+	uint32_t max_vcpu_ids;	       /* 0: not limited yet */
 
-	struct irqchip *irqchip;	/* NULL: none; see irqchip.h for full and split */
+	struct irqchip *irqchip;       /* routing always; chips if irqchip_full */
 	bool irqchip_full, irqchip_split;
 	uint8_t nr_reserved_ioapic_pins;
 	uint32_t boot_cpu_id;
-	struct clock *clock;		/* kvm/vm/clock.h: the one clock of the VM */
-	struct service *service;	/* the service thread: eventfds and timers */
+	struct irqfd *irqfds;	       /* irq_lock */
+	struct clock *clock;
+	struct service *service;
 
-	/* KVM_ENABLE_CAP's state. */
+	/* KVM_ENABLE_CAP's state; atomic words, written under vm->lock. */
 	uint64_t disabled_quirks, disabled_exits;
 	uint32_t user_space_msr_mask;
 	bool exception_payload, triple_fault_event, exit_on_emulation_error;
 	bool manual_dirty_log, manual_dirty_init_set;
 	bool x2apic_format, x2apic_broadcast_quirk_off;
-	struct msr_filter *msr_filter;	/* published like slots */
+	bool platform_info_hidden; /* KVM_CAP_MSR_PLATFORM_INFO with 0 */
+	bool enforce_pv_cpuid;
+	uint64_t apic_bus_cycle_ns;
+	struct msr_filter *msr_filter; /* published like slots; NULL: all allowed */
 	gpa_t tss_addr, identity_map_addr;
-	uint64_t tsc_khz;		/* default of new vCPUs */
-	struct stats_block *stats;	/* in a shared file mapping; see kvm/api/stats.h */
+	uint32_t tsc_khz; /* default of new vCPUs */
+	struct stats_block *stats;
 };
 
-/* The slot that answers for gfn, or NULL. Any thread inside a safepoint section, or with slots_lock. */
+/* ---- vm.c ---- */
+
+/* A new VM with a service thread and one reference. 0, -ENOMEM, -EAGAIN. */
+int vm_create(const struct vm_ops *ops, struct vm **ret);
+void vm_get(struct vm *vm);
+/* Drop a reference; the last one frees the VM. Not on the service thread. */
+void vm_put(struct vm *vm);
+
+static inline bool vm_irqchip(const struct vm *vm)
+{
+	return vm->irqchip_full || vm->irqchip_split;
+}
+
+/* Any thread. Published vCPUs: index < vm_nr_vcpus(). */
+static inline unsigned vm_nr_vcpus(const struct vm *vm)
+{
+	return __atomic_load_n(&vm->nr_vcpus, __ATOMIC_ACQUIRE);
+}
+
+/* ---- slots.c: vCPU thread in KVM_RUN, or slots_lock held ---- */
+
+/* The slot that answers for gfn, or NULL. */
 const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn);
 /* Host pointer for size bytes at gpa inside one slot, or NULL; to be accessed by host/guard.h only. */
 uint8_t *vm_hva(const struct vm *vm, gpa_t gpa, size_t size);
+/* As vm_hva, for writing: NULL for a read-only slot. Does not mark dirty. */
+uint8_t *vm_hva_writable(const struct vm *vm, gpa_t gpa, size_t size);
 /* Copy to and from guest memory across slots: 0 or -EFAULT. Marks pages dirty. */
 int vm_read_guest(struct vm *vm, gpa_t gpa, void *dst, size_t size);
 int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size);
+/* Mark the page of gpa in its slot's dirty bitmap, if it is logged. */
 void vm_mark_dirty(struct vm *vm, gpa_t gpa);
+
+/* ---- ioctl handlers (see ioctl.h) ---- */
+long vm_set_memory_region(struct vm *vm, void *arg);  /* struct kvm_userspace_memory_region */
+long vm_set_memory_region2(struct vm *vm, void *arg); /* struct kvm_userspace_memory_region2 */
+long vm_get_dirty_log(struct vm *vm, void *arg);
+long vm_clear_dirty_log(struct vm *vm, void *arg);
+long vm_set_tss_addr(struct vm *vm, void *arg);
+long vm_set_identity_map_addr(struct vm *vm, void *arg);
+long vm_set_nr_mmu_pages(struct vm *vm, void *arg);
+long vm_set_boot_cpu_id(struct vm *vm, void *arg);
+long vm_set_tsc_khz(struct vm *vm, void *arg);
+long vm_get_tsc_khz(struct vm *vm, void *arg);
 
 #endif

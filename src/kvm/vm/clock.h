@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one clock of a VM, through which all guest time comes (decisions: one clock per VM). Today
+ * it follows the host's TSC and CLOCK_MONOTONIC; nothing above reads host time otherwise.
+ *
+ * kvmclock runs on one pair {TSC, nanoseconds} taken at creation and at KVM_SET_CLOCK (KVM's master
+ * clock), so every vCPU's page shows the same line and PVCLOCK_TSC_STABLE_BIT is true.
+ */
+#ifndef KVM_VM_CLOCK_H
+#define KVM_VM_CLOCK_H
+
+#include "host/compiler.h"
+
+struct vm;
+struct clock;
+
+/* The line that kvmclock pages show: ns = base_ns + scaled(tsc - base_tsc). */
+struct clock_line {
+	uint64_t base_tsc; /* host TSC */
+	uint64_t base_ns;  /* kvmclock nanoseconds at that TSC */
+	uint32_t mul;	   /* 32.32 multiplier after shift */
+	int8_t	 shift;
+};
+
+struct clock *clock_create(void);
+void clock_destroy(struct clock *clock);
+
+/* Any thread, no lock held. */
+uint64_t clock_tsc(const struct vm *vm);	   /* host TSC now: guest TSC is this plus the vCPU's offset */
+uint64_t clock_monotonic_ns(const struct vm *vm); /* timers: service_timer_arm()'s time base */
+uint64_t clock_kvmclock_ns(const struct vm *vm);   /* what KVM_GET_CLOCK answers */
+uint64_t clock_realtime_ns(const struct vm *vm);
+uint64_t clock_boot_wall_ns(const struct vm *vm); /* realtime at kvmclock 0: the wall clock page */
+void clock_line(const struct vm *vm, struct clock_line *ret);
+
+/* Multiplier and shift that take khz cycles to nanoseconds (the pvclock ABI). */
+void clock_scale(uint64_t khz, uint32_t *ret_mul, int8_t *ret_shift);
+
+/* Ioctl handlers. */
+long vm_get_clock(struct vm *vm, void *arg);
+long vm_set_clock(struct vm *vm, void *arg);
+
+#endif
