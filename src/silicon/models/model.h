@@ -12,7 +12,7 @@ enum vendor { VENDOR_INTEL, VENDOR_AMD };
 
 struct cpuid_row {
 	uint32_t leaf, subleaf;
-	uint32_t reg[4];	/* eax, ebx, ecx, edx */
+	uint32_t reg[4]; /* eax, ebx, ecx, edx */
 };
 
 struct cpu_model {
@@ -21,9 +21,9 @@ struct cpu_model {
 	enum vendor vendor;
 	const struct cpuid_row *cpuid;
 	unsigned nr_cpuid;
-	uint64_t features[FEATURE_WORDS];	/* lendable by this host or emulated: legality */
+	uint64_t features[FEATURE_WORDS]; /* lendable by this host or emulated: legality */
 	uint64_t arch_capabilities;
-	uint64_t xcr0;		/* components that guests may enable */
+	uint64_t xcr0; /* components that guests may enable */
 	uint8_t maxphyaddr;
 };
 
