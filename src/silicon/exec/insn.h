@@ -130,5 +130,10 @@ static inline enum result insn_next(struct cpu *cpu, const struct insn *insn)
  * emul_*.c. A mnemonic without a row is borrowed, if borrow.c's classes allow it; else #UD.
  */
 insn_fn *insn_emulated(uint16_t mnemonic);
+/*
+ * The same where a mnemonic has emulated and borrowed forms: MOV with segment, control and debug registers,
+ * MOVSD and CMPSD as strings. two_byte: the opcode is in the 0F map (or any map above).
+ */
+insn_fn *insn_emulated_form(uint16_t mnemonic, uint8_t opcode, bool two_byte);
 
 #endif
