@@ -48,6 +48,16 @@ struct mode {
 	bool	v86;
 	bool	lma;	     /* IA-32e mode: 64-bit or compatibility */
 	bool	flat;	     /* CS, DS, ES, SS have base 0 and limit 4 GiB, or 64-bit mode */
+	uint8_t access;	     /* enum access_state: which of the TLB's tables explicit accesses use */
+};
+
+/* How a data access is judged by page protections; the TLB keeps a table of each. */
+enum access_state {
+	ACCESS_USER,	    /* CPL 3 */
+	ACCESS_SUPER_SMAP,  /* CPL 0 to 2, user pages refused */
+	ACCESS_SUPER,	    /* CPL 0 to 2, SMAP off or EFLAGS.AC set */
+	ACCESS_USER_ALIGN,  /* CPL 3 with alignment checks: never hits */
+	NR_ACCESS_STATES,
 };
 
 enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIPI };
@@ -177,18 +187,46 @@ static inline bool cpu_paging(const struct cpu *cpu)
 	return cpu->cr0 & CR0_PG;
 }
 
+/* Recompute ->mode.access after CPL, EFLAGS.AC, CR0.AM or CR4.SMAP changed. */
+static inline void cpu_update_access(struct cpu *cpu)
+{
+	bool ac = cpu->sflags & FLAG_AC;
+
+	if (cpu->mode.cpl == 3)
+		cpu->mode.access = ac && (cpu->cr0 & CR0_AM) ? ACCESS_USER_ALIGN : ACCESS_USER;
+	else
+		cpu->mode.access = (cpu->cr4 & CR4_SMAP) && !ac ? ACCESS_SUPER_SMAP : ACCESS_SUPER;
+}
+
+/* The debug registers in force: the program's (guest debugging) or the guest's own. */
+static inline uint64_t cpu_dr7(const struct cpu *cpu)
+{
+	return cpu->debug.enabled && cpu->debug.use_hw_bp ? cpu->debug.dr7 : cpu->dr7;
+}
+
+static inline uint64_t cpu_dr(const struct cpu *cpu, unsigned n)
+{
+	return cpu->debug.enabled && cpu->debug.use_hw_bp ? cpu->debug.dr[n] : cpu->dr[n];
+}
+
 /*
  * vCPU thread only.
  * Replace RFLAGS whole; mode, attention (TF, RF, IF window) follow. Reserved bits are masked.
  */
 void cpu_set_rflags(struct cpu *cpu, uint64_t rflags);
-/* Recompute ->mode; call after CR0, EFER, CS, SS or VM changed. */
+/*
+ * Recompute ->mode; call after CR0, CR4, EFER, CS, SS or VM changed. CPL is SS.DPL, as in VMX: who loads
+ * a null SS in 64-bit mode keeps the DPL in its attributes.
+ */
 void cpu_update_mode(struct cpu *cpu);
 /* Recompute the attention bits that derive from state (TF, breakpoints, shadow, injection). */
 void cpu_update_attention(struct cpu *cpu);
 /* Set one of SHADOW_*, as STI and MOV SS do (SDM: a second one in a row is not extended). */
 void cpu_set_shadow(struct cpu *cpu, uint8_t shadow);
-/* State after RESET# (init false) or INIT (true): SDM, processor management and initialization. */
+/*
+ * State after RESET# (init false) or INIT (true): SDM, processor management and initialization. The TLB
+ * is not touched: call mmu_flush_all() and mmu_update_mode() afterwards if there is one.
+ */
 void cpu_reset(struct cpu *cpu, bool init);
 
 /*

@@ -85,6 +85,14 @@ struct out_writes {
 /* vCPU thread only. Record the answer to cpu->exit before calling cpu_run() again. */
 void answers_add(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size,
 		 uint64_t data, bool error);
+/*
+ * Record what was found in the process itself, at the present point of the instruction: should a later
+ * request of it leave cpu_run(), the device is not read twice. False if there is no room.
+ */
+bool answers_record(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size,
+		    uint64_t data);
+/* The instruction starts anew (RESULT_AGAIN without progress, re-entry): take answers from the first on. */
+void answers_rewind(struct cpu *cpu);
 /* Forget all answers and unsent writes (SET_REGS, reset, instruction end). */
 void answers_reset(struct cpu *cpu);
 /* Take the next recorded answer if it is for this very request, or NULL. */
