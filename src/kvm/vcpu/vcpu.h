@@ -8,74 +8,189 @@
 #ifndef KVM_VCPU_VCPU_H
 #define KVM_VCPU_VCPU_H
 
+#include "kvm/vm/service.h"
 #include "kvm/vm/vm.h"
+#include "silicon/chips/lapic.h"
 #include "silicon/cpu/cpu.h"
 
-struct lapic; /* silicon/chips/lapic.h */
+#include <signal.h>
+
+struct cpu_model;
+struct pv;
+
+#define VCPU_MAX_CPUID_ENTRIES 256
+/* The vCPU file: run page, port data page, coalesced ring page. */
+#define VCPU_PIO_PAGE  1
+#define VCPU_RING_PAGE 2
+#define VCPU_MMAP_SIZE (3 * PAGE_SIZE)
 
 /* Requests: bits of vcpu->requests, served on the vCPU thread by vcpu_service(). */
 enum vcpu_request {
-	REQ_KICK,	   /* leave guest code; serve nothing in particular */
-	REQ_FLUSH,	   /* memory slots changed: flush every cached translation */
-	REQ_FLUSH_WRITES,  /* dirty log re-armed */
-	REQ_EVENT,	   /* interrupt state changed */
-	REQ_NMI, REQ_SMI, REQ_INIT, REQ_SIPI,
-	REQ_CLOCK_UPDATE,  /* kvmclock page must be written */
-	REQ_STEAL_UPDATE,
+	REQ_KICK,	  /* leave guest code; serve nothing in particular */
+	REQ_FLUSH,	  /* memory slots changed: flush every cached translation */
+	REQ_FLUSH_WRITES, /* dirty log re-armed */
+	REQ_EVENT,	  /* interrupt state changed */
+	REQ_NMI,
+	REQ_INIT,
+	REQ_SIPI,
+	REQ_UNHALT,	  /* KVM's paravirtual kick */
+	REQ_CLOCK_UPDATE, /* kvmclock page must be written */
 	REQ_MSR_FILTER,
 	REQ_TRIPLE_FAULT,
-	REQ_TIMER,	   /* local APIC timer expired */
-	REQ_UNBLOCK,	   /* wake from HLT or wait-for-SIPI */
+	REQ_TIMER,	  /* local APIC timer expired */
+	REQ_TPR_REPORT,	  /* KVM_EXIT_TPR_ACCESS is due */
+	REQ_TPR_LOWERED,  /* KVM_EXIT_SET_TPR is due */
+	REQ_IOAPIC_EOI,	  /* KVM_EXIT_IOAPIC_EOI is due */
 	REQ_VM_DEAD,
 };
 
+/* Where the vCPU's thread is: vcpu->running. */
+enum vcpu_running {
+	VCPU_OUTSIDE, /* not in KVM_RUN */
+	VCPU_BLOCKED, /* in KVM_RUN, waiting for an event: touches no slot and no bus */
+	VCPU_INSIDE,  /* in KVM_RUN, anywhere else: may hold on to slots until its next safepoint */
+};
+
 struct vcpu {
-	struct cpu cpu;		/* first: struct platform's opaque is the vcpu */
+	struct cpu cpu; /* first: struct platform's opaque is the vcpu */
 	struct vm *vm;
 	uint32_t id, index;
 	uint64_t inode;
-	pthread_mutex_t mutex;	/* held by every vCPU ioctl, KVM_RUN included */
+	pthread_mutex_t mutex; /* held by every vCPU ioctl, KVM_RUN included */
 
-	struct kvm_run *run;	/* shared file mapping: run page, pio page, coalesced ring page */
+	struct kvm_run *run; /* shared file mapping: VCPU_MMAP_SIZE bytes, kvm/api's */
 	uint8_t *pio_data;
-	size_t run_size;
 
-	struct lapic *lapic;	/* NULL without an in-kernel local APIC */
-	uint64_t apic_base;
-	uint32_t mp_state;	/* KVM_MP_STATE_* */
+	struct lapic *lapic; /* NULL without an in-kernel local APIC */
+	struct lapic lapic_storage;
+	struct service_timer timer; /* the local APIC's */
+	uint64_t apic_base;	    /* IA32_APIC_BASE where there is no local APIC */
+	uint8_t cr8;		    /* likewise */
+	uint32_t mp_state;	    /* KVM_MP_STATE_* */
 
-	uint64_t requests;	/* atomic */
-	uint32_t kicked;	/* futex: 1 = leave or wake up */
-	uint32_t running;	/* 1 inside KVM_RUN, 2 inside cpu_run(); atomic, futex for safepoints */
-	pid_t	 tid;		/* of the thread in KVM_RUN, or 0; atomic */
-	bool	 signal_pending; /* a signal asked for EINTR; set by the handler; atomic */
-	uint64_t safepoint;	/* slots generation last seen; atomic */
+	uint64_t requests;	    /* atomic */
+	uint32_t kicked;	    /* futex: 1 = leave or wake up */
+	uint32_t running;	    /* enum vcpu_running; atomic */
+	uint32_t safepoint;	    /* futex: counts requests served and sections left */
+	uint32_t safepoint_waiters; /* atomic */
+	bool signal_pending;	    /* a signal asked for EINTR; set by its handler; atomic */
+	bool has_run;		    /* KVM_RUN was called */
+	bool leave;		    /* vcpu_service() wants out of cpu_run() */
+	bool unhalted;		    /* KVM's paravirtual kick arrived */
 
 	/* The one continuation across exits to user space; NULL when nothing is open. */
 	int (*complete)(struct vcpu *vcpu);
-	unsigned next_write;	/* into cpu.out: fragments handed out so far */
+	unsigned next_write, nr_write; /* into cpu.out: fragments handed out, and now on their way */
+	uint32_t msr_reason;	       /* KVM_MSR_EXIT_REASON_* of the MSR exit to come */
+	uint8_t eoi_vector;
+	bool tpr_write;
+	uint64_t tpr_rip;
 
 	sigset_t sigmask;
 	bool sigmask_set;
 
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned nr_cpuid;
-	int64_t tsc_offset;
-	uint64_t tsc_khz;
-	uint32_t guest_debug;	/* KVM_GUESTDBG_* */
+	uint32_t pv_features; /* EAX of the guest's KVM_CPUID_FEATURES leaf */
+	bool pv_enforce;
+	uint64_t tsc_offset; /* guest TSC = the VM's plus this */
+	uint32_t tsc_khz;
+	uint32_t guest_debug; /* KVM_GUESTDBG_* */
 	bool tpr_access_reporting;
 	gpa_t vapic_addr;
 	uint8_t sipi_vector;
-	int interrupt_injected;	/* KVM_INTERRUPT's vector waiting, or -1 */
-	struct pv *pv;		/* kvm/pv */
+	int interrupt_injected; /* KVM_INTERRUPT's vector waiting, or -1 */
+	struct pv *pv;
 	struct stats_block *stats;
 };
 
-/* Any thread. Raise a request; the vCPU serves it before its next instruction once kicked. */
+/* ---- vcpu.c: kvm/api, vm->lock held for create ---- */
+
+/*
+ * A new vCPU in its reset state; run: VCPU_MMAP_SIZE zeroed bytes, which outlive it. Holds a reference of
+ * vm. The caller checks the id, publishes it in vm->vcpus and sets ->index before it runs. 0 or -ENOMEM.
+ */
+int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void *run,
+		struct vcpu **ret);
+/* No thread is inside and nobody reaches it any more. Drops the VM reference. */
+void vcpu_destroy(struct vcpu *vcpu);
+/* Call handler work of a vCPU that is not in KVM_RUN: RESET's state (init: INIT's). */
+void vcpu_reset(struct vcpu *vcpu, bool init);
+/* struct vm_ops for vm_create(). */
+extern const struct vm_ops vcpu_vm_ops;
+
+/* ---- request.c ---- */
+
+/* Any thread. Raise a request and make the vCPU look. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request req);
-/* Any thread. Make the vCPU look: out of guest code within one block, out of HLT. */
+/* Any thread. Make the vCPU look: out of guest code before the next instruction, out of HLT. */
 void vcpu_kick(struct vcpu *vcpu);
-/* Any thread, no vcpu->mutex of a running vCPU held: returns after each vCPU passed a safepoint. */
+/*
+ * Any thread, no vcpu->mutex of a running vCPU held. wait: returns after each vCPU inside
+ * KVM_RUN passed a safepoint.
+ */
 void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait);
+/* The calling thread's KVM_RUN, if it is in one, will answer EINTR. Async-signal-safe. */
+bool vcpu_run_interrupted(void);
+
+/* ---- Ioctl handlers, see kvm/vm/ioctl.h. (RAW): arg is the program's pointer ---- */
+
+long vcpu_run(struct vcpu *vcpu, void *arg);
+long vcpu_get_regs(struct vcpu *vcpu, void *arg);
+long vcpu_set_regs(struct vcpu *vcpu, void *arg);
+long vcpu_get_sregs(struct vcpu *vcpu, void *arg);
+long vcpu_set_sregs(struct vcpu *vcpu, void *arg);   /* VCPU_SLOTS */
+long vcpu_get_sregs2(struct vcpu *vcpu, void *arg);
+long vcpu_set_sregs2(struct vcpu *vcpu, void *arg);  /* VCPU_SLOTS */
+long vcpu_get_debugregs(struct vcpu *vcpu, void *arg);
+long vcpu_set_debugregs(struct vcpu *vcpu, void *arg);
+long vcpu_get_fpu(struct vcpu *vcpu, void *arg);
+long vcpu_set_fpu(struct vcpu *vcpu, void *arg);
+long vcpu_get_xsave(struct vcpu *vcpu, void *arg);
+long vcpu_get_xsave2(struct vcpu *vcpu, void *arg); /* KVM_CAP_XSAVE2 answers 4096 */
+long vcpu_set_xsave(struct vcpu *vcpu, void *arg);
+long vcpu_get_xcrs(struct vcpu *vcpu, void *arg);
+long vcpu_set_xcrs(struct vcpu *vcpu, void *arg);
+long vcpu_get_events(struct vcpu *vcpu, void *arg);
+long vcpu_set_events(struct vcpu *vcpu, void *arg);
+long vcpu_get_mp_state(struct vcpu *vcpu, void *arg);
+long vcpu_set_mp_state(struct vcpu *vcpu, void *arg);
+long vcpu_get_lapic(struct vcpu *vcpu, void *arg);
+long vcpu_set_lapic(struct vcpu *vcpu, void *arg);
+long vcpu_get_msrs(struct vcpu *vcpu, void *arg);    /* RAW, VCPU_SLOTS */
+long vcpu_set_msrs(struct vcpu *vcpu, void *arg);    /* RAW, VCPU_SLOTS */
+long vcpu_set_cpuid(struct vcpu *vcpu, void *arg);   /* RAW */
+long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg);  /* RAW */
+long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg);  /* RAW */
+long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg);
+long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg);
+long vcpu_set_guest_debug(struct vcpu *vcpu, void *arg);
+long vcpu_translate(struct vcpu *vcpu, void *arg);   /* VCPU_SLOTS */
+long vcpu_interrupt(struct vcpu *vcpu, void *arg);
+long vcpu_nmi(struct vcpu *vcpu, void *arg);
+long vcpu_smi(struct vcpu *vcpu, void *arg);
+long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg); /* RAW */
+long vcpu_setup_mce(struct vcpu *vcpu, void *arg);
+long vcpu_set_mce(struct vcpu *vcpu, void *arg);
+long vcpu_tpr_access_reporting(struct vcpu *vcpu, void *arg);
+long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg);
+long vcpu_kvmclock_ctrl(struct vcpu *vcpu, void *arg);
+long vcpu_has_device_attr(struct vcpu *vcpu, void *arg);
+long vcpu_get_device_attr(struct vcpu *vcpu, void *arg);
+long vcpu_set_device_attr(struct vcpu *vcpu, void *arg);
+long vcpu_enable_cap(struct vcpu *vcpu, void *arg);
+long vcpu_get_stats_fd(struct vcpu *vcpu, void *arg);
+
+/* ---- cpuid.c: system ioctls; user is the program's struct kvm_cpuid2. 0 or -errno ---- */
+
+long cpuid_get_supported(const struct cpu_model *model, void *user);
+long cpuid_get_emulated(const struct cpu_model *model, void *user);
+
+/* ---- msrs.c ---- */
+
+/* The nr-th MSR that this room answers (APIC base, TSC ...), or 0 past the end. Any thread. */
+uint32_t vcpu_msr_nth(unsigned nr);
+/* KVM_X86_GET_MCE_CAP_SUPPORTED. */
+uint64_t vcpu_mce_cap_supported(void);
 
 #endif
