@@ -22,56 +22,58 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 
 /* Prefixes and properties. */
 #define INSN_LOCK     BIT(0)
-#define INSN_REP      BIT(1)	/* F3 */
-#define INSN_REPNE    BIT(2)	/* F2 */
+#define INSN_REP      BIT(1) /* F3 */
+#define INSN_REPNE    BIT(2) /* F2 */
 #define INSN_REX_W    BIT(3)
-#define INSN_MEM      BIT(4)	/* has an explicit memory operand */
-#define INSN_HIGH_REG BIT(5)	/* ->reg is AH..BH (numbers 4..7) */
+#define INSN_MEM      BIT(4) /* has an explicit memory operand */
+#define INSN_HIGH_REG BIT(5) /* ->reg is AH..BH (numbers 4..7) */
 #define INSN_HIGH_RM  BIT(6)
 #define INSN_RIP_REL  BIT(7)
-#define INSN_FPU      BIT(8)	/* uses x87, MMX, vector or mask state: fpu_load() first */
+#define INSN_FPU      BIT(8) /* uses x87, MMX, vector or mask state: fpu_load() first */
 #define INSN_SEG_PFX  BIT(9)
-#define INSN_KVM_EMUL BIT(10)	/* KVM's emulator knows it (decisions.md 18) */
-#define INSN_66	      BIT(11)	/* 66h present, whatever it means */
+#define INSN_KVM_EMUL BIT(10) /* KVM's emulator knows it (decisions.md 18) */
+#define INSN_66	      BIT(11) /* 66h present, whatever it means */
 #define INSN_REX      BIT(12)
-#define INSN_X87      BIT(13)	/* x87, not a control instruction: records its pointers */
-#define INSN_ALIGN    BIT(14)	/* its operand is checked under CR0.AM and EFLAGS.AC */
+#define INSN_X87      BIT(13) /* x87, not a control instruction: records its pointers */
+#define INSN_PLAIN    BIT(15) /* emulated, but changes nothing that the mode key depends on */
+#define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
 
 struct insn {
-	uint64_t bytes[2];	/* the instruction, zero-padded to 16 bytes */
-	uint64_t mask[2];	/* ff for each of its len bytes */
+	uint64_t bytes[2]; /* the instruction, zero-padded to 16 bytes */
+	uint64_t mask[2];  /* ff for each of its len bytes */
 	insn_fn *run;
-	thunk_fn *thunk;	/* borrowed only */
-	int64_t	 disp;		/* displacement, sign-extended */
-	uint8_t	 base, index;	/* gpr numbers or REG_NONE */
-	uint8_t	 scale;		/* log2 */
-	uint8_t	 seg;		/* enum seg_id of the data operand (strings too), override applied */
-	uint8_t	 addrsize;	/* 2, 4, 8 */
-	uint8_t	 len;
-	uint16_t mode;		/* decode mode key, see decode.h */
-	uint32_t flags;		/* INSN_* */
-	uint16_t mem_size;	/* bytes of the memory operand */
-	uint8_t	 mem_op;	/* enum access_op of the memory operand */
-	uint8_t	 opsize;	/* operand size in bytes: 1, 2, 4, 8 */
-	uint8_t	 opcode;	/* last opcode byte */
-	uint8_t	 modrm;		/* raw; valid if it has one */
+	thunk_fn *thunk;     /* borrowed only */
+	int64_t disp;	     /* displacement, sign-extended */
+	uint8_t base, index; /* gpr numbers or REG_NONE */
+	uint8_t scale;	     /* log2 */
+	uint8_t seg;	     /* enum seg_id of the data operand (strings too), override applied */
+	uint8_t addrsize;    /* 2, 4, 8 */
+	uint8_t len;
+	uint16_t mode;	   /* decode mode key, see decode.h */
+	uint32_t flags;	   /* INSN_* */
+	uint16_t mem_size; /* bytes of the memory operand */
+	uint8_t mem_op;	   /* enum access_op of the memory operand */
+	uint8_t opsize;	   /* operand size in bytes: 1, 2, 4, 8 */
+	uint8_t opcode;	   /* last opcode byte */
+	uint8_t modrm;	   /* raw; valid if it has one */
 	/*
 	 * ModRM register numbers with REX applied (segment, control and debug registers too), REG_NONE
 	 * if absent. The register in an opcode byte (PUSH r, MOV r,imm) is rm; PUSH and POP of
 	 * segment registers have it in reg.
 	 */
-	uint8_t	 reg, rm;
-	int64_t	 imm;		/* first immediate or relative offset, sign-extended */
-	int64_t	 imm2;		/* ENTER's second, far pointer's selector */
-	uint16_t op;		/* ZydisMnemonic */
+	uint8_t reg, rm;
+	int64_t imm;  /* first immediate or relative offset, sign-extended */
+	int64_t imm2; /* ENTER's second, far pointer's selector */
+	uint16_t op;  /* ZydisMnemonic */
 	/* Vector operands of the borrowed classes that look at elements. */
-	uint8_t	 elem;		/* bytes of an element */
-	uint8_t	 mask_reg;	/* k1..k7, or the vector register whose sign bits select */
-	uint8_t	 vindex;	/* VSIB index register */
-	uint8_t	 index_elem;	/* bytes of an index */
-	uint8_t	 nr_elem;
-	uint8_t	 host_len;	/* bytes of the instruction as the host runs it */
-	uint8_t	 trap;		/* vector raised instead of running */
+	uint8_t elem;	    /* bytes of an element */
+	uint8_t mask_reg;   /* k1..k7, or the vector register whose sign bits select */
+	uint8_t vindex;	    /* VSIB index register */
+	uint8_t index_elem; /* bytes of an index */
+	uint8_t nr_elem;
+	uint8_t host_len; /* bytes of the instruction as the host runs it */
+	uint8_t trap;	  /* vector raised instead of running */
+	uint8_t align;	  /* INSN_ALIGN: the multiple that the operand must stand on */
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");
@@ -120,8 +122,9 @@ static inline enum result insn_next(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t rip = cpu->rip + insn->len;
 
-	cpu->rip = cpu->mode.code == CODE_64 ? rip :
-		   cpu->mode.code == CODE_32 ? (uint32_t)rip : (uint16_t)rip;
+	cpu->rip = cpu->mode.code == CODE_64   ? rip
+		   : cpu->mode.code == CODE_32 ? (uint32_t)rip
+					       : (uint16_t)rip;
 	return RESULT_OK;
 }
 

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Running borrowed instructions.
+ *
+ * The operand's address is checked as the manuals say (segment, alignment, pages), then the thunk
+ * runs on the host pointer. Where there is none (the operand crosses a page, or is no RAM), it runs on
+ * a copy with the same offset modulo 64, so that the host judges alignment alike; all bytes are
+ * checked for writing before the thunk commits registers. A thunk that returns 1 stored nothing.
+ */
+#include "silicon/exec/borrow.h"
+
+#define LINE 64
+
+enum result run_nop(struct cpu *cpu, const struct insn *insn)
+{
+	return insn_next(cpu, insn);
+}
+
+static enum result memory_gone(struct cpu *cpu)
+{
+	cpu->exit.kind = CPU_EXIT_MEMORY;
+	cpu->exit.addr = cpu->exec->trap.addr;
+	return RESULT_EXIT;
+}
+
+enum result borrow_trapped(struct cpu *cpu)
+{
+	const struct host_trap *trap = &cpu->exec->trap;
+
+	if (trap->signo == SIGBUS || trap->trapno == VEC_PF)
+		return memory_gone(cpu);
+	switch (trap->trapno) {
+	case VEC_GP:
+	case VEC_SS:
+		return fault_gp(cpu, 0);
+	case VEC_XM:
+		return fault_raise(cpu, cpu->cr4 & CR4_OSXMMEXCPT ? VEC_XM : VEC_UD);
+	default:
+		return fault_raise(cpu, trap->trapno);
+	}
+}
+
+/* ---- x87: the pointers to the last instruction, which the host's would show wrongly ---- */
+
+static void x87_record(struct cpu *cpu, const struct insn *insn)
+{
+	struct fpu *fpu = &cpu->fpu;
+
+	fpu->fip = cpu->rip;
+	fpu->fcs = cpu->seg[SEG_CS].sel;
+	fpu->fop = (insn->opcode & 7) << 8 | insn->modrm;
+	if (insn->flags & INSN_MEM) {
+		fpu->fdp = insn_ea(cpu, insn);
+		fpu->fds = cpu->seg[insn->seg].sel;
+	}
+}
+
+static enum result finish(struct cpu *cpu, const struct insn *insn)
+{
+	if (unlikely(insn->flags & INSN_X87))
+		x87_record(cpu, insn);
+	return insn_next(cpu, insn);
+}
+
+/* ---- registers only ---- */
+
+enum result run_reg(struct cpu *cpu, const struct insn *insn)
+{
+	if (unlikely(insn->thunk(cpu, NULL)))
+		return borrow_trapped(cpu);
+	return insn_next(cpu, insn);
+}
+
+enum result run_reg_fpu(struct cpu *cpu, const struct insn *insn)
+{
+	fpu_load(cpu);
+	if (unlikely(insn->thunk(cpu, NULL)))
+		return borrow_trapped(cpu);
+	return finish(cpu, insn);
+}
+
+/* ---- one memory operand ---- */
+
+static bool alignment_checked(const struct cpu *cpu)
+{
+	return cpu->sflags & FLAG_AC && cpu->cr0 & CR0_AM && cpu->mode.cpl == 3;
+}
+
+static enum result check_alignment(struct cpu *cpu, const struct insn *insn, gva_t addr)
+{
+	if (insn->flags & INSN_ALIGN && addr & (insn->align - 1))
+		return fault_raise_error(cpu, VEC_AC, 0);
+	return RESULT_OK;
+}
+
+enum result borrow_address(struct cpu *cpu, const struct insn *insn, uint64_t off, gva_t *ret)
+{
+	enum result r = seg_linear(cpu, insn->seg, off, insn->mem_size, insn->mem_op, ret);
+
+	if (unlikely(alignment_checked(cpu)) && !r)
+		r = check_alignment(cpu, insn, *ret);
+	return r;
+}
+
+static bool power_of_two(uint32_t size)
+{
+	return !(size & (size - 1));
+}
+
+static enum result bounce_read(struct cpu *cpu, gva_t addr, uint8_t *buf, uint32_t size)
+{
+	uint64_t val;
+	enum result r;
+
+	if (size > 8 || !power_of_two(size))
+		return mmu_read_bytes(cpu, addr, buf, size);
+	r = mmu_read(cpu, addr, size, &val);
+	if (!r)
+		__builtin_memcpy(buf, &val, size);
+	return r;
+}
+
+static enum result bounce_write(struct cpu *cpu, gva_t addr, const uint8_t *buf, uint32_t size)
+{
+	uint64_t val = 0;
+
+	if (size > 8 || !power_of_two(size))
+		return mmu_write_bytes(cpu, addr, buf, size);
+	__builtin_memcpy(&val, buf, size);
+	return mmu_write(cpu, addr, size, val);
+}
+
+enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
+{
+	uint8_t area[3 * LINE] __aligned_(LINE), *buf = area + addr % LINE;
+	uint32_t size = insn->mem_size;
+	enum result r = mmu_probe(cpu, addr, size, insn->mem_op);
+
+	if (!r && insn->mem_op & ACCESS_READ)
+		r = bounce_read(cpu, addr, buf, size);
+	if (r)
+		return r;
+	if (insn->flags & INSN_FPU)
+		fpu_load(cpu);
+	if (insn->thunk(cpu, buf))
+		return borrow_trapped(cpu);
+	if (insn->mem_op & ACCESS_WRITE)
+		r = bounce_write(cpu, addr, buf, size);
+	return r ? r : finish(cpu, insn);
+}
+
+static enum result run_at(struct cpu *cpu, const struct insn *insn, gva_t addr)
+{
+	uint8_t *ptr;
+	enum result r = mmu_pointer(cpu, addr, insn->mem_size, insn->mem_op, &ptr);
+
+	if (unlikely(r))
+		return r;
+	if (unlikely(!ptr))
+		return borrow_bounce(cpu, insn, addr);
+	if (insn->flags & INSN_FPU)
+		fpu_load(cpu);
+	if (unlikely(insn->thunk(cpu, ptr)))
+		return borrow_trapped(cpu);
+	return finish(cpu, insn);
+}
+
+enum result run_mem(struct cpu *cpu, const struct insn *insn)
+{
+	gva_t addr;
+	enum result r = borrow_address(cpu, insn, insn_ea(cpu, insn), &addr);
+
+	return r ? r : run_at(cpu, insn, addr);
+}
+
+/* ---- bit strings: the index reaches beyond the operand ---- */
+
+static int64_t signed_reg(const struct cpu *cpu, unsigned reg, unsigned size)
+{
+	unsigned shift = 64 - 8 * size;
+
+	return (int64_t)(cpu->gpr[reg] << shift) >> shift;
+}
+
+static uint64_t wrap(uint64_t off, unsigned addrsize)
+{
+	return addrsize == 8 ? off : off & (BIT(8 * addrsize) - 1);
+}
+
+/* The thunk sees the operand that holds the bit, and the index within it. */
+enum result run_bit(struct cpu *cpu, const struct insn *insn)
+{
+	int64_t index = signed_reg(cpu, insn->reg, insn->opsize);
+	unsigned bits = 8 * insn->opsize;
+	uint64_t was = cpu->gpr[insn->reg];
+	uint64_t off = insn_ea(cpu, insn) + (index >> __builtin_ctz(bits)) * insn->opsize;
+	gva_t addr;
+	enum result r = borrow_address(cpu, insn, wrap(off, insn->addrsize), &addr);
+
+	if (r)
+		return r;
+	cpu->gpr[insn->reg] = index & (bits - 1);
+	r = run_at(cpu, insn, addr);
+	cpu->gpr[insn->reg] = was;
+	return r;
+}
+
+/* ---- masks ---- */
+
+/*
+ * The whole operand at once where all of it may be accessed, which is the rule; else an element at a
+ * time, leaving out those that the mask leaves out.
+ */
+enum result run_masked(struct cpu *cpu, const struct insn *insn)
+{
+	return run_mem(cpu, insn);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* Making and freeing a vCPU's decoded instructions and thunks. */
+#include "silicon/exec/exec.h"
+#include "silicon/exec/thunk.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+static struct insn *insns_alloc(void)
+{
+	size_t size = CACHE_INSNS * sizeof(struct insn);
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		return NULL;
+	madvise(mem, size, MADV_HUGEPAGE);
+	return mem;
+}
+
+struct exec_cache *exec_create(void)
+{
+	struct exec_cache *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->insn = insns_alloc();
+	if (!c->insn || thunk_init(c)) {
+		exec_destroy(c);
+		return NULL;
+	}
+	return c;
+}
+
+void exec_destroy(struct exec_cache *c)
+{
+	if (!c)
+		return;
+	thunk_free(c);
+	if (c->insn)
+		munmap(c->insn, CACHE_INSNS * sizeof(struct insn));
+	free(c);
+}

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Decoding: Zydis in the guest's mode, the model's word on legality, then the choice of who runs it.
+ *
+ * The order is that of the manuals: what is no instruction raises #UD (or #GP(0) beyond 15 bytes), then
+ * come feature bits and control registers (legal.c), then emulated mnemonics (tables/insns.def), then
+ * the borrowed classes that need care (borrow_class()), and at last the plain thunk.
+ */
+#include "silicon/exec/borrow.h"
+#include "silicon/exec/decode.h"
+#include "silicon/exec/legal.h"
+#include "silicon/exec/thunk.h"
+#include "silicon/models/features.h"
+
+#include <string.h>
+
+#define MAX_INSN 15
+
+/* One instruction on its way. */
+struct decoding {
+	struct cpu *cpu;
+	uint16_t key;
+	const uint8_t *bytes;
+	unsigned nr;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	struct insn *insn;
+};
+
+enum result run_trap(struct cpu *cpu, const struct insn *insn)
+{
+	if (insn->trap == VEC_GP)
+		return fault_gp(cpu, 0);
+	return fault_raise(cpu, insn->trap);
+}
+
+static void decoder_setup(struct exec_cache *c, const struct cpu *cpu)
+{
+	static const struct {
+		ZydisMachineMode mode;
+		ZydisStackWidth stack;
+	} modes[] = {
+		[CODE_16] = {ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16},
+		[CODE_32] = {ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32},
+		[CODE_64] = {ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64},
+		{ZYDIS_MACHINE_MODE_REAL_16, ZYDIS_STACK_WIDTH_16},
+	};
+	const uint64_t *has = cpu->model_features;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(modes); i++) {
+		ZydisDecoder *d = &c->decoder[i];
+
+		ZydisDecoderInit(d, modes[i].mode, modes[i].stack);
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_MPX, feature_has(has, FEAT_MPX));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CET,
+				       feature_has(has, FEAT_SHSTK) || feature_has(has, FEAT_IBT));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_LZCNT, feature_has(has, FEAT_ABM));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_TZCNT, feature_has(has, FEAT_BMI1));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_WBNOINVD,
+				       feature_has(has, FEAT_WBNOINVD));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE,
+				       feature_has(has, FEAT_CLDEMOTE));
+	}
+	ZydisDecoderInit(&c->host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	c->decoders_set = true;
+}
+
+static ZydisDecoder *decoder_for(struct exec_cache *c, const struct cpu *cpu, uint16_t key)
+{
+	unsigned code = key & KEY_CODE;
+
+	if (!c->decoders_set)
+		decoder_setup(c, cpu);
+	return &c->decoder[code == CODE_16 && !(key & KEY_PROTECTED) ? 3 : code];
+}
+
+static void set_bytes(struct insn *insn, const uint8_t *bytes, unsigned len)
+{
+	memset(insn->bytes, 0, sizeof(insn->bytes) + sizeof(insn->mask));
+	memcpy(insn->bytes, bytes, len);
+	memset(insn->mask, 0xff, len);
+	insn->len = len;
+}
+
+static bool decode_trap(struct decoding *d, unsigned len, uint8_t vector)
+{
+	set_bytes(d->insn, d->bytes, len);
+	d->insn->run = run_trap;
+	d->insn->trap = vector;
+	return true;
+}
+
+/* ---- fields ---- */
+
+/* Number of a register operand as the encoding has it: high-byte registers are 4 to 7. */
+static uint8_t reg_number(ZydisRegister reg)
+{
+	switch (ZydisRegisterGetClass(reg)) {
+	case ZYDIS_REGCLASS_GPR8:
+		if (reg >= ZYDIS_REGISTER_SPL)
+			return reg - ZYDIS_REGISTER_SPL + 4;
+		return reg - ZYDIS_REGISTER_AL;
+	case ZYDIS_REGCLASS_SEGMENT:
+		return reg - ZYDIS_REGISTER_ES;
+	default:
+		return ZydisRegisterGetId(reg);
+	}
+}
+
+static bool is_high(ZydisRegister reg)
+{
+	return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+}
+
+static void set_register(struct insn *insn, const ZydisDecodedOperand *op)
+{
+	uint8_t number = reg_number(op->reg.value);
+
+	switch (op->encoding) {
+	case ZYDIS_OPERAND_ENCODING_MODRM_REG:
+		insn->reg = number;
+		insn->flags |= is_high(op->reg.value) ? INSN_HIGH_REG : 0;
+		break;
+	case ZYDIS_OPERAND_ENCODING_MODRM_RM:
+	case ZYDIS_OPERAND_ENCODING_OPCODE:
+		insn->rm = number;
+		insn->flags |= is_high(op->reg.value) ? INSN_HIGH_RM : 0;
+		break;
+	case ZYDIS_OPERAND_ENCODING_NONE:
+		/* PUSH and POP of segment registers. */
+		if (ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT &&
+		    insn->reg == REG_NONE)
+			insn->reg = number;
+		break;
+	default:
+		break;
+	}
+}
+
+static uint8_t mem_register(ZydisRegister reg)
+{
+	switch (ZydisRegisterGetClass(reg)) {
+	case ZYDIS_REGCLASS_GPR16:
+	case ZYDIS_REGCLASS_GPR32:
+	case ZYDIS_REGCLASS_GPR64:
+		return ZydisRegisterGetId(reg);
+	default:
+		return REG_NONE;
+	}
+}
+
+static unsigned log2_of(unsigned scale)
+{
+	return scale > 1 ? __builtin_ctz(scale) : 0;
+}
+
+static void set_memory(struct insn *insn, const ZydisDecodedOperand *op)
+{
+	insn->flags |= INSN_MEM;
+	insn->seg = op->mem.segment ? op->mem.segment - ZYDIS_REGISTER_ES : SEG_DS;
+	insn->base = mem_register(op->mem.base);
+	insn->index = mem_register(op->mem.index);
+	insn->scale = log2_of(op->mem.scale);
+	insn->disp = op->mem.disp.value;
+	insn->mem_size = op->size / 8;
+	insn->mem_op = 0;
+	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+		insn->mem_op |= ACCESS_READ;
+	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
+		insn->mem_op |= ACCESS_WRITE;
+	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP)
+		insn->flags |= INSN_RIP_REL;
+	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+		insn->vindex = ZydisRegisterGetId(op->mem.index);
+}
+
+static void set_immediates(struct insn *insn, const struct decoding *d)
+{
+	const ZydisDecodedInstruction *z = &d->z;
+
+	for (unsigned i = 0; i < z->operand_count_visible; i++)
+		if (d->ops[i].type == ZYDIS_OPERAND_TYPE_POINTER) {
+			insn->imm = d->ops[i].ptr.offset;
+			insn->imm2 = d->ops[i].ptr.segment;
+			return;
+		}
+	insn->imm = z->raw.imm[0].is_signed ? z->raw.imm[0].value.s
+					    : (int64_t)z->raw.imm[0].value.u;
+	insn->imm2 = z->raw.imm[1].value.u;
+}
+
+static void set_prefixes(struct insn *insn, const ZydisDecodedInstruction *z)
+{
+	if (z->attributes & ZYDIS_ATTRIB_HAS_LOCK)
+		insn->flags |= INSN_LOCK;
+	for (unsigned i = 0; i < z->raw.prefix_count; i++) {
+		switch (z->raw.prefixes[i].value) {
+		case 0xf3:
+			insn->flags = (insn->flags & ~INSN_REPNE) | INSN_REP;
+			break;
+		case 0xf2:
+			insn->flags = (insn->flags & ~INSN_REP) | INSN_REPNE;
+			break;
+		case 0x66:
+			insn->flags |= INSN_66;
+			break;
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
+		case 0x64:
+		case 0x65:
+			insn->flags |= INSN_SEG_PFX;
+			break;
+		}
+	}
+	if (z->attributes & ZYDIS_ATTRIB_HAS_REX)
+		insn->flags |= INSN_REX | (z->raw.rex.W ? INSN_REX_W : 0);
+}
+
+static void set_fields(struct decoding *d)
+{
+	const ZydisDecodedInstruction *z = &d->z;
+	struct insn *insn = d->insn;
+
+	insn->op = z->mnemonic;
+	insn->opcode = z->opcode;
+	insn->opsize = z->operand_width / 8;
+	insn->addrsize = z->address_width / 8;
+	insn->modrm = z->raw.modrm.mod << 6 | z->raw.modrm.reg << 3 | z->raw.modrm.rm;
+	insn->seg = SEG_DS;
+	set_prefixes(insn, z);
+	set_immediates(insn, d);
+	for (unsigned i = 0; i < z->operand_count; i++) {
+		const ZydisDecodedOperand *op = &d->ops[i];
+
+		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER)
+			set_register(insn, op);
+		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && i < z->operand_count_visible)
+			set_memory(insn, op);
+	}
+}
+
+/* ---- who runs it ---- */
+
+static bool choose(struct decoding *d)
+{
+	bool two_byte = d->z.opcode_map == ZYDIS_OPCODE_MAP_0F;
+	struct insn *insn = d->insn;
+
+	insn->run = insn_emulated_form(d->z.mnemonic, d->z.opcode, two_byte);
+	if (insn->run) {
+		insn->flags |= borrow_plain(&d->z) ? INSN_PLAIN : 0;
+		return true;
+	}
+	return borrow_choose(d->cpu->exec, &d->z, d->ops, insn);
+}
+
+/* What Zydis 4.0.0 rejects although it runs: see borrowing in docs/. */
+static bool decode_gap(struct decoding *d, const ZydisDecoder *decoder)
+{
+	uint8_t bytes[MAX_INSN];
+	unsigned i = 0;
+
+	/* VMCALL ignores 66h, F2h and F3h. */
+	while (i < d->nr && (d->bytes[i] == 0x66 || d->bytes[i] == 0xf2 || d->bytes[i] == 0xf3))
+		i++;
+	if (!i || d->nr - i < 3 || memcmp(d->bytes + i, "\x0f\x01\xc1", 3))
+		return false;
+	memset(bytes, 0x3e, i); /* a prefix without meaning here */
+	memcpy(bytes + i, d->bytes + i, 3);
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, i + 3, &d->z, d->ops));
+}
+
+bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr, struct insn *ret)
+{
+	struct decoding d = {.cpu = cpu, .key = key, .bytes = bytes, .nr = nr, .insn = ret};
+	ZydisDecoder *decoder = decoder_for(cpu->exec, cpu, key);
+	ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, nr, &d.z, d.ops);
+	uint8_t trap;
+
+	memset(ret, 0, sizeof(*ret));
+	ret->mode = key;
+	ret->base = ret->index = ret->reg = ret->rm = REG_NONE;
+	if (status == ZYDIS_STATUS_NO_MORE_DATA && nr < MAX_INSN)
+		return false;
+	if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+		return decode_trap(&d, nr, VEC_GP);
+	if (!ZYAN_SUCCESS(status) && !decode_gap(&d, decoder))
+		return decode_trap(&d, nr, VEC_UD);
+	trap = legal_trap(cpu, key, &d.z, d.ops);
+	if (trap != LEGAL)
+		return decode_trap(&d, d.z.length, trap);
+	set_fields(&d);
+	if (!choose(&d))
+		return decode_trap(&d, d.z.length, VEC_UD);
+	set_bytes(ret, bytes, d.z.length);
+	return true;
+}

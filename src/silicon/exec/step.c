@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The step loop: one instruction at a time, exact in all modes.
+ *
+ * Each round looks at ->attention, reads the bytes at RIP, finds the decoded instruction by RIP and proves
+ * it by comparing bytes and mode key, and runs it. Bytes are read each time, because the program and other
+ * processes write guest memory past all our tables (docs: decisions). Rare things (attention, a miss, a
+ * fault, an exit) leave the fast path by functions that are not inlined.
+ *
+ * Guest vector state may be live in the host's registers throughout: general registers only here. Decoding
+ * is ordinary C and so comes after fpu_save().
+ */
+#include "silicon/exec/decode.h"
+#include "silicon/exec/exec.h"
+#include "silicon/sys/sys.h"
+
+#define MAX_INSN 15
+
+/* The bytes at RIP. */
+struct fetched {
+	uint64_t word[2]; /* zero-padded */
+	unsigned nr;	  /* how many are there, at most 15 */
+	bool limit;	  /* the code segment ends behind them */
+};
+
+static bool insn_is(const struct insn *insn, const struct fetched *f, uint16_t key)
+{
+	return insn->mode == key && !((insn->bytes[0] ^ f->word[0]) & insn->mask[0]) &&
+	       !((insn->bytes[1] ^ f->word[1]) & insn->mask[1]);
+}
+
+/* How many bytes the code segment allows at RIP: SDM, limit checking. */
+static unsigned within_limit(const struct cpu *cpu)
+{
+	const struct segment *cs = &cpu->seg[SEG_CS];
+
+	if (cpu->mode.code == CODE_64)
+		return MAX_INSN;
+	if (cpu->rip > cs->limit)
+		return 0;
+	return min((uint64_t)MAX_INSN, cs->limit - cpu->rip + 1);
+}
+
+static gva_t linear_rip(const struct cpu *cpu)
+{
+	if (cpu->mode.code == CODE_64)
+		return cpu->rip;
+	return (uint32_t)(cpu->seg[SEG_CS].base + cpu->rip);
+}
+
+static __noinline enum result fetch_slow(struct cpu *cpu, struct fetched *f)
+{
+	unsigned allowed = within_limit(cpu), nr;
+	uint8_t buf[16] = {0};
+	enum result r;
+
+	if (!allowed)
+		return fault_gp(cpu, 0);
+	r = mmu_fetch(cpu, linear_rip(cpu), buf, &nr);
+	if (r)
+		return r;
+	f->limit = nr > allowed;
+	f->nr = min(nr, allowed);
+	__builtin_memset(buf + f->nr, 0, sizeof(buf) - f->nr);
+	__builtin_memcpy(f->word, buf, sizeof(buf));
+	return RESULT_OK;
+}
+
+static enum result fetch(struct cpu *cpu, struct fetched *f)
+{
+	return fetch_slow(cpu, f);
+}
+
+void cache_flush(struct exec_cache *c)
+{
+	for (unsigned i = 0; i < CACHE_INSNS; i++)
+		c->insn[i].mode = 0;
+}
+
+/* Decode what was fetched into its slot. RESULT_FAULT: the instruction goes on where nothing can be fetched. */
+static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct insn *slot)
+{
+	struct insn insn;
+	struct event stop = cpu->fault;
+
+	fpu_save(cpu);
+	if (!decode_insn(cpu, cpu->exec->key, (const uint8_t *)f->word, f->nr, &insn)) {
+		if (f->limit)
+			return fault_gp(cpu, 0);
+		cpu->fault = stop;
+		return RESULT_FAULT;
+	}
+	*slot = insn;
+	return RESULT_OK;
+}
+
+/* Run one instruction; the result is its own. */
+static inline enum result run_one(struct cpu *cpu, const struct insn **ret)
+{
+	struct exec_cache *c = cpu->exec;
+	struct insn *insn = cache_slot(c, cpu->rip);
+	struct fetched f;
+	enum result r = fetch(cpu, &f);
+
+	if (unlikely(r))
+		return r;
+	if (unlikely(!insn_is(insn, &f, c->key))) {
+		r = decode(cpu, &f, insn);
+		if (r)
+			return r;
+	}
+	*ret = insn;
+	return insn->run(cpu, insn);
+}
+
+/* ---- around it ---- */
+
+static void rekey(struct cpu *cpu)
+{
+	cpu->exec->key = decode_key(cpu);
+}
+
+static void retire(struct cpu *cpu)
+{
+	cpu->retired++;
+	if (unlikely(cpu->answers.nr))
+		cpu->answers.nr = cpu->answers.used = 0;
+}
+
+static enum cpu_exit_kind exit_with(struct cpu *cpu, enum cpu_exit_kind kind)
+{
+	cpu->exit.kind = kind;
+	return kind;
+}
+
+/* Hand a fault to event delivery. CPU_EXIT_NONE: the handler's first instruction is next. */
+static enum cpu_exit_kind deliver(struct cpu *cpu)
+{
+	struct event ev = cpu->fault;
+	enum result r;
+
+	answers_reset(cpu);
+	cpu->fault.valid = false;
+	r = sys_deliver(cpu, &ev);
+	rekey(cpu);
+	return r == RESULT_OK || r == RESULT_AGAIN ? CPU_EXIT_NONE : cpu->exit.kind;
+}
+
+/* After an instruction: what its result means for the loop. */
+static __noinline enum cpu_exit_kind settle(struct cpu *cpu, enum result r)
+{
+	rekey(cpu);
+	switch (r) {
+	case RESULT_OK:
+	case RESULT_AGAIN:
+		if (cpu->out.nr)
+			return exit_with(cpu, CPU_EXIT_WRITES);
+		return CPU_EXIT_NONE;
+	case RESULT_FAULT:
+		return deliver(cpu);
+	case RESULT_STOP:
+	case RESULT_EXIT:
+		break;
+	}
+	return cpu->exit.kind;
+}
+
+/* One instruction with its retirement; attention bits were up before it. */
+static enum cpu_exit_kind step_attended(struct cpu *cpu)
+{
+	const struct insn *insn = NULL;
+	uint64_t old_rip = cpu->rip;
+	bool had_tf = cpu->sflags & FLAG_TF;
+	uint8_t old_shadow = cpu->shadow;
+	enum cpu_exit_kind kind;
+	enum result r, after;
+
+	answers_rewind(cpu);
+	r = run_one(cpu, &insn);
+	kind = settle(cpu, r);
+	if (r != RESULT_OK && r != RESULT_STOP)
+		return kind;
+	retire(cpu);
+	after = sys_retire(cpu, old_rip, had_tf, old_shadow);
+	if (after == RESULT_FAULT)
+		return deliver(cpu);
+	if (after == RESULT_STOP || after == RESULT_EXIT)
+		return kind ? kind : cpu->exit.kind;
+	return kind;
+}
+
+/* Attention bits are up: serve them, then step once. */
+static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
+{
+	enum result r = sys_attend(cpu);
+
+	rekey(cpu);
+	if (r == RESULT_AGAIN)
+		return CPU_EXIT_NONE;
+	return r == RESULT_OK ? step_attended(cpu) : settle(cpu, r);
+}
+
+static inline bool attention(const struct cpu *cpu)
+{
+	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
+
+static inline enum cpu_exit_kind step(struct cpu *cpu)
+{
+	const struct insn *insn;
+	enum result r;
+
+	if (unlikely(attention(cpu)))
+		return attend(cpu);
+	if (unlikely(cpu->answers.nr))
+		answers_rewind(cpu);
+	r = run_one(cpu, &insn);
+	if (likely(r == RESULT_OK)) {
+		retire(cpu);
+		if (likely((insn->thunk || insn->flags & INSN_PLAIN) && !cpu->out.nr))
+			return CPU_EXIT_NONE;
+	} else if (r == RESULT_STOP) {
+		retire(cpu);
+	}
+	return settle(cpu, r);
+}
+
+/* A thread's preparations, and the caller's state back at the end. */
+static bool enter(struct cpu *cpu)
+{
+	if (host_fault_thread_init()) {
+		exit_with(cpu, CPU_EXIT_INTERNAL);
+		return false;
+	}
+	cpu->exit.kind = CPU_EXIT_NONE;
+	answers_rewind(cpu);
+	rekey(cpu);
+	return true;
+}
+
+enum cpu_exit_kind cpu_run(struct cpu *cpu)
+{
+	enum cpu_exit_kind kind = CPU_EXIT_NONE;
+
+	if (!enter(cpu))
+		return CPU_EXIT_INTERNAL;
+	while (!kind)
+		kind = step(cpu);
+	fpu_save(cpu);
+	return kind;
+}
+
+/* True while answers wait for the instruction at RIP. */
+static bool instruction_open(const struct cpu *cpu)
+{
+	return cpu->answers.nr && cpu->answers.rip == cpu->rip;
+}
+
+enum cpu_exit_kind cpu_complete(struct cpu *cpu)
+{
+	enum cpu_exit_kind kind = CPU_EXIT_NONE;
+
+	if (!instruction_open(cpu))
+		return CPU_EXIT_NONE;
+	if (!enter(cpu))
+		return CPU_EXIT_INTERNAL;
+	while (!kind && instruction_open(cpu))
+		kind = step_attended(cpu);
+	fpu_save(cpu);
+	return kind;
+}
