@@ -5,12 +5,16 @@
  * Each is a single host instruction with an entry in the section anykvm_extable, {instruction, landing} as
  * 32-bit offsets from the entry; the fault handler (fault.c) resumes at the landing. General registers only,
  * so that they can run while guest vector state is live. True on success.
+ *
+ * Loads clear a flag in an out-of-line landing instead of jumping to a label: GCC before 14 and clang before
+ * 17 lose the outputs of asm goto on the jump's edge.
  */
 #ifndef HOST_GUARD_H
 #define HOST_GUARD_H
 
 #include "host/compiler.h"
 
+/* clang-format off */
 #define HOST_EXTABLE(from, to)                                                                     \
 	".pushsection anykvm_extable, \"a\"\n"                                                     \
 	".balign 4\n"                                                                              \
@@ -18,23 +22,31 @@
 	".long " to " - .\n"                                                                       \
 	".popsection\n"
 
+/* Entry for the instruction at label 1, with a landing that clears a 32-bit register and goes on behind it. */
+#define HOST_EXTABLE_CLEAR(reg)                                                                    \
+	"2:\n"                                                                                     \
+	".pushsection .text.anykvm_landing, \"ax\"\n"                                              \
+	"3: xor " reg ", " reg "\n"                                                                \
+	"jmp 2b\n"                                                                                 \
+	".popsection\n"                                                                            \
+	HOST_EXTABLE("1b", "3b")
+
+#define HOST_NO_ASAN __attribute__((no_sanitize("address")))
+
 #define HOST_DEFINE_ACCESS(bits, type, mod)                                                        \
-	static inline __attribute__((no_sanitize("address"))) bool host_load_##bits(              \
-		const void *ptr, type *ret)                                                        \
+	static inline HOST_NO_ASAN bool host_load_##bits(const void *ptr, type *ret)               \
 	{                                                                                          \
+		uint32_t ok = 1;                                                                   \
 		type val;                                                                          \
-		asm goto("1: mov %1, %" mod "0\n" HOST_EXTABLE("1b", "%l[fault]")                  \
-			 : "=r"(val)                                                               \
-			 : "m"(*(const type *)ptr)                                                 \
-			 : "memory"                                                                \
-			 : fault);                                                                 \
-		*ret = val;                                                                        \
-		return true;                                                                       \
-fault:                                                                                             \
-		return false;                                                                      \
+		asm volatile("1: mov %2, %" mod "1\n" HOST_EXTABLE_CLEAR("%0")                     \
+			     : "+r"(ok), "=&r"(val)                                                \
+			     : "m"(*(const type *)ptr)                                             \
+			     : "memory", "cc");                                                    \
+		if (likely(ok))                                                                    \
+			*ret = val;                                                                \
+		return ok;                                                                         \
 	}                                                                                          \
-	static inline __attribute__((no_sanitize("address"))) bool host_store_##bits(             \
-		void *ptr, type val)                                                               \
+	static inline HOST_NO_ASAN bool host_store_##bits(void *ptr, type val)                     \
 	{                                                                                          \
 		asm goto("1: mov %" mod "1, %0\n" HOST_EXTABLE("1b", "%l[fault]")                  \
 			 :                                                                         \
@@ -54,20 +66,19 @@ HOST_DEFINE_ACCESS(64, uint64_t, "q")
 
 /* LOCK CMPXCHG: false if the host faulted; *old becomes what memory held, equal to before on success. */
 #define HOST_DEFINE_CMPXCHG(bits, type, mod)                                                       \
-	static inline __attribute__((no_sanitize("address"))) bool host_cmpxchg_##bits(           \
-		void *ptr, type *old, type val)                                                    \
+	static inline HOST_NO_ASAN bool host_cmpxchg_##bits(void *ptr, type *old, type val)        \
 	{                                                                                          \
+		uint32_t ok = 1;                                                                   \
 		type was = *old;                                                                   \
-		asm goto("1: lock cmpxchg %" mod "2, %1\n" HOST_EXTABLE("1b", "%l[fault]")         \
-			 : "+a"(was)                                                               \
-			 : "m"(*(type *)ptr), "r"(val)                                             \
-			 : "memory", "cc"                                                          \
-			 : fault);                                                                 \
-		*old = was;                                                                        \
-		return true;                                                                       \
-fault:                                                                                             \
-		return false;                                                                      \
+		asm volatile("1: lock cmpxchg %" mod "3, %2\n" HOST_EXTABLE_CLEAR("%0")            \
+			     : "+r"(ok), "+a"(was), "+m"(*(type *)ptr)                             \
+			     : "r"(val)                                                            \
+			     : "memory", "cc");                                                    \
+		if (likely(ok))                                                                    \
+			*old = was;                                                                \
+		return ok;                                                                         \
 	}
+/* clang-format on */
 
 HOST_DEFINE_CMPXCHG(8, uint8_t, "b")
 HOST_DEFINE_CMPXCHG(16, uint16_t, "w")

@@ -10,7 +10,7 @@
 #include <signal.h>
 #include <ucontext.h>
 
-/* ---- log.c: one line to stderr, prefixed "anykvm: "; async-signal-safe ---- */
+/* ---- log.c: one line to stderr, prefixed "anykvm: "; async-signal-safe; %s %c %d %u %x %p only ---- */
 void host_log(const char *fmt, ...) __printf_(1, 2);
 /* A wrong of our own: said once per place, never ends the program. */
 #define host_bug(fmt, ...)                                                                         \

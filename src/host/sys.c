@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * System calls without libc: no errno, no cancellation point, no vector registers.
+ */
+#include "host/host.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+long host_syscall(long nr, long a, long b, long c, long d, long e, long f)
+{
+	register long r10 asm("r10") = d;
+	register long r8 asm("r8") = e;
+	register long r9 asm("r9") = f;
+	long ret;
+
+	asm volatile("syscall"
+		     : "=a"(ret)
+		     : "0"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+		     : "rcx", "r11", "memory");
+	return ret;
+}
+
+int host_futex_wait(const uint32_t *word, uint32_t val, uint64_t timeout_ns)
+{
+	struct timespec ts = {
+		.tv_sec = timeout_ns / 1000000000,
+		.tv_nsec = timeout_ns % 1000000000,
+	};
+
+	return host_syscall(SYS_futex, (long)word, FUTEX_WAIT_PRIVATE, val,
+			    timeout_ns ? (long)&ts : 0, 0, 0);
+}
+
+int host_futex_wake(uint32_t *word, int count)
+{
+	return host_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
+}
+
+int host_gettid(void)
+{
+	return host_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+}
