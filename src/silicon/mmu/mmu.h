@@ -19,25 +19,30 @@ enum access_op { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_RMW = 3, ACCESS_FETCH
 
 /* Which page tables, as values (decisions: nested from the start). */
 struct walk_context {
-	gpa_t	 root;
-	gpa_t	 root2;	/* second stage (EPT, NPT), or GPA_NONE */
+	gpa_t root;
+	gpa_t root2; /* second stage (EPT, NPT), or GPA_NONE */
 	uint16_t pcid, vpid;
-	bool	 smm;
+	bool smm;
 };
 
-/* The passport of one access that leaves the inline path. */
+/* The passport of one access, within one page, that leaves the inline path. */
 struct access {
 	/* Set by the caller, never changed. */
-	const gva_t	     addr;
-	const uint32_t	     size;	/* 1..4096, may cross one page boundary */
-	const enum access_op op;
-	const bool	     user;	/* judged as a user access (CPL 3, not implicit) */
-	const bool	     implicit;	/* implicit supervisor access: SMAP ignores AC */
+	const gva_t addr;
+	const uint32_t size;	       /* 1..4096, within one page */
+	const enum access_op op;       /* 0: a walk that checks no permission */
+	const enum access_state state; /* how page protections judge it */
 	/* Set by the walk. */
-	gpa_t		     gpa;
-	/* Set by the memory lookup; NULL: no RAM there. */
-	uint8_t		    *hva;
-	bool		     writable;
+	gpa_t gpa;
+	uint8_t rights; /* ACCESS_READ, _WRITE, _FETCH as the page gives them to ->state */
+	uint8_t page_shift;
+	bool user_page;
+	bool global;
+	bool dirty; /* the D bit stands: a write tag may be installed */
+	/* Set by the memory lookup; hva NULL: no RAM there. */
+	uint8_t *hva; /* of ->addr */
+	bool writable;
+	bool log;
 };
 
 /* ---- linear accesses; size 1, 2, 4 or 8; value in the low bits ---- */
@@ -49,7 +54,8 @@ enum result mmu_write(struct cpu *cpu, gva_t addr, unsigned size, uint64_t val);
 enum result mmu_read_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *ret);
 enum result mmu_write_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t val);
 /* LOCKed compare and exchange, for accessed and busy bits of descriptors (implicit supervisor). */
-enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old, uint64_t new);
+enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old,
+			    uint64_t new);
 
 /*
  * Check that [addr, addr+size) may be accessed, without doing it (sets A and, for writes, D bits).
@@ -74,7 +80,8 @@ enum result mmu_pointer(struct cpu *cpu, gva_t addr, uint32_t size, enum access_
 /*
  * Instruction bytes at linear address addr: up to 15 bytes into buf, *ret_len how many could be
  * fetched before a fault or limit. RESULT_FAULT or _EXIT only if not even the first byte could be.
- * *ret_fault_len: the fault that stopped it stands in cpu->fault, to be raised if the decoder needs more.
+ * If *ret_len is less than 15, what stopped it stands in cpu->fault (valid) or else in cpu->exit, to be
+ * raised if the decoder needs more.
  */
 enum result mmu_fetch(struct cpu *cpu, gva_t addr, uint8_t buf[15], unsigned *ret_len);
 
@@ -114,17 +121,28 @@ static inline enum result seg_write(struct cpu *cpu, enum seg_id seg, uint64_t o
 bool mmu_translate_debug(struct cpu *cpu, gva_t addr, gpa_t *ret_gpa, uint32_t *ret_flags);
 /* Load ->pdpte from CR3 under PAE paging; #GP(0) for reserved bits (SDM, PAE paging). */
 enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
-/* The TLB's view must follow: any paging-mode bit, CR3, PKRU, SMAP's AC, memory slots. */
-void mmu_flush_all(struct cpu *cpu);		   /* global entries too */
-void mmu_flush_cr3(struct cpu *cpu);		   /* all but global entries */
-void mmu_flush_page(struct cpu *cpu, gva_t addr);  /* INVLPG: global ones too */
-void mmu_flush_writes(struct cpu *cpu);		   /* dirty log re-armed: write tags only */
-void mmu_update_mode(struct cpu *cpu);		   /* CPL, AC, CR0.WP, CR4 changed: pick tables */
+/* The TLB's view must follow CR3, memory slots, and what mmu_update_mode() looks at. */
+void mmu_flush_all(struct cpu *cpu);		  /* global entries and memory lookups too */
+void mmu_flush_cr3(struct cpu *cpu);		  /* all but global entries */
+void mmu_flush_page(struct cpu *cpu, gva_t addr); /* INVLPG: global ones too */
+void mmu_flush_writes(struct cpu *cpu);		  /* dirty log re-armed: write tags only */
+/*
+ * Call after CR0, CR4, EFER, PKRU, a debug register or cpu->debug changed, and on entry to cpu_run():
+ * flushes if anything that cached translations depend on differs. CPL and AC need no call: they
+ * pick a table through cpu->mode.access.
+ */
+void mmu_update_mode(struct cpu *cpu);
 
 /* Guest-physical access by the processor itself (walks, VMX structures): 4 or 8 bytes, aligned. */
 enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *ret);
 
-struct tlb *tlb_create(void);	/* NULL: no memory */
+/*
+ * Data breakpoints: collect the matches of an access into ->pending_dr6. Accesses made by this room do
+ * it themselves; a page with an armed breakpoint never hits in the TLB.
+ */
+void mmu_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write);
+
+struct tlb *tlb_create(void); /* NULL: no memory */
 void tlb_destroy(struct tlb *tlb);
 
 /* True for a canonical address under the present CR4.LA57 (or 48 bits outside long mode). */

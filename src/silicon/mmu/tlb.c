@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Filling and flushing the software TLB (tlb.h has its form).
+ *
+ * INVLPG must drop every piece of a large page. Where large pages were filled is remembered coarsely
+ * (a hash, never forgotten until a full flush): there it looks at each page of a 4 MiB granule, or for
+ * 1 GiB pages flushes the half.
+ */
+#include "silicon/mmu/tlb.h"
+
+#include <string.h>
+
+#define BASIS_CR0  (CR0_PG | CR0_WP)
+#define BASIS_CR4  (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_PKE)
+#define BASIS_EFER (EFER_NX | EFER_LMA)
+
+/* ---- generations ---- */
+
+static void start_over(struct tlb *tlb)
+{
+	memset(tlb->table, 0, sizeof(tlb->table));
+	memset(tlb->large, 0, sizeof(tlb->large));
+	tlb->huge = 0;
+	tlb->next_gen = 1;
+	for (unsigned half = 0; half < 2; half++) {
+		tlb->gen[half] = tlb->next_gen++;
+		tlb->gen_write[half] = tlb->next_gen++;
+		tlb->local[half] = false;
+	}
+}
+
+static void flush_half(struct tlb *tlb, unsigned half)
+{
+	if (tlb->next_gen + 2 > TLB_GENERATIONS) {
+		start_over(tlb);
+		return;
+	}
+	tlb->gen[half] = tlb->next_gen++;
+	tlb->gen_write[half] = tlb->next_gen++;
+	tlb->local[half] = false;
+}
+
+static void flush_memory(struct tlb *tlb)
+{
+	if (++tlb->gen_memory < TLB_GENERATIONS)
+		return;
+	memset(tlb->memory, 0, sizeof(tlb->memory));
+	tlb->gen_memory = 1;
+}
+
+void mmu_flush_all(struct cpu *cpu)
+{
+	struct tlb *tlb = cpu->tlb;
+
+	flush_memory(tlb);
+	tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
+	flush_half(tlb, 0);
+	flush_half(tlb, 1);
+	tlb->huge = 0;
+	memset(tlb->large, 0, sizeof(tlb->large));
+}
+
+void mmu_flush_cr3(struct cpu *cpu)
+{
+	struct tlb *tlb = cpu->tlb;
+
+	for (unsigned half = 0; half < 2; half++)
+		if (tlb->local[half])
+			flush_half(tlb, half);
+}
+
+void mmu_flush_writes(struct cpu *cpu)
+{
+	struct tlb *tlb = cpu->tlb;
+
+	if (tlb->next_gen + 2 > TLB_GENERATIONS) {
+		start_over(tlb);
+		return;
+	}
+	tlb->gen_write[0] = tlb->next_gen++;
+	tlb->gen_write[1] = tlb->next_gen++;
+}
+
+/* ---- one page ---- */
+
+static bool is_page(uint64_t tag, gva_t addr)
+{
+	return !((tag ^ addr) & PAGE_MASK);
+}
+
+static void drop_page(struct tlb *tlb, gva_t addr)
+{
+	unsigned index = tlb_index(addr);
+
+	for (unsigned state = 0; state < NR_ACCESS_STATES; state++) {
+		struct tlb_entry *e = &tlb->table[state][index];
+
+		if (is_page(e->tag_read, addr) || is_page(e->tag_write, addr) ||
+		    is_page(e->tag_fetch, addr))
+			*e = (struct tlb_entry){0};
+	}
+}
+
+static unsigned large_hash(gva_t addr)
+{
+	uint64_t granule = addr >> TLB_LARGE_SHIFT;
+
+	return (granule ^ granule >> TLB_LARGE_BITS ^ granule >> 2 * TLB_LARGE_BITS) &
+	       ((1 << TLB_LARGE_BITS) - 1);
+}
+
+static uint64_t huge_bit(gva_t addr)
+{
+	return BIT(addr >> TLB_HUGE_SHIFT & 63);
+}
+
+static void remember_large(struct tlb *tlb, const struct access *a)
+{
+	unsigned hash = large_hash(a->addr);
+
+	if (a->page_shift >= TLB_HUGE_SHIFT)
+		tlb->huge |= huge_bit(a->addr);
+	else
+		tlb->large[hash / 64] |= BIT(hash % 64);
+}
+
+void mmu_flush_page(struct cpu *cpu, gva_t addr)
+{
+	struct tlb *tlb = cpu->tlb;
+	unsigned hash = large_hash(addr);
+	gva_t granule = ALIGN_DOWN(addr, 1ull << TLB_LARGE_SHIFT);
+
+	if (tlb->huge & huge_bit(addr)) {
+		flush_half(tlb, tlb_half(tlb, addr));
+		return;
+	}
+	drop_page(tlb, addr);
+	if (!(tlb->large[hash / 64] & BIT(hash % 64)))
+		return;
+	for (gva_t page = 0; page < 1 << TLB_LARGE_SHIFT; page += PAGE_SIZE)
+		drop_page(tlb, granule + page);
+}
+
+/* ---- filling ---- */
+
+/* Data breakpoints do not cross pages: their addresses count as aligned to their length. */
+static bool page_watched(const struct tlb *tlb, gva_t addr)
+{
+	for (unsigned n = 0; n < 4; n++)
+		if ((tlb->basis.dr7 >> (16 + 4 * n) & 1) && is_page(tlb->basis.dr[n], addr))
+			return true;
+	return false;
+}
+
+static uint8_t tag_rights(const struct tlb *tlb, const struct access *a, bool may_write)
+{
+	uint8_t rights = a->rights;
+
+	if (!a->dirty || !a->writable || !may_write)
+		rights &= ~ACCESS_WRITE;
+	if (tlb->watching && page_watched(tlb, a->addr))
+		rights &= ACCESS_FETCH;
+	return rights;
+}
+
+void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
+{
+	struct tlb *tlb = cpu->tlb;
+	gva_t page = a->addr & PAGE_MASK;
+	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page)];
+	uint8_t rights = tag_rights(tlb, a, may_write);
+	unsigned half = tlb_half(tlb, page);
+
+	if (!a->hva || a->state == ACCESS_USER_ALIGN)
+		return;
+	e->tag_read = rights & ACCESS_READ ? page | tlb->gen[half] : 0;
+	e->tag_write = rights & ACCESS_WRITE ? page | tlb->gen_write[half] : 0;
+	e->tag_fetch = rights & ACCESS_FETCH ? page | tlb->gen[half] : 0;
+	e->addend = (uint64_t)a->hva - a->addr;
+	if (!a->global)
+		tlb->local[half] = true;
+	if (a->page_shift > PAGE_SHIFT)
+		remember_large(tlb, a);
+}
+
+void tlb_memory(struct cpu *cpu, gpa_t gpa, struct ram_page *ret)
+{
+	struct tlb *tlb = cpu->tlb;
+	uint64_t tag = (gpa & PAGE_MASK) | tlb->gen_memory;
+	struct tlb_memory *m =
+		&tlb->memory[(gpa >> PAGE_SHIFT ^ gpa >> (PAGE_SHIFT + TLB_MEMORY_BITS)) &
+			     (TLB_MEMORY - 1)];
+
+	if (m->tag != tag) {
+		platform_call(cpu, memory, gpa & PAGE_MASK, &m->page);
+		m->tag = tag;
+	}
+	*ret = m->page;
+}
+
+/* ---- what the cached translations rest on ---- */
+
+static bool data_breakpoints(const struct tlb_basis *basis)
+{
+	for (unsigned n = 0; n < 4; n++)
+		if ((basis->dr7 >> 2 * n & 3) && (basis->dr7 >> (16 + 4 * n) & 1))
+			return true;
+	return false;
+}
+
+static void find_basis(const struct cpu *cpu, struct tlb_basis *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->cr0 = cpu->cr0 & BASIS_CR0;
+	ret->cr4 = cpu->cr4 & BASIS_CR4;
+	ret->efer = cpu->msr.efer & BASIS_EFER;
+	ret->pkru = cpu->cr4 & CR4_PKE ? cpu->pkru : 0;
+	ret->maxphyaddr = cpu->maxphyaddr;
+	ret->dr7 = cpu_dr7(cpu);
+	if (!data_breakpoints(ret))
+		ret->dr7 = 0;
+	for (unsigned n = 0; ret->dr7 && n < 4; n++)
+		ret->dr[n] = cpu_dr(cpu, n);
+}
+
+void mmu_update_mode(struct cpu *cpu)
+{
+	struct tlb *tlb = cpu->tlb;
+	struct tlb_basis basis;
+
+	cpu_update_access(cpu);
+	find_basis(cpu, &basis);
+	if (!memcmp(&basis, &tlb->basis, sizeof(basis)))
+		return;
+	tlb->basis = basis;
+	tlb->watching = basis.dr7;
+	mmu_flush_all(cpu);
+}

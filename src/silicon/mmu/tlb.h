@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The software TLB of one vCPU, with the inline hit.
+ *
+ * One table per access state (cpu->mode.access), for a page's rights depend on it. A tag is
+ * the page's linear address with a generation in its low 12 bits; it is there only if a plain access of its
+ * kind needs nothing but the addend: everything that must be noticed (MMIO, ROM, the first write
+ * to a clean or logged page, data breakpoints) is simply absent and so takes the slow path.
+ *
+ * A flush is a new generation. There is one per half of the address space (bit 63, or bit 31
+ * outside IA-32e mode), so that a CR3 write keeps the kernel's half if all in it is global; and another pair
+ * for write tags alone. Generations never come twice: when they are used up, the tables are cleared.
+ * To key by PCID later, give each recent PCID a generation of its own instead of a new one.
+ */
+#ifndef SILICON_MMU_TLB_H
+#define SILICON_MMU_TLB_H
+
+#include "silicon/mmu/mmu.h"
+
+#define TLB_BITS	12
+#define TLB_ENTRIES	(1u << TLB_BITS)
+#define TLB_GENERATIONS PAGE_SIZE /* what the low bits of a tag can hold */
+#define TLB_MEMORY_BITS 9
+#define TLB_MEMORY	(1u << TLB_MEMORY_BITS)
+#define TLB_LARGE_SHIFT 22 /* 4 MiB: the granule in which 2 and 4 MiB pages are remembered */
+#define TLB_LARGE_BITS	10
+#define TLB_HUGE_SHIFT	30
+
+struct tlb_entry {
+	uint64_t tag_read, tag_write, tag_fetch; /* 0: no such tag */
+	uint64_t addend;			 /* host address - linear address */
+};
+
+/* What platform->memory() said of a page. */
+struct tlb_memory {
+	uint64_t tag;
+	struct ram_page page;
+};
+
+/* Everything that cached translations depend on and that is not flushed for explicitly. */
+struct tlb_basis {
+	uint64_t cr0, cr4, efer, pkru, dr7, dr[4];
+	uint8_t maxphyaddr;
+};
+
+struct tlb {
+	uint64_t gen[2]; /* by half: of read and fetch tags */
+	uint64_t gen_write[2];
+	uint64_t next_gen;
+	uint64_t gen_memory;
+	uint8_t half_shift;
+	bool local[2]; /* by half: entries that are not global were filled */
+	bool watching; /* data breakpoints are armed */
+	struct tlb_basis basis;
+	uint64_t huge; /* by hashed GiB: pages of 1 GiB were filled */
+	uint64_t large[(1 << TLB_LARGE_BITS) / 64];
+	struct tlb_memory memory[TLB_MEMORY];
+	struct tlb_entry table[NR_ACCESS_STATES][TLB_ENTRIES] __aligned_(64);
+};
+
+/* Folding in the bits above keeps addresses 16 MiB apart from colliding. */
+static inline unsigned tlb_index(gva_t addr)
+{
+	uint64_t page = addr >> PAGE_SHIFT;
+
+	return (page ^ page >> TLB_BITS) & (TLB_ENTRIES - 1);
+}
+
+static inline unsigned tlb_half(const struct tlb *tlb, gva_t addr)
+{
+	return addr >> tlb->half_shift & 1;
+}
+
+/* Taken at the last byte: an access that crosses the page compares with the wrong page and misses. */
+static inline uint64_t tlb_key(const struct tlb *tlb, const uint64_t gen[2], gva_t addr,
+			       unsigned size)
+{
+	return ((addr + size - 1) & PAGE_MASK) | gen[tlb_half(tlb, addr)];
+}
+
+static inline const struct tlb_entry *tlb_entry(const struct cpu *cpu, enum access_state state,
+						gva_t addr)
+{
+	return &cpu->tlb->table[state][tlb_index(addr)];
+}
+
+/* Host pointer for a read by this state, or NULL: take the slow path. */
+static inline uint8_t *tlb_state_read(const struct cpu *cpu, enum access_state state, gva_t addr,
+				      unsigned size)
+{
+	const struct tlb_entry *e = tlb_entry(cpu, state, addr);
+
+	if (unlikely(e->tag_read != tlb_key(cpu->tlb, cpu->tlb->gen, addr, size)))
+		return NULL;
+	return (uint8_t *)(addr + e->addend);
+}
+
+static inline uint8_t *tlb_state_write(const struct cpu *cpu, enum access_state state, gva_t addr,
+				       unsigned size)
+{
+	const struct tlb_entry *e = tlb_entry(cpu, state, addr);
+
+	if (unlikely(e->tag_write != tlb_key(cpu->tlb, cpu->tlb->gen_write, addr, size)))
+		return NULL;
+	return (uint8_t *)(addr + e->addend);
+}
+
+/* vCPU thread. For explicit data accesses: the host pointer, to be used by host/guard.h or thunks, or NULL. */
+static inline uint8_t *tlb_hit_read(const struct cpu *cpu, gva_t addr, unsigned size)
+{
+	return tlb_state_read(cpu, cpu->mode.access, addr, size);
+}
+
+/* Also for read-modify-write. */
+static inline uint8_t *tlb_hit_write(const struct cpu *cpu, gva_t addr, unsigned size)
+{
+	return tlb_state_write(cpu, cpu->mode.access, addr, size);
+}
+
+/* Instruction bytes at addr, if at least 16 are left in the page; else NULL: mmu_fetch(). */
+static inline const uint8_t *tlb_fetch_hit(struct cpu *cpu, gva_t addr)
+{
+	enum access_state state = cpu->mode.access == ACCESS_USER_ALIGN ? ACCESS_USER
+									: cpu->mode.access;
+	const struct tlb_entry *e = tlb_entry(cpu, state, addr);
+
+	if (unlikely(e->tag_fetch != tlb_key(cpu->tlb, cpu->tlb->gen, addr, 16)))
+		return NULL;
+	return (const uint8_t *)(addr + e->addend);
+}
+
+/* ---- for the room ---- */
+
+/* Enter what the passport allows. Writes only with may_write: the page is marked dirty already, if logged. */
+void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write);
+/* platform->memory(), remembered. */
+void tlb_memory(struct cpu *cpu, gpa_t gpa, struct ram_page *ret);
+
+/* walk.c: what leaves cpu_run() from inside an access. */
+enum result mmu_exit(struct cpu *cpu, enum cpu_exit_kind kind, gpa_t addr, unsigned size);
+/*
+ * Walk the tables of ctx for a: fault, or a's outputs down to ->dirty. Sets A and D bits, unless dry.
+ */
+enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct access *a, bool dry);
+/* The tables in force. */
+struct walk_context mmu_context(const struct cpu *cpu);
+
+#endif

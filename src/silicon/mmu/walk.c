@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Page walks (SDM, paging: no paging, 32-bit, PAE, 4-level, 5-level).
+ *
+ * A walk goes in three steps: read the entries from the root to the leaf, stopping at what is not
+ * present or has reserved bits; derive the rights of the page for the access state and compare them with what is
+ * asked; only then set A and D bits, each by a compare and exchange against the value that was judged. If
+ * one fails, somebody changed the tables: the whole walk starts anew.
+ *
+ * Page tables outside of RAM count as not present, those in ROM keep their A and D bits: as KVM does.
+ */
+#include "host/guard.h"
+#include "silicon/models/model.h"
+#include "silicon/mmu/tlb.h"
+
+#define PTE_P	 BIT(0)
+#define PTE_W	 BIT(1)
+#define PTE_U	 BIT(2)
+#define PTE_A	 BIT(5)
+#define PTE_D	 BIT(6)
+#define PTE_PS	 BIT(7)
+#define PTE_G	 BIT(8)
+#define PTE_NX	 BIT(63)
+#define PTE_ADDR GENMASK(51, 12)
+
+#define PTE_PK_SHIFT 59
+
+#define MAX_LEVELS 5
+
+enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_LONG };
+
+/* One entry on the way down. */
+struct step {
+	gpa_t gpa;
+	uint8_t *hva;
+	uint64_t val;
+	bool writable, log;
+};
+
+struct walker {
+	/* Set at the start. */
+	struct cpu *cpu;
+	struct access *a;
+	enum paging paging;
+	unsigned entry_bytes;
+	/* Set on the way down; levels count from 1, the PTE. */
+	unsigned level;
+	struct step step[MAX_LEVELS + 1];
+	unsigned top;
+	uint64_t all; /* AND of all entries: W and U */
+	uint64_t any; /* OR of all entries: NX */
+};
+
+enum result mmu_exit(struct cpu *cpu, enum cpu_exit_kind kind, gpa_t addr, unsigned size)
+{
+	cpu->exit.kind = kind;
+	cpu->exit.addr = addr;
+	cpu->exit.size = size;
+	cpu->exit.count = 1;
+	cpu->exit.data = 0;
+	cpu->exit.nr_bytes = 0;
+	return RESULT_EXIT;
+}
+
+struct walk_context mmu_context(const struct cpu *cpu)
+{
+	return (struct walk_context){
+		.root = cpu->cr3 & PTE_ADDR,
+		.root2 = GPA_NONE,
+		.pcid = cpu->cr4 & CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0,
+		.smm = cpu->in_smm,
+	};
+}
+
+/* ---- faults ---- */
+
+static bool is_user(enum access_state state)
+{
+	return state == ACCESS_USER || state == ACCESS_USER_ALIGN;
+}
+
+static bool nx_enabled(const struct cpu *cpu)
+{
+	return (cpu->msr.efer & EFER_NX) && (cpu->cr4 & CR4_PAE);
+}
+
+static enum result refuse(struct walker *w, uint32_t error)
+{
+	const struct cpu *cpu = w->cpu;
+	const struct access *a = w->a;
+
+	if (a->op & ACCESS_WRITE)
+		error |= PFERR_W;
+	if (is_user(a->state))
+		error |= PFERR_U;
+	if (a->op == ACCESS_FETCH && (nx_enabled(cpu) || (cpu->cr4 & CR4_SMEP)))
+		error |= PFERR_I;
+	return fault_page(w->cpu, a->addr, error);
+}
+
+/* ---- the forms of entries ---- */
+
+static bool large_leaf(const struct walker *w)
+{
+	const struct cpu *cpu = w->cpu;
+
+	if (w->level == 3)
+		return w->paging == PAGING_LONG && feature_has(cpu->model_features, FEAT_GBPAGES);
+	return w->level == 2 && (w->paging != PAGING_32 || (cpu->cr4 & CR4_PSE));
+}
+
+static bool is_leaf(const struct walker *w, uint64_t val)
+{
+	return w->level == 1 || ((val & PTE_PS) && large_leaf(w));
+}
+
+static unsigned level_shift(const struct walker *w)
+{
+	return PAGE_SHIFT + (w->paging == PAGING_32 ? 10 : 9) * (w->level - 1);
+}
+
+/* 32-bit paging reserves only what PSE-36 leaves between the two parts of a 4 MiB page's address. */
+static uint64_t reserved_32(const struct walker *w, bool leaf)
+{
+	unsigned wide = min(w->cpu->maxphyaddr, 40);
+
+	if (w->level == 1 || !leaf)
+		return 0;
+	return wide < 40 ? GENMASK(21, wide - 19) : BIT(21);
+}
+
+/* AMD reserves bit 8 where tables above the page directory are not leaves; Intel ignores it. */
+static uint64_t reserved_nonleaf(const struct walker *w)
+{
+	bool amd = w->cpu->model && !model_intel(w->cpu->model);
+
+	if (w->level <= 2)
+		return 0;
+	return PTE_PS | (amd ? PTE_G : 0);
+}
+
+static uint64_t reserved_bits(const struct walker *w, bool leaf)
+{
+	const struct cpu *cpu = w->cpu;
+	uint64_t mask;
+
+	if (w->paging == PAGING_32)
+		return reserved_32(w, leaf);
+	mask = cpu->maxphyaddr < 52 ? GENMASK(51, cpu->maxphyaddr) : 0;
+	if (w->paging == PAGING_PAE)
+		mask |= GENMASK(62, 52);
+	if (!(cpu->msr.efer & EFER_NX))
+		mask |= PTE_NX;
+	if (!leaf)
+		return mask | reserved_nonleaf(w);
+	return w->level > 1 ? mask | GENMASK(level_shift(w) - 1, 13) : mask;
+}
+
+static uint64_t page_base(const struct walker *w, uint64_t val)
+{
+	uint64_t size = BIT(level_shift(w));
+
+	if (w->paging == PAGING_32 && w->level == 2)
+		return (val & GENMASK(31, 22)) | (val >> 13 & 0xff) << 32;
+	return val & PTE_ADDR & ~(size - 1);
+}
+
+/* ---- reading ---- */
+
+static bool load_entry(const struct walker *w, const uint8_t *hva, uint64_t *ret)
+{
+	uint32_t val;
+
+	if (w->entry_bytes == 8)
+		return host_load_64(hva, ret);
+	if (!host_load_32(hva, &val))
+		return false;
+	*ret = val;
+	return true;
+}
+
+static enum result read_entry(struct walker *w, gpa_t table, struct step *step)
+{
+	unsigned index_bits = w->entry_bytes == 8 ? 9 : 10;
+	uint64_t index = w->a->addr >> level_shift(w) & (BIT(index_bits) - 1);
+	struct ram_page page;
+
+	step->gpa = table + index * w->entry_bytes;
+	tlb_memory(w->cpu, step->gpa, &page);
+	if (!page.hva)
+		return refuse(w, 0);
+	step->hva = page.hva + (step->gpa & ~PAGE_MASK);
+	step->writable = page.writable;
+	step->log = page.log;
+	if (!load_entry(w, step->hva, &step->val))
+		return mmu_exit(w->cpu, CPU_EXIT_MEMORY, step->gpa, w->entry_bytes);
+	return RESULT_OK;
+}
+
+static enum result descend(struct walker *w, gpa_t table)
+{
+	w->all = ~0ull;
+	w->any = 0;
+	for (w->level = w->top;; w->level--) {
+		struct step *step = &w->step[w->level];
+		enum result r = read_entry(w, table, step);
+		bool leaf;
+
+		if (r)
+			return r;
+		if (!(step->val & PTE_P))
+			return refuse(w, 0);
+		leaf = is_leaf(w, step->val);
+		if (step->val & reserved_bits(w, leaf))
+			return refuse(w, PFERR_P | PFERR_RSVD);
+		w->all &= step->val;
+		w->any |= step->val;
+		if (leaf)
+			return RESULT_OK;
+		table = step->val & PTE_ADDR;
+	}
+}
+
+/* ---- rights ---- */
+
+/* SDM, protection keys: data accesses to user pages, whoever makes them. */
+static uint8_t key_denies(const struct walker *w)
+{
+	const struct cpu *cpu = w->cpu;
+	unsigned key = w->step[w->level].val >> PTE_PK_SHIFT & 0xf;
+	unsigned bits = cpu->pkru >> 2 * key & 3;
+
+	if (w->paging != PAGING_LONG || !(cpu->cr4 & CR4_PKE) || !(w->all & PTE_U))
+		return 0;
+	if (bits & 1)
+		return ACCESS_READ | ACCESS_WRITE;
+	if ((bits & 2) && (is_user(w->a->state) || (cpu->cr0 & CR0_WP)))
+		return ACCESS_WRITE;
+	return 0;
+}
+
+static uint8_t user_rights(const struct walker *w)
+{
+	if (!(w->all & PTE_U))
+		return 0;
+	return ACCESS_READ | ACCESS_FETCH | (w->all & PTE_W ? ACCESS_WRITE : 0);
+}
+
+static uint8_t supervisor_rights(const struct walker *w)
+{
+	const struct cpu *cpu = w->cpu;
+	uint8_t rights = ACCESS_READ | ACCESS_FETCH;
+
+	if ((w->all & PTE_W) || !(cpu->cr0 & CR0_WP))
+		rights |= ACCESS_WRITE;
+	if (!(w->all & PTE_U))
+		return rights;
+	if (cpu->cr4 & CR4_SMEP)
+		rights &= ~ACCESS_FETCH;
+	if (w->a->state == ACCESS_SUPER_SMAP)
+		rights &= ACCESS_FETCH;
+	return rights;
+}
+
+static uint8_t page_rights(const struct walker *w)
+{
+	uint8_t rights = is_user(w->a->state) ? user_rights(w) : supervisor_rights(w);
+
+	if (w->paging != PAGING_32 && (w->any & PTE_NX))
+		rights &= ~ACCESS_FETCH;
+	return rights;
+}
+
+static enum result check_rights(struct walker *w)
+{
+	uint8_t rights = page_rights(w), denied = key_denies(w);
+	struct access *a = w->a;
+
+	a->rights = rights & ~denied;
+	if (!(a->op & ~a->rights))
+		return RESULT_OK;
+	return refuse(w, PFERR_P | (a->op & denied ? PFERR_PK : 0));
+}
+
+/* ---- A and D ---- */
+
+static bool swap_entry(const struct walker *w, struct step *step, uint64_t *was, uint64_t val)
+{
+	uint32_t was32 = *was;
+	bool done;
+
+	if (w->entry_bytes == 8)
+		return host_cmpxchg_64(step->hva, was, val);
+	done = host_cmpxchg_32(step->hva, &was32, val);
+	*was = was32;
+	return done;
+}
+
+static enum result set_bits(struct walker *w, struct step *step, uint64_t bits)
+{
+	uint64_t was = step->val;
+
+	if ((step->val & bits) == bits || !step->writable)
+		return RESULT_OK;
+	if (step->log)
+		platform_call(w->cpu, mark_dirty, step->gpa);
+	if (!swap_entry(w, step, &was, step->val | bits))
+		return mmu_exit(w->cpu, CPU_EXIT_MEMORY, step->gpa, w->entry_bytes);
+	if (was != step->val)
+		return RESULT_AGAIN;
+	step->val |= bits;
+	return RESULT_OK;
+}
+
+static enum result set_accessed(struct walker *w)
+{
+	for (unsigned level = w->top; level >= w->level; level--) {
+		bool dirty = level == w->level && (w->a->op & ACCESS_WRITE);
+		enum result r = set_bits(w, &w->step[level], PTE_A | (dirty ? PTE_D : 0));
+
+		if (r)
+			return r;
+	}
+	return RESULT_OK;
+}
+
+/* ---- the walk ---- */
+
+static void finish(struct walker *w)
+{
+	struct access *a = w->a;
+	uint64_t leaf = w->step[w->level].val;
+
+	a->page_shift = level_shift(w);
+	a->gpa = page_base(w, leaf) | (a->addr & (BIT(a->page_shift) - 1));
+	a->user_page = w->all & PTE_U;
+	a->global = (leaf & PTE_G) && (w->cpu->cr4 & CR4_PGE);
+	a->dirty = leaf & PTE_D;
+}
+
+static enum result walk_tables(struct walker *w, gpa_t root, bool dry)
+{
+	enum result r = descend(w, root);
+
+	if (!r)
+		r = check_rights(w);
+	if (!r && !dry)
+		r = set_accessed(w);
+	if (!r)
+		finish(w);
+	return r;
+}
+
+static void walk_unpaged(struct access *a)
+{
+	a->gpa = a->addr;
+	a->rights = ACCESS_READ | ACCESS_WRITE | ACCESS_FETCH;
+	a->page_shift = PAGE_SHIFT;
+	a->user_page = true;
+	a->global = false;
+	a->dirty = true;
+}
+
+static void choose_paging(struct walker *w)
+{
+	const struct cpu *cpu = w->cpu;
+
+	if (!cpu_paging(cpu)) {
+		w->paging = PAGING_NONE;
+	} else if (cpu->msr.efer & EFER_LMA) {
+		w->paging = PAGING_LONG;
+		w->top = cpu->cr4 & CR4_LA57 ? 5 : 4;
+	} else {
+		w->paging = cpu->cr4 & CR4_PAE ? PAGING_PAE : PAGING_32;
+		w->top = 2;
+	}
+	w->entry_bytes = w->paging == PAGING_32 ? 4 : 8;
+}
+
+/* The PDPTEs were checked when they were loaded; they have no A bit and no rights. */
+static enum result find_root(struct walker *w, const struct walk_context *ctx, gpa_t *ret)
+{
+	uint64_t pdpte = w->cpu->pdpte[w->a->addr >> 30 & 3];
+
+	*ret = ctx->root;
+	if (w->paging != PAGING_PAE)
+		return RESULT_OK;
+	*ret = pdpte & PTE_ADDR;
+	return pdpte & PTE_P ? RESULT_OK : refuse(w, 0);
+}
+
+enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct access *a, bool dry)
+{
+	struct walker w = {.cpu = cpu, .a = a};
+	enum result r;
+	gpa_t root;
+
+	choose_paging(&w);
+	if (w.paging == PAGING_NONE) {
+		walk_unpaged(a);
+		return RESULT_OK;
+	}
+	r = find_root(&w, ctx, &root);
+	if (r)
+		return r;
+	do
+		r = walk_tables(&w, root, dry);
+	while (r == RESULT_AGAIN);
+	return r;
+}
+
+/* ---- walks for others ---- */
+
+bool mmu_translate_debug(struct cpu *cpu, gva_t addr, gpa_t *ret_gpa, uint32_t *ret_flags)
+{
+	struct access a = {.addr = addr, .size = 1, .state = ACCESS_SUPER};
+	struct walk_context ctx = mmu_context(cpu);
+	struct cpu_exit exit = cpu->exit;
+	struct event fault = cpu->fault;
+	enum result r = mmu_walk(cpu, &ctx, &a, true);
+
+	cpu->exit = exit;
+	cpu->fault = fault;
+	if (r || (cpu_long_mode(cpu) && !gva_canonical(cpu, addr)))
+		return false;
+	*ret_gpa = a.gpa;
+	*ret_flags = (a.rights & ACCESS_WRITE ? PFERR_W : 0) | (a.user_page ? PFERR_U : 0);
+	return true;
+}
+
+enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *ret)
+{
+	struct walker w = {.entry_bytes = size};
+	struct ram_page page;
+
+	tlb_memory(cpu, gpa, &page);
+	if (!page.hva)
+		*ret = size == 8 ? ~0ull : 0xffffffff;
+	else if (!load_entry(&w, page.hva + (gpa & ~PAGE_MASK), ret))
+		return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, size);
+	return RESULT_OK;
+}
+
+/* All ones, which absent RAM reads as, have reserved bits set: #GP as wanted. */
+enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3)
+{
+	uint64_t reserved = GENMASK(63, cpu->maxphyaddr) | GENMASK(8, 5) | GENMASK(2, 1);
+	uint64_t pdpte[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		gpa_t gpa = (cr3 & GENMASK(31, 5)) + 8 * i;
+		enum result r = mmu_read_phys(cpu, gpa, 8, &pdpte[i]);
+
+		if (r)
+			return r;
+		if ((pdpte[i] & PTE_P) && (pdpte[i] & reserved))
+			return fault_gp(cpu, 0);
+	}
+	for (unsigned i = 0; i < 4; i++)
+		cpu->pdpte[i] = pdpte[i];
+	return RESULT_OK;
+}
