@@ -74,11 +74,14 @@ struct lapic_ops {
 	void (*send)(void *opaque, const struct apic_message *msg);
 	/* Owner: an in-service interrupt ended. level: its TMR bit. */
 	void (*eoi)(void *opaque, uint8_t vector, bool level);
-	/* Owner: the timer was set or stopped; expiry in now()'s nanoseconds, or LAPIC_NEVER. */
+	/*
+	 * Owner: the timer was set or stopped; expiry in now()'s nanoseconds, or LAPIC_NEVER. It may
+	 * be past already: call lapic_timer_fire() before the next instruction, then.
+	 */
 	void (*timer)(void *opaque, uint64_t expiry);
 	uint64_t (*now)(void *opaque);
 	uint64_t (*tsc)(void *opaque);
-	/* Owner: software enabled or disabled, base or LVT LINT0 changed. May be NULL. */
+	/* Owner: base, ID, LDR, DFR, software enable or LVT LINT0 changed. May be NULL. */
 	void (*changed)(void *opaque);
 	/* Owner: TPR was accessed by MMIO (KVM_TPR_ACCESS_REPORTING). May be NULL. */
 	void (*tpr_access)(void *opaque, bool write);
@@ -237,7 +240,7 @@ struct lapic_bus {
 };
 /*
  * Find the destinations, arbitrate (lowest priority: the vector chooses among those that match,
- * as KVM does by default) and accept: number of APICs that took it, -1 if none matched.
+ * as KVM does by default) and accept: number of APICs that took it.
  */
 int lapic_deliver(const struct lapic_bus *bus, struct lapic *source,
 		  const struct apic_message *msg);
