@@ -5,7 +5,7 @@
  */
 #include "silicon/exec/emul.h"
 
-#define ARITH_CF (FLAG_CF << 8)
+#define ARITH_CF   (FLAG_CF << 8)
 #define ARITH_LAHF ((FLAGS_ARITH & 0xff) << 8)
 
 enum result emul_clc(struct cpu *cpu, const struct insn *insn)

@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * String instructions (SDM, instruction reference: REP, MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS).
+ *
+ * One call does one iteration, or with DF = 0 a run of iterations inside one page of RAM on the host's
+ * own string instruction (same element size, so overlaps behave as the architecture says). After each
+ * call the registers are whole; RESULT_AGAIN leaves RIP on the instruction for the rest, so
+ * events are taken between the calls. RFLAGS.RF is set meanwhile, for the image that an event pushes.
+ */
+#include "silicon/exec/emul.h"
+#include "host/guard.h"
+
+/* One string instruction on its way. */
+struct string {
+	const struct insn *insn;
+	unsigned size;	 /* of an element */
+	unsigned width;	 /* address size */
+	enum seg_id seg; /* of the source */
+	int64_t step;
+	bool rep;	/* any repeat prefix */
+	uint64_t count; /* rCX, or 1 */
+};
+
+static void string_init(const struct cpu *cpu, const struct insn *insn, struct string *s)
+{
+	unsigned size = insn->opcode & 1 ? emul_opsize(cpu, insn) : 1;
+
+	s->insn = insn;
+	s->size = size;
+	s->width = insn->addrsize;
+	s->seg = emul_implicit_seg(cpu, insn);
+	s->step = cpu->sflags & FLAG_DF ? -(int64_t)size : (int64_t)size;
+	s->rep = insn->flags & (INSN_REP | INSN_REPNE);
+	s->count = s->rep ? reg_read(cpu, RCX, s->width, false) : 1;
+}
+
+/*
+ * With ECX = 0 under a 32-bit address size in 64-bit mode, Intel's processors clear the upper halves
+ * of RCX and of the pointers that MOVS and STOS use.
+ */
+static enum result string_empty(struct cpu *cpu, const struct string *s)
+{
+	bool movs = (s->insn->opcode & ~1) == 0xa4, stos = (s->insn->opcode & ~1) == 0xaa;
+
+	if (s->width == 4 && cpu->mode.code == CODE_64 && model_intel(cpu->model)) {
+		cpu->gpr[RCX] = 0;
+		if (movs)
+			cpu->gpr[RSI] = (uint32_t)cpu->gpr[RSI];
+		if (movs || stos)
+			cpu->gpr[RDI] = (uint32_t)cpu->gpr[RDI];
+	}
+	cpu->sflags &= ~FLAG_RF;
+	return insn_next(cpu, s->insn);
+}
+
+static uint64_t string_off(const struct cpu *cpu, const struct string *s, enum gpr reg)
+{
+	return reg_read(cpu, reg, s->width, false);
+}
+
+static void string_move(struct cpu *cpu, const struct string *s, enum gpr reg, uint64_t n)
+{
+	reg_write(cpu, reg, s->width, false,
+		  (cpu->gpr[reg] + s->step * (int64_t)n) & emul_mask(s->width));
+}
+
+/* Commit n iterations; more false ends the repetition early (a comparison decided). */
+static enum result string_done(struct cpu *cpu, const struct string *s, uint64_t n, bool more)
+{
+	if (s->rep)
+		reg_write(cpu, RCX, s->width, false, s->count - n);
+	if (s->count == n || !more) {
+		cpu->sflags &= ~FLAG_RF;
+		return insn_next(cpu, s->insn);
+	}
+	cpu->sflags |= FLAG_RF;
+	cpu->answers.nr = 0;
+	cpu->answers.used = 0;
+	return RESULT_AGAIN;
+}
+
+/* Linear address of one element at seg:reg. */
+static enum result string_linear(struct cpu *cpu, const struct string *s, enum seg_id seg,
+				 enum gpr reg, enum access_op op, gva_t *ret)
+{
+	return seg_linear(cpu, seg, string_off(cpu, s, reg), s->size, op, ret);
+}
+
+/* ---- runs inside one page ---- */
+
+/* True where iterations may be taken together: nothing looks at each of them. */
+static bool string_may_run(const struct cpu *cpu, const struct string *s)
+{
+	return s->rep && s->count > 1 && s->step > 0 &&
+	       !(cpu->attention & (ATTN_TF | ATTN_BUDGET)) && !(cpu_dr7(cpu) & 0xff);
+}
+
+/* Elements from reg on that lie in one page and do not wrap at the address size, at most max. */
+static uint64_t run_length(struct cpu *cpu, const struct string *s, enum seg_id seg, enum gpr reg,
+			   uint64_t max)
+{
+	uint64_t off = string_off(cpu, s, reg);
+	uint64_t linear = off + cpu->seg[seg].base, room = PAGE_SIZE - (linear & ~PAGE_MASK);
+
+	if (cpu->mode.code == CODE_64 && seg < SEG_FS)
+		room = PAGE_SIZE - (off & ~PAGE_MASK);
+	if (s->width < 8)
+		room = min(room, BIT(s->width * 8) - off);
+	return min(room / s->size, max);
+}
+
+/*
+ * Host pointer to n elements at seg:reg, or NULL: then the single iteration finds out why, and raises
+ * what is to be raised for its own element.
+ */
+static uint8_t *run_pointer(struct cpu *cpu, const struct string *s, enum seg_id seg, enum gpr reg,
+			    uint64_t n, enum access_op op)
+{
+	uint32_t bytes = n * s->size;
+	uint8_t *hva = NULL;
+	gva_t addr;
+
+	if (seg_linear(cpu, seg, string_off(cpu, s, reg), bytes, op, &addr) ||
+	    mmu_pointer(cpu, addr, bytes, op, &hva)) {
+		cpu->fault.valid = false;
+		return NULL;
+	}
+	return hva;
+}
+
+#define DEFINE_HOST_MOVS(bits, suffix)                                                  \
+	static __noinline bool host_movs_##bits(void *dst, const void *src, uint64_t n) \
+	{                                                                               \
+		asm goto("1: rep movs" suffix "\n" HOST_EXTABLE("1b", "%l[fault]")      \
+			 : "+D"(dst), "+S"(src), "+c"(n)                                \
+			 :                                                              \
+			 : "memory"                                                     \
+			 : fault);                                                      \
+		return true;                                                            \
+fault:                                                                                  \
+		return false;                                                           \
+	}
+
+DEFINE_HOST_MOVS(8, "b")
+DEFINE_HOST_MOVS(16, "w")
+DEFINE_HOST_MOVS(32, "l")
+DEFINE_HOST_MOVS(64, "q")
+
+#define DEFINE_HOST_STOS(bits, suffix)                                               \
+	static __noinline bool host_stos_##bits(void *dst, uint64_t val, uint64_t n) \
+	{                                                                            \
+		asm goto("1: rep stos" suffix "\n" HOST_EXTABLE("1b", "%l[fault]")   \
+			 : "+D"(dst), "+c"(n)                                        \
+			 : "a"(val)                                                  \
+			 : "memory"                                                  \
+			 : fault);                                                   \
+		return true;                                                         \
+fault:                                                                               \
+		return false;                                                        \
+	}
+
+DEFINE_HOST_STOS(8, "b")
+DEFINE_HOST_STOS(16, "w")
+DEFINE_HOST_STOS(32, "l")
+DEFINE_HOST_STOS(64, "q")
+
+static bool host_movs(unsigned size, void *dst, const void *src, uint64_t n)
+{
+	switch (size) {
+	case 1:
+		return host_movs_8(dst, src, n);
+	case 2:
+		return host_movs_16(dst, src, n);
+	case 4:
+		return host_movs_32(dst, src, n);
+	}
+	return host_movs_64(dst, src, n);
+}
+
+static bool host_stos(unsigned size, void *dst, uint64_t val, uint64_t n)
+{
+	switch (size) {
+	case 1:
+		return host_stos_8(dst, val, n);
+	case 2:
+		return host_stos_16(dst, val, n);
+	case 4:
+		return host_stos_32(dst, val, n);
+	}
+	return host_stos_64(dst, val, n);
+}
+
+/* ---- MOVS, STOS, LODS ---- */
+
+/* Iterations done together, 0 if none can be. */
+static uint64_t movs_run(struct cpu *cpu, const struct string *s)
+{
+	uint64_t n = run_length(cpu, s, s->seg, RSI, s->count);
+	uint8_t *src, *dst;
+
+	n = run_length(cpu, s, SEG_ES, RDI, n);
+	if (n < 2)
+		return 0;
+	src = run_pointer(cpu, s, s->seg, RSI, n, ACCESS_READ);
+	dst = src ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
+	return dst && host_movs(s->size, dst, src, n) ? n : 0;
+}
+
+static enum result movs_one(struct cpu *cpu, const struct string *s)
+{
+	uint64_t val;
+	enum result r = seg_read(cpu, s->seg, string_off(cpu, s, RSI), s->size, &val);
+
+	return r ? r : seg_write(cpu, SEG_ES, string_off(cpu, s, RDI), s->size, val);
+}
+
+enum result emul_movs(struct cpu *cpu, const struct insn *insn)
+{
+	struct string s;
+	uint64_t n = 0;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	if (string_may_run(cpu, &s))
+		n = movs_run(cpu, &s);
+	if (!n) {
+		enum result r = movs_one(cpu, &s);
+
+		if (r)
+			return r;
+		n = 1;
+	}
+	string_move(cpu, &s, RSI, n);
+	string_move(cpu, &s, RDI, n);
+	return string_done(cpu, &s, n, true);
+}
+
+static uint64_t stos_run(struct cpu *cpu, const struct string *s)
+{
+	uint64_t n = run_length(cpu, s, SEG_ES, RDI, s->count);
+	uint8_t *dst = n > 1 ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
+
+	return dst && host_stos(s->size, dst, cpu->gpr[RAX], n) ? n : 0;
+}
+
+enum result emul_stos(struct cpu *cpu, const struct insn *insn)
+{
+	struct string s;
+	uint64_t n = 0;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	if (string_may_run(cpu, &s))
+		n = stos_run(cpu, &s);
+	if (!n) {
+		enum result r = seg_write(cpu, SEG_ES, string_off(cpu, &s, RDI), s.size,
+					  reg_read(cpu, RAX, s.size, false));
+
+		if (r)
+			return r;
+		n = 1;
+	}
+	string_move(cpu, &s, RDI, n);
+	return string_done(cpu, &s, n, true);
+}
+
+enum result emul_lods(struct cpu *cpu, const struct insn *insn)
+{
+	struct string s;
+	uint64_t val;
+	enum result r;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	r = seg_read(cpu, s.seg, string_off(cpu, &s, RSI), s.size, &val);
+	if (r)
+		return r;
+	reg_write(cpu, RAX, s.size, false, val);
+	string_move(cpu, &s, RSI, 1);
+	return string_done(cpu, &s, 1, true);
+}
+
+/* ---- CMPS, SCAS ---- */
+
+/* Flags of CMP a,b in the form of cpu->aflags: the host's own. */
+static uint64_t compare(unsigned size, uint64_t a, uint64_t b)
+{
+	uint64_t flags;
+
+	switch (size) {
+	case 1:
+		asm("cmpb %b2, %b1; lahf; seto %%al" : "=a"(flags) : "r"(a), "r"(b) : "cc");
+		break;
+	case 2:
+		asm("cmpw %w2, %w1; lahf; seto %%al" : "=a"(flags) : "r"(a), "r"(b) : "cc");
+		break;
+	case 4:
+		asm("cmpl %k2, %k1; lahf; seto %%al" : "=a"(flags) : "r"(a), "r"(b) : "cc");
+		break;
+	default:
+		asm("cmpq %q2, %q1; lahf; seto %%al" : "=a"(flags) : "r"(a), "r"(b) : "cc");
+		break;
+	}
+	return (uint16_t)flags;
+}
+
+/* REPE goes on while equal, REPNE while not. */
+static bool compare_goes_on(const struct insn *insn, uint64_t aflags)
+{
+	bool zf = aflags & FLAG_ZF << 8;
+
+	return zf == !(insn->flags & INSN_REPNE);
+}
+
+static bool guarded_load(unsigned size, const uint8_t *ptr, uint64_t *ret)
+{
+	uint8_t v8;
+	uint16_t v16;
+	uint32_t v32;
+
+	switch (size) {
+	case 1:
+		return host_load_8(ptr, &v8) && (*ret = v8, true);
+	case 2:
+		return host_load_16(ptr, &v16) && (*ret = v16, true);
+	case 4:
+		return host_load_32(ptr, &v32) && (*ret = v32, true);
+	}
+	return host_load_64(ptr, ret);
+}
+
+/*
+ * Compare up to n elements, fixed standing for left where that is NULL. The number done, with the flags of
+ * the last; 0 if the host faulted at once.
+ */
+static uint64_t compare_run(const struct string *s, const uint8_t *left, const uint8_t *right,
+			    uint64_t fixed, uint64_t n, uint64_t *aflags)
+{
+	uint64_t a = fixed, b, last_a = 0, last_b = 0, done = 0;
+	bool until_equal = s->insn->flags & INSN_REPNE;
+
+	while (done < n) {
+		if (left && !guarded_load(s->size, left + done * s->size, &a))
+			break;
+		if (!guarded_load(s->size, right + done * s->size, &b))
+			break;
+		last_a = a;
+		last_b = b;
+		done++;
+		if ((a == b) == until_equal)
+			break;
+	}
+	*aflags = compare(s->size, last_a, last_b);
+	return done;
+}
+
+static uint64_t cmps_run(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	uint64_t n = run_length(cpu, s, s->seg, RSI, s->count);
+	const uint8_t *left, *right;
+
+	n = run_length(cpu, s, SEG_ES, RDI, n);
+	if (n < 2)
+		return 0;
+	left = run_pointer(cpu, s, s->seg, RSI, n, ACCESS_READ);
+	right = left ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_READ) : NULL;
+	return right ? compare_run(s, left, right, 0, n, aflags) : 0;
+}
+
+static enum result cmps_one(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	uint64_t a, b;
+	enum result r = seg_read(cpu, s->seg, string_off(cpu, s, RSI), s->size, &a);
+
+	if (r)
+		return r;
+	r = seg_read(cpu, SEG_ES, string_off(cpu, s, RDI), s->size, &b);
+	if (!r)
+		*aflags = compare(s->size, a, b);
+	return r;
+}
+
+enum result emul_cmps(struct cpu *cpu, const struct insn *insn)
+{
+	struct string s;
+	uint64_t n = 0, aflags;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	if (string_may_run(cpu, &s))
+		n = cmps_run(cpu, &s, &aflags);
+	if (!n) {
+		enum result r = cmps_one(cpu, &s, &aflags);
+
+		if (r)
+			return r;
+		n = 1;
+	}
+	cpu->aflags = aflags;
+	string_move(cpu, &s, RSI, n);
+	string_move(cpu, &s, RDI, n);
+	return string_done(cpu, &s, n, compare_goes_on(insn, aflags));
+}
+
+static uint64_t scas_run(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	uint64_t n = run_length(cpu, s, SEG_ES, RDI, s->count);
+	const uint8_t *ptr = n > 1 ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_READ) : NULL;
+
+	if (!ptr)
+		return 0;
+	return compare_run(s, NULL, ptr, reg_read(cpu, RAX, s->size, false), n, aflags);
+}
+
+enum result emul_scas(struct cpu *cpu, const struct insn *insn)
+{
+	struct string s;
+	uint64_t n = 0, aflags, val;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	if (string_may_run(cpu, &s))
+		n = scas_run(cpu, &s, &aflags);
+	if (!n) {
+		enum result r = seg_read(cpu, SEG_ES, string_off(cpu, &s, RDI), s.size, &val);
+
+		if (r)
+			return r;
+		aflags = compare(s.size, cpu->gpr[RAX], val);
+		n = 1;
+	}
+	cpu->aflags = aflags;
+	string_move(cpu, &s, RDI, n);
+	return string_done(cpu, &s, n, compare_goes_on(insn, aflags));
+}
+
+/* ---- INS, OUTS ---- */
+
+/* Exit qualification of a string port access (SDM, exit qualification for I/O instructions). */
+static uint64_t string_io_qualification(const struct string *s, uint16_t port, bool in)
+{
+	return (uint64_t)port << 16 | (uint64_t)s->rep << 5 | BIT(4) | (uint64_t)in << 3 |
+	       (s->size - 1);
+}
+
+/* Ports have no 64-bit accesses: REX.W does not widen. */
+static void string_io_init(const struct cpu *cpu, const struct insn *insn, struct string *s)
+{
+	string_init(cpu, insn, s);
+	if (s->size == 8) {
+		s->size = 4;
+		s->step /= 2;
+	}
+}
+
+static enum result string_io_check(struct cpu *cpu, const struct string *s, uint16_t port, bool in)
+{
+	enum result r = sys_io_check(cpu, port, s->size);
+
+	if (!r && cpu_intercept(cpu, INTERCEPT_IO, string_io_qualification(s, port, in)))
+		return EMUL_INTERCEPTED;
+	return r;
+}
+
+enum result emul_ins(struct cpu *cpu, const struct insn *insn)
+{
+	uint16_t port = cpu->gpr[RDX];
+	struct string s;
+	enum result r;
+	uint64_t val;
+	gva_t addr;
+
+	string_io_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	r = string_io_check(cpu, &s, port, true);
+	if (!r)
+		r = string_linear(cpu, &s, SEG_ES, RDI, ACCESS_WRITE, &addr);
+	if (!r)
+		r = mmu_probe(cpu, addr, s.size, ACCESS_WRITE);
+	if (!r)
+		r = sys_io_read(cpu, port, s.size, &val);
+	if (!r)
+		r = mmu_write(cpu, addr, s.size, val);
+	if (r)
+		return r;
+	string_move(cpu, &s, RDI, 1);
+	return string_done(cpu, &s, 1, true);
+}
+
+enum result emul_outs(struct cpu *cpu, const struct insn *insn)
+{
+	uint16_t port = cpu->gpr[RDX];
+	struct string s;
+	enum result r;
+	uint64_t val;
+
+	string_io_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	r = string_io_check(cpu, &s, port, false);
+	if (!r)
+		r = seg_read(cpu, s.seg, string_off(cpu, &s, RSI), s.size, &val);
+	if (!r)
+		r = sys_io_write(cpu, port, s.size, val);
+	if (r)
+		return r;
+	string_move(cpu, &s, RSI, 1);
+	return string_done(cpu, &s, 1, true);
+}
