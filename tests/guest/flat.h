@@ -38,8 +38,8 @@
 #define FLAT_CS16      0x08
 #define FLAT_DS16      0x10
 #define FLAT_CS32      0x18
-#define FLAT_DS32      0x20
-#define FLAT_CS64      0x28
+#define FLAT_CS64      0x20 /* SYSCALL's pair: CS and */
+#define FLAT_DS32      0x28 /* SS */
 #define FLAT_CS32_USER 0x33
 #define FLAT_DS_USER   0x3b
 #define FLAT_CS64_USER 0x43
@@ -91,7 +91,8 @@ struct flat {
 	uint64_t tsc;	    /* advances by 100 with each reading */
 	uint64_t msr_value; /* platform MSRs: 0x4000_0000 range reads and writes this one */
 	gpa_t next_table;   /* allocator of page-table pages */
-	void *opaque;	    /* the test's */
+	void (*free_exec)(struct flat *f); /* flat_run.c */
+	void *opaque;			   /* the test's */
 };
 
 /* ---- flat.c: the machine ---- */
