@@ -106,7 +106,7 @@ static enum result jmp_far(struct cpu *cpu, const struct insn *insn)
 	struct far_pointer to;
 	enum result r = far_target(cpu, insn, &to);
 
-	return r ? r : sys_jmp_far(cpu, to.sel, to.off, to.size);
+	return r ? r : sys_jmp_far(cpu, to.sel, to.off, to.size, cpu->rip + insn->len);
 }
 
 static enum result call_far(struct cpu *cpu, const struct insn *insn)

@@ -23,7 +23,8 @@ enum result sys_verify(struct cpu *cpu, uint16_t sel, bool write, bool *ret_ok);
 
 /* ---- far.c: far transfers. opsize 2, 4 or 8 bytes; next is the return RIP ---- */
 
-enum result sys_jmp_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned opsize);
+enum result sys_jmp_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned opsize,
+			uint64_t next);
 enum result sys_call_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned opsize,
 			 uint64_t next);
 enum result sys_ret_far(struct cpu *cpu, unsigned opsize, unsigned pop_bytes);

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: MIT */
+/* Private to sys/: between events.c (how an event is delivered) and attend.c (which one, when). */
+#ifndef SILICON_SYS_DELIVER_H
+#define SILICON_SYS_DELIVER_H
+
+#include "silicon/sys/sys.h"
+
+/* Fault class: the pushed image has RF set, and the instruction did not retire. */
+bool event_is_fault(const struct event *ev);
+/* sys_deliver() without the program's debugger in between. */
+enum result deliver_event(struct cpu *cpu, const struct event *ev);
+
+#endif
