@@ -19,16 +19,17 @@ struct clock_line {
 	uint64_t base_tsc; /* host TSC */
 	uint64_t base_ns;  /* kvmclock nanoseconds at that TSC */
 	uint32_t mul;	   /* 32.32 multiplier after shift */
-	int8_t	 shift;
+	int8_t shift;
 };
 
 struct clock *clock_create(void);
 void clock_destroy(struct clock *clock);
 
 /* Any thread, no lock held. */
-uint64_t clock_tsc(const struct vm *vm);	   /* host TSC now: guest TSC is this plus the vCPU's offset */
+uint64_t
+clock_tsc(const struct vm *vm); /* host TSC now: guest TSC is this plus the vCPU's offset */
 uint64_t clock_monotonic_ns(const struct vm *vm); /* timers: service_timer_arm()'s time base */
-uint64_t clock_kvmclock_ns(const struct vm *vm);   /* what KVM_GET_CLOCK answers */
+uint64_t clock_kvmclock_ns(const struct vm *vm);  /* what KVM_GET_CLOCK answers */
 uint64_t clock_realtime_ns(const struct vm *vm);
 uint64_t clock_boot_wall_ns(const struct vm *vm); /* realtime at kvmclock 0: the wall clock page */
 void clock_line(const struct vm *vm, struct clock_line *ret);

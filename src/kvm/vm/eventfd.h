@@ -12,6 +12,11 @@ long vm_ioeventfd(struct vm *vm, void *arg);
 /* irq_lock held. Level interrupt of gsi was acknowledged: lower it and signal the resamplefds. */
 void irqfd_resample_locked(struct vm *vm, uint32_t gsi);
 
+/* irq_lock held. Signal the resamplefds of gsi, leaving the line alone: true if there is one. */
+bool irqfd_notify_locked(struct vm *vm, uint32_t gsi);
+/* Any thread. The kernel's id of an eventfd: 0, -EBADF, or -EINVAL if fd is another kind of file. */
+int eventfd_id(int fd, uint64_t *ret);
+
 /* At the VM's end, service thread stopped or not. */
 void irqfd_release_all(struct vm *vm);
 void ioeventfd_release_all(struct vm *vm);

@@ -21,8 +21,11 @@ enum irq_source { IRQ_SOURCE_USER, IRQ_SOURCE_RESAMPLE, IRQ_SOURCE_PIT, NR_IRQ_S
 int vm_set_irq(struct vm *vm, uint32_t gsi, int level, enum irq_source source);
 /* Any thread, irq_lock not held. Deliver an MSI: result as above; -EINVAL for a bad address. */
 int vm_deliver_msi(struct vm *vm, uint32_t addr_lo, uint32_t addr_hi, uint32_t data);
-/* Any thread. Deliver to the local APICs that match: how many took it, or -1 if none matched. */
-int vm_apic_deliver(struct vm *vm, const struct apic_message *msg);
+/*
+ * Any thread. Deliver to the local APICs that match: how many took it, or -1 if none matched. source: the
+ * sender of an IPI, or NULL.
+ */
+int vm_apic_deliver(struct vm *vm, struct lapic *source, const struct apic_message *msg);
 
 /*
  * The PIC pair's output and acknowledge cycle, for the vCPU that accepts external interrupts.
@@ -34,9 +37,9 @@ int vm_pic_ack(struct vm *vm);
 /*
  * EOI broadcast of a level-triggered vector by a local APIC. With a full irqchip the I/O APIC
  * is told and resamplers are notified. True if a user-space I/O APIC must be told (split irqchip
- * and a reserved pin routes this vector to the vCPU): KVM_EXIT_IOAPIC_EOI.
+ * and a reserved pin routes this vector to this APIC): KVM_EXIT_IOAPIC_EOI. level: its TMR bit.
  */
-bool vm_apic_eoi(struct vm *vm, struct vcpu *vcpu, uint8_t vector);
+bool vm_apic_eoi(struct vm *vm, struct lapic *lapic, uint8_t vector, bool level);
 
 /* Room internal: routing and chips made and freed with the VM. */
 int irqchip_create(struct vm *vm);

@@ -14,14 +14,14 @@ struct service;
 
 struct service_timer {
 	void (*expire)(struct service_timer *timer);
-	uint64_t deadline;	/* CLOCK_MONOTONIC ns; valid while armed */
-	unsigned slot;		/* place in the heap + 1; 0: not armed */
+	uint64_t deadline; /* CLOCK_MONOTONIC ns; valid while armed */
+	unsigned slot;	   /* place in the heap + 1; 0: not armed */
 };
 
 struct service_watch {
 	/* fd is readable. */
 	void (*ready)(struct service_watch *watch);
-	int	 fd;
+	int fd;
 	uint64_t id;
 };
 

@@ -31,10 +31,10 @@ struct msr_filter; /* msr_filter.h */
 #define VM_MAX_SLOTS   32764
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
 #define VM_MAX_SLOT_PAGES ((1ull << 31) - 1)
-#define VM_QUIRKS                                                                                  \
-	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |                             \
-	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |                            \
-	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN |                   \
+#define VM_QUIRKS                                                                \
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |           \
+	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |          \
+	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
 	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | KVM_X86_QUIRK_SLOT_ZAP_ALL)
 
 struct memslot {
@@ -53,44 +53,53 @@ struct memslots {
 };
 
 /* What this room asks of the rooms above; given at creation by kvm/api. */
-enum vm_request { VM_REQUEST_FLUSH, VM_REQUEST_FLUSH_WRITES, VM_REQUEST_CLOCK, VM_REQUEST_FILTER };
+enum vm_request {
+	VM_REQUEST_FLUSH,	 /* memory slots changed: forget every translation */
+	VM_REQUEST_FLUSH_WRITES, /* dirty bits were taken: the next write must mark anew */
+	VM_REQUEST_CLOCK,	 /* kvmclock's line changed: write the page */
+	VM_REQUEST_FILTER,	 /* MSR filter or bus changed: a safepoint and nothing else */
+};
 
 struct vm_ops {
 	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
 	/* The vCPU's in-kernel local APIC, or NULL. */
 	struct lapic *(*lapic)(struct vcpu *vcpu);
-	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. */
+	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. Takes no lock. */
 	void (*interrupt)(struct vcpu *vcpu);
+	/* The last reference is gone: destroy the vCPUs, then call vm_destroy(). */
+	void (*release)(struct vm *vm);
 };
 
 struct vm {
 	uint64_t dev, inode; /* of the VM fd's file: its name in kvm/api's registry */
 	pid_t pid;	     /* the process that created it */
-	uint32_t refs;	     /* VM file and vCPUs; atomic */
-	bool dead;	     /* every ioctl answers EIO */
+	uint32_t refs; /* one for all files, one per ioctl under way, none for vCPUs; atomic */
+	bool orphan;   /* no file of it is open any more; kvm/api's registry lock */
+	bool dead;     /* every ioctl answers EIO */
 	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;
-	pthread_mutex_t irq_lock;  /* chips, routing, irqfds */
-	pthread_mutex_t ring_lock; /* the coalesced ring */
-	struct memslots *slots;	   /* atomic pointer; never NULL */
-	uint64_t nr_slot_pages;	   /* slots_lock */
-	struct bus *mmio_bus, *port_bus; /* atomic pointers; never NULL */
-	struct ioeventfd *ioeventfds;	 /* slots_lock */
-	struct coalesced *coalesced;	   /* slots_lock */
+	pthread_mutex_t irq_lock;	      /* chips, routing, irqfds */
+	pthread_mutex_t ring_lock;	      /* the coalesced ring */
+	struct memslots *slots;		      /* atomic pointer; never NULL */
+	uint64_t nr_slot_pages;		      /* slots_lock */
+	struct bus *mmio_bus, *port_bus;      /* atomic pointers; never NULL */
+	struct ioeventfd *ioeventfds;	      /* slots_lock */
+	struct coalesced *coalesced;	      /* slots_lock */
 	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's file; atomic pointer */
 
-	unsigned created_vcpus;	       /* vm->lock */
-	unsigned nr_vcpus;	       /* online: entries of ->vcpus; atomic */
-	struct vcpu *vcpus[VM_MAX_VCPUS]; /* by creation order; entries are stored before nr_vcpus */
-	uint32_t max_vcpu_ids;	       /* 0: not limited yet */
+	unsigned created_vcpus; /* vm->lock */
+	unsigned nr_vcpus;	/* online: entries of ->vcpus; atomic */
+	struct vcpu
+		*vcpus[VM_MAX_VCPUS]; /* by creation order; entries are stored before nr_vcpus */
+	uint32_t max_vcpu_ids;	      /* 0: not limited yet */
 
-	struct irqchip *irqchip;       /* routing always; chips if irqchip_full */
+	struct irqchip *irqchip; /* routing always; chips if irqchip_full */
 	bool irqchip_full, irqchip_split;
 	uint8_t nr_reserved_ioapic_pins;
 	uint32_t boot_cpu_id;
-	struct irqfd *irqfds;	       /* irq_lock */
+	struct irqfd *irqfds; /* irq_lock */
 	struct clock *clock;
 	struct service *service;
 
@@ -114,8 +123,10 @@ struct vm {
 /* A new VM with a service thread and one reference. 0, -ENOMEM, -EAGAIN. */
 int vm_create(const struct vm_ops *ops, struct vm **ret);
 void vm_get(struct vm *vm);
-/* Drop a reference; the last one frees the VM. Not on the service thread. */
+/* Drop a reference; the last one releases the VM. Not on the service thread. */
 void vm_put(struct vm *vm);
+/* Free everything but the vCPUs. Only from ops->release(). */
+void vm_destroy(struct vm *vm);
 
 static inline bool vm_irqchip(const struct vm *vm)
 {

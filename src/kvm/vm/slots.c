@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory slots (KVM api.rst, KVM_SET_USER_MEMORY_REGION). The array is immutable and sorted: a
+ * change copies it, publishes the copy, lets every running vCPU pass a safepoint with its
+ * translations flushed, and frees the old one. Checks come first, in Linux's order, and nothing
+ * is changed before the last of them.
+ */
+#include "kvm/vm/ioctl.h"
+#include "kvm/vm/vm.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* User addresses end here (47 bits less the guard page). */
+#define USER_END 0x7ffffffff000ull
+/* Without a second-stage table in hardware KVM admits every 52-bit address. */
+#define MAX_GFN (BIT(52 - PAGE_SHIFT) - 1)
+
+static struct memslots *slots_of(const struct vm *vm)
+{
+	return __atomic_load_n(&vm->slots, __ATOMIC_ACQUIRE);
+}
+
+const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn)
+{
+	const struct memslots *slots = slots_of(vm);
+	unsigned low = 0, high = slots->nr;
+
+	while (low < high) {
+		unsigned mid = (low + high) / 2;
+		const struct memslot *slot = &slots->v[mid];
+
+		if (gfn < slot->gfn)
+			high = mid;
+		else if (gfn - slot->gfn >= slot->nr_pages)
+			low = mid + 1;
+		else
+			return slot;
+	}
+	return NULL;
+}
+
+static uint8_t *slot_hva(const struct memslot *slot, gpa_t gpa, size_t size)
+{
+	uint64_t offset = gpa - (slot->gfn << PAGE_SHIFT);
+
+	if (size > (slot->nr_pages << PAGE_SHIFT) - offset)
+		return NULL;
+	return slot->hva + offset;
+}
+
+uint8_t *vm_hva(const struct vm *vm, gpa_t gpa, size_t size)
+{
+	const struct memslot *slot = vm_slot_find(vm, gpa >> PAGE_SHIFT);
+
+	return slot ? slot_hva(slot, gpa, size) : NULL;
+}
+
+uint8_t *vm_hva_writable(const struct vm *vm, gpa_t gpa, size_t size)
+{
+	const struct memslot *slot = vm_slot_find(vm, gpa >> PAGE_SHIFT);
+
+	if (!slot || slot->flags & KVM_MEM_READONLY)
+		return NULL;
+	return slot_hva(slot, gpa, size);
+}
+
+static void slot_mark_dirty(const struct memslot *slot, gfn_t gfn)
+{
+	uint64_t nr = gfn - slot->gfn;
+
+	if (slot->dirty)
+		__atomic_fetch_or(&slot->dirty[nr / 64], BIT(nr % 64), __ATOMIC_SEQ_CST);
+}
+
+void vm_mark_dirty(struct vm *vm, gpa_t gpa)
+{
+	const struct memslot *slot = vm_slot_find(vm, gpa >> PAGE_SHIFT);
+
+	if (slot)
+		slot_mark_dirty(slot, gpa >> PAGE_SHIFT);
+}
+
+int vm_read_guest(struct vm *vm, gpa_t gpa, void *dst, size_t size)
+{
+	while (size) {
+		size_t part = min(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
+		uint8_t *hva = vm_hva(vm, gpa, part);
+
+		if (!hva || !host_copy_guarded(dst, hva, part))
+			return -EFAULT;
+		dst = (char *)dst + part;
+		gpa += part;
+		size -= part;
+	}
+	return 0;
+}
+
+int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size)
+{
+	while (size) {
+		size_t part = min(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
+		uint8_t *hva = vm_hva_writable(vm, gpa, part);
+
+		if (!hva || !host_copy_guarded(hva, src, part))
+			return -EFAULT;
+		vm_mark_dirty(vm, gpa);
+		src = (const char *)src + part;
+		gpa += part;
+		size -= part;
+	}
+	return 0;
+}
+
+/* ---- changes; slots_lock held ---- */
+
+enum change { CHANGE_NONE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_MOVE, CHANGE_FLAGS };
+
+static struct memslot *slot_by_id(struct memslots *slots, uint32_t id)
+{
+	for (unsigned i = 0; i < slots->nr; i++)
+		if (slots->v[i].id == id)
+			return &slots->v[i];
+	return NULL;
+}
+
+static bool overlaps(const struct memslots *slots, const struct memslot *new)
+{
+	for (unsigned i = 0; i < slots->nr; i++) {
+		const struct memslot *s = &slots->v[i];
+
+		if (s->id != new->id &&
+		    s->gfn < new->gfn + new->nr_pages &&new->gfn < s->gfn + s->nr_pages)
+			return true;
+	}
+	return false;
+}
+
+/* What holds for the argument whatever slots there are. */
+static int region_check(const struct kvm_userspace_memory_region2 *mem)
+{
+	if ((uint16_t)mem->slot >= VM_MAX_SLOTS)
+		return -EINVAL;
+	if (mem->flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY))
+		return -EINVAL;
+	if ((mem->memory_size | mem->guest_phys_addr | mem->userspace_addr) & ~PAGE_MASK)
+		return -EINVAL;
+	if (mem->memory_size > USER_END || mem->userspace_addr > USER_END - mem->memory_size)
+		return -EINVAL;
+	if (mem->slot >> 16) /* one address space: no SMM */
+		return -EINVAL;
+	if (mem->guest_phys_addr + mem->memory_size < mem->guest_phys_addr)
+		return -EINVAL;
+	if (mem->memory_size >> PAGE_SHIFT > VM_MAX_SLOT_PAGES)
+		return -EINVAL;
+	return 0;
+}
+
+/* Which change mem asks for, given the slot of its id: enum change, or -EINVAL. */
+static int region_change(const struct kvm_userspace_memory_region2 *mem, const struct memslot *old)
+{
+	if (!mem->memory_size)
+		return old ? CHANGE_DELETE : -EINVAL;
+	if (!old)
+		return CHANGE_CREATE;
+	if ((uint8_t *)mem->userspace_addr != old->hva ||
+	    mem->memory_size >> PAGE_SHIFT != old->nr_pages ||
+	    (mem->flags ^ old->flags) & KVM_MEM_READONLY)
+		return -EINVAL;
+	if (mem->guest_phys_addr >> PAGE_SHIFT != old->gfn)
+		return CHANGE_MOVE;
+	return mem->flags != old->flags ? CHANGE_FLAGS : CHANGE_NONE;
+}
+
+/* The bitmap of a slot that starts being logged: all zero, or all one (initially set). */
+static uint64_t *dirty_alloc(const struct vm *vm, gfn_t nr_pages)
+{
+	uint64_t *map = calloc(ALIGN_UP(nr_pages, 64) / 64, sizeof(*map));
+
+	if (!map || !vm->manual_dirty_init_set)
+		return map;
+	memset(map, 0xff, nr_pages / 64 * sizeof(*map));
+	if (nr_pages % 64)
+		map[nr_pages / 64] = BIT(nr_pages % 64) - 1;
+	return map;
+}
+
+static int slot_prepare(const struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
+			const struct memslot *old, struct memslot *ret)
+{
+	*ret = (struct memslot){
+		.id = mem->slot,
+		.flags = mem->flags,
+		.gfn = mem->guest_phys_addr >> PAGE_SHIFT,
+		.nr_pages = mem->memory_size >> PAGE_SHIFT,
+		.hva = (uint8_t *)mem->userspace_addr,
+	};
+	if (!(mem->flags & KVM_MEM_LOG_DIRTY_PAGES))
+		return 0;
+	ret->dirty = old && old->dirty ? old->dirty : dirty_alloc(vm, ret->nr_pages);
+	return ret->dirty ? 0 : -ENOMEM;
+}
+
+/* A copy of slots without the slot id, and with new (unless NULL) in its place by address. */
+static struct memslots *slots_edit(const struct memslots *slots, uint32_t id,
+				   const struct memslot *new)
+{
+	struct memslots *copy = malloc(sizeof(*copy) + (slots->nr + 1) * sizeof(copy->v[0]));
+	unsigned n = 0;
+
+	if (!copy)
+		return NULL;
+	for (unsigned i = 0; i < slots->nr; i++) {
+		if (new && slots->v[i].gfn > new->gfn) {
+			copy->v[n++] = *new;
+			new = NULL;
+		}
+		if (slots->v[i].id != id)
+			copy->v[n++] = slots->v[i];
+	}
+	if (new)
+		copy->v[n++] = *new;
+	copy->nr = n;
+	copy->generation = slots->generation + 1;
+	return copy;
+}
+
+/* Publish, wait for every reader, free what is no longer used. */
+static void slots_replace(struct vm *vm, struct memslots *next)
+{
+	struct memslots *old = vm->slots;
+
+	__atomic_store_n(&vm->slots, next, __ATOMIC_RELEASE);
+	vm->ops->request_all(vm, VM_REQUEST_FLUSH, true);
+	free(old);
+}
+
+static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
+			 const struct memslot *old, enum change change)
+{
+	uint64_t *dead_map = NULL;
+	struct memslot new = {0};
+	struct memslots *next;
+	int r = 0;
+
+	if (change != CHANGE_DELETE)
+		r = slot_prepare(vm, mem, old, &new);
+	if (r)
+		return r;
+	next = slots_edit(vm->slots, mem->slot, change == CHANGE_DELETE ? NULL : &new);
+	if (!next) {
+		if (!old || new.dirty != old->dirty)
+			free(new.dirty);
+		return -ENOMEM;
+	}
+	/* ALL_CHECKS_PASSED */
+	vm->nr_slot_pages += new.nr_pages - (old ? old->nr_pages : 0);
+	if (old && old->dirty != new.dirty)
+		dead_map = old->dirty;
+	slots_replace(vm, next);
+	free(dead_map);
+	return 0;
+}
+
+static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_region2 *mem)
+{
+	const struct memslot *old = slot_by_id(vm->slots, mem->slot);
+	int change = region_change(mem, old);
+	struct memslot range = {
+		.id = mem->slot,
+		.gfn = mem->guest_phys_addr >> PAGE_SHIFT,
+		.nr_pages = mem->memory_size >> PAGE_SHIFT,
+	};
+
+	if (change <= CHANGE_NONE)
+		return change;
+	if (change == CHANGE_CREATE || change == CHANGE_MOVE) {
+		if (overlaps(vm->slots, &range))
+			return -EEXIST;
+		if (range.gfn + range.nr_pages - 1 > MAX_GFN)
+			return -EINVAL;
+	}
+	return region_commit(vm, mem, old, change);
+}
+
+long vm_set_memory_region2(struct vm *vm, void *arg)
+{
+	const struct kvm_userspace_memory_region2 *mem = arg;
+	int r = region_check(mem);
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&vm->slots_lock);
+	r = set_region_locked(vm, mem);
+	pthread_mutex_unlock(&vm->slots_lock);
+	return r;
+}
+
+long vm_set_memory_region(struct vm *vm, void *arg)
+{
+	struct kvm_userspace_memory_region2 mem = {0};
+
+	memcpy(&mem, arg, sizeof(struct kvm_userspace_memory_region));
+	return vm_set_memory_region2(vm, &mem);
+}

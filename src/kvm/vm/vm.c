@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: MIT */
+/* A VM's birth, references and end, and the small settings that only have to be kept. */
+#include "kvm/vm/vm.h"
+#include "kvm/vm/bus.h"
+#include "kvm/vm/clock.h"
+#include "kvm/vm/eventfd.h"
+#include "kvm/vm/ioctl.h"
+#include "kvm/vm/irqchip.h"
+#include "kvm/vm/msr_filter.h"
+#include "kvm/vm/service.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define MIN_MMU_PAGES 64 /* KVM_MIN_ALLOC_MMU_PAGES */
+/* Highest base for the three pages of a real-mode TSS under 4 GiB. */
+#define MAX_TSS_ADDR ((uint32_t)(-3 * 4096))
+
+static void init_locks(struct vm *vm)
+{
+	pthread_mutex_init(&vm->lock, NULL);
+	pthread_mutex_init(&vm->slots_lock, NULL);
+	pthread_mutex_init(&vm->irq_lock, NULL);
+	pthread_mutex_init(&vm->ring_lock, NULL);
+}
+
+static bool create_parts(struct vm *vm)
+{
+	char id[32];
+
+	snprintf(id, sizeof(id), "kvm-%d", vm->pid);
+	vm->slots = calloc(1, sizeof(*vm->slots));
+	vm->mmio_bus = bus_create();
+	vm->port_bus = bus_create();
+	vm->clock = clock_create();
+	vm->stats = stats_create(STATS_VM, id);
+	return vm->slots && vm->mmio_bus && vm->port_bus && vm->clock && vm->stats &&
+	       !irqchip_create(vm);
+}
+
+int vm_create(const struct vm_ops *ops, struct vm **ret)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+
+	if (!vm)
+		return -ENOMEM;
+	vm->pid = getpid();
+	vm->refs = 1;
+	vm->ops = ops;
+	vm->tsc_khz = host_tsc_khz();
+	vm->apic_bus_cycle_ns = 1;
+	init_locks(vm);
+	if (!create_parts(vm)) {
+		vm_destroy(vm);
+		return -ENOMEM;
+	}
+	vm->service = service_create();
+	if (!vm->service) {
+		vm_destroy(vm);
+		return -EAGAIN;
+	}
+	*ret = vm;
+	return 0;
+}
+
+void vm_get(struct vm *vm)
+{
+	__atomic_fetch_add(&vm->refs, 1, __ATOMIC_RELAXED);
+}
+
+void vm_put(struct vm *vm)
+{
+	if (__atomic_sub_fetch(&vm->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		vm->ops->release(vm);
+}
+
+static void slots_free(struct memslots *slots)
+{
+	for (unsigned i = 0; slots && i < slots->nr; i++)
+		free(slots->v[i].dirty);
+	free(slots);
+}
+
+void vm_destroy(struct vm *vm)
+{
+	if (vm->service)
+		irqfd_release_all(vm);
+	service_destroy(vm->service);
+	irqchip_destroy(vm);
+	ioeventfd_release_all(vm);
+	coalesced_free_all(vm);
+	msr_filter_free(vm->msr_filter);
+	clock_destroy(vm->clock);
+	stats_destroy(vm->stats);
+	slots_free(vm->slots);
+	free(vm->mmio_bus);
+	free(vm->port_bus);
+	free(vm);
+}
+
+/*
+ * Both addresses are where KVM keeps pages of its own on processors that cannot run real mode;
+ * this processor can, so they are kept for whoever asks and need no memory.
+ */
+long vm_set_tss_addr(struct vm *vm, void *arg)
+{
+	unsigned long addr = (unsigned long)arg;
+
+	if (addr > MAX_TSS_ADDR)
+		return -EINVAL;
+	vm->tss_addr = addr;
+	return 0;
+}
+
+long vm_set_identity_map_addr(struct vm *vm, void *arg)
+{
+	uint64_t addr;
+	int r = -EINVAL;
+
+	pthread_mutex_lock(&vm->lock);
+	if (!vm->created_vcpus)
+		r = ioctl_copy_in(&addr, arg, sizeof(addr));
+	if (!r)
+		vm->identity_map_addr = addr;
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+/* A limit on shadow pages: there are none, so any legal number is honoured. */
+long vm_set_nr_mmu_pages(struct vm *vm, void *arg)
+{
+	return (unsigned long)arg < MIN_MMU_PAGES ? -EINVAL : 0;
+}
+
+long vm_set_boot_cpu_id(struct vm *vm, void *arg)
+{
+	unsigned long id = (unsigned long)arg;
+	long r = 0;
+
+	pthread_mutex_lock(&vm->lock);
+	if (vm->created_vcpus)
+		r = -EBUSY;
+	else if (id > VM_MAX_VCPU_ID || (vm->max_vcpu_ids && id > vm->max_vcpu_ids))
+		r = -EINVAL;
+	else
+		vm->boot_cpu_id = id;
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+/* Without TSC scaling any frequency is taken, as in KVM; vCPUs then say whether they run at it. */
+long vm_set_tsc_khz(struct vm *vm, void *arg)
+{
+	uint32_t khz = (uint32_t)(unsigned long)arg;
+
+	__atomic_store_n(&vm->tsc_khz, khz ? khz : (uint32_t)host_tsc_khz(), __ATOMIC_RELAXED);
+	return 0;
+}
+
+long vm_get_tsc_khz(struct vm *vm, void *arg)
+{
+	return (int)__atomic_load_n(&vm->tsc_khz, __ATOMIC_RELAXED);
+}
