@@ -8,7 +8,14 @@
 
 #include "host/compiler.h"
 
-enum object_kind { OBJECT_SYS, OBJECT_VM, OBJECT_VCPU, OBJECT_DEVICE, OBJECT_STATS, NR_OBJECT_KINDS };
+enum object_kind {
+	OBJECT_SYS,
+	OBJECT_VM,
+	OBJECT_VCPU,
+	OBJECT_DEVICE,
+	OBJECT_STATS,
+	NR_OBJECT_KINDS
+};
 
 /*
  * Settings of the launcher, read once from the environment (ANYKVM_CPU, ANYKVM_PARAMS) by front/.
@@ -33,6 +40,12 @@ long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
  * more (by inode, over /proc/self/fd). In a forked child: nothing.
  */
 void api_reap(void);
+
+/*
+ * Totals of all counters of this process, dead VMs included, as "name value" lines on fd; for tests that must
+ * prove that it was anykvm that answered.
+ */
+void api_stats_dump(int fd);
 
 /* Kick the KVM_RUN that this thread is in, if any: async-signal-safe. True if there was one. */
 bool api_run_interrupted(void);

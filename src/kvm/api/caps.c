@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Capabilities (KVM api.rst): the rows of tables/caps.def, and what KVM_ENABLE_CAP does for those that
+ * can be enabled on a VM.
+ */
+#include "kvm/api/api_internal.h"
+#include "kvm/vm/irqchip.h"
+#include "silicon/models/model.h"
+
+#include <unistd.h>
+
+#define X2APIC_FLAGS (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
+#define MSR_REASONS \
+	(KVM_MSR_EXIT_REASON_INVAL | KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER)
+#define GUEST_DEBUG_FLAGS                                                           \
+	(KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_USE_SW_BP |   \
+	 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | \
+	 KVM_GUESTDBG_BLOCKIRQ)
+
+static long online_cpus(void)
+{
+	return min(sysconf(_SC_NPROCESSORS_ONLN), (long)VM_MAX_VCPUS);
+}
+
+static bool has_xsave(const struct system *sys)
+{
+	return feature_has(sys->model->features, FEAT_XSAVE);
+}
+
+long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
+{
+	switch (cap) {
+#define CAP(name, value, enable) \
+	case KVM_CAP_##name:     \
+		return value;
+#include "caps.def"
+#undef CAP
+	default:
+		return 0;
+	}
+}
+
+long api_check_extension(struct system *sys, void *arg)
+{
+	return caps_check(sys, NULL, (unsigned long)arg);
+}
+
+long api_check_extension_vm(struct vm *vm, void *arg)
+{
+	return caps_check(api_system(), vm, (unsigned long)arg);
+}
+
+/* ---- enabling ---- */
+
+typedef int enable_fn(struct vm *vm, const struct kvm_enable_cap *cap);
+
+static int none(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return -EINVAL;
+}
+
+static int set_flag(bool *flag, const struct kvm_enable_cap *cap)
+{
+	__atomic_store_n(flag, cap->args[0] != 0, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int enable_manual_dirty_log(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	uint64_t allowed = KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+
+	if (cap->args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE)
+		allowed |= KVM_DIRTY_LOG_INITIALLY_SET;
+	if (cap->args[0] & ~allowed)
+		return -EINVAL;
+	vm->manual_dirty_log = cap->args[0] & KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE;
+	vm->manual_dirty_init_set = cap->args[0] & KVM_DIRTY_LOG_INITIALLY_SET;
+	return 0;
+}
+
+static int enable_split_irqchip(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return irqchip_split(vm, cap->args[0]);
+}
+
+static int enable_x2apic_api(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] & ~(uint64_t)X2APIC_FLAGS)
+		return -EINVAL;
+	if (cap->args[0] & KVM_X2APIC_API_USE_32BIT_IDS)
+		vm->x2apic_format = true;
+	if (cap->args[0] & KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
+		vm->x2apic_broadcast_quirk_off = true;
+	return 0;
+}
+
+static int enable_max_vcpu_id(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	int r = -EINVAL;
+
+	if (cap->args[0] > VM_MAX_VCPU_ID)
+		return -EINVAL;
+	pthread_mutex_lock(&vm->lock);
+	if (vm->boot_cpu_id <= cap->args[0] &&
+	    (!vm->max_vcpu_ids || vm->max_vcpu_ids == cap->args[0])) {
+		vm->max_vcpu_ids = cap->args[0];
+		r = 0;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
+static int enable_exception_payload(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return set_flag(&vm->exception_payload, cap);
+}
+
+static int enable_triple_fault_event(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return set_flag(&vm->triple_fault_event, cap);
+}
+
+static int enable_user_space_msr(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] & ~(uint64_t)MSR_REASONS)
+		return -EINVAL;
+	__atomic_store_n(&vm->user_space_msr_mask, cap->args[0], __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int enable_msr_platform_info(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	__atomic_store_n(&vm->platform_info_hidden, !cap->args[0], __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int enable_disable_quirks(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	__atomic_fetch_or(&vm->disabled_quirks, cap->args[0] & VM_QUIRKS, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int enable_disable_quirks2(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return cap->args[0] & ~(uint64_t)VM_QUIRKS ? -EINVAL : enable_disable_quirks(vm, cap);
+}
+
+static int enable_exit_on_emulation_failure(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] & ~1ull)
+		return -EINVAL;
+	return set_flag(&vm->exit_on_emulation_error, cap);
+}
+
+static enable_fn *enable_of(uint32_t cap)
+{
+	switch (cap) {
+#define CAP(name, value, enable) \
+	case KVM_CAP_##name:     \
+		return enable;
+#include "caps.def"
+#undef CAP
+	default:
+		return none;
+	}
+}
+
+long api_enable_cap_vm(struct vm *vm, void *arg)
+{
+	const struct kvm_enable_cap *cap = arg;
+
+	return cap->flags ? -EINVAL : enable_of(cap->cap)(vm, cap);
+}

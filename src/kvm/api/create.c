@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making and unmaking the objects: the system, VMs (KVM_CREATE_VM), vCPUs (KVM_CREATE_VCPU). A vCPU's
+ * file is its kvm_run page, its port data page and the ring of coalesced writes, so the program
+ * maps it like any other file.
+ */
+#include "kvm/api/api_internal.h"
+#include "silicon/models/model.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static void release(struct vm *vm);
+
+/* Set once at start; read-only afterwards. */
+static struct system the_system;
+
+/* Module parameters (launcher --param) and the values that they can have here. */
+static const struct {
+	const char *name, *values;
+} params_known[] = {
+	{"kvm.force_emulation_prefix", "0"},
+	{"kvm.enable_pmu", "N"},
+	{"kvm.ignore_msrs", "N"},
+	{"kvm_intel.nested", "N"},
+	{"kvm_intel.ept", "Y"},
+	{"kvm_intel.unrestricted_guest", "Y"},
+	{"kvm_amd.nested", "0"},
+	{"kvm_amd.npt", "Y"},
+	{"kvm_amd.avic", "N"},
+};
+
+/* Y and 1, N and 0 are one. */
+static char param_value(const char *text)
+{
+	if (!strcmp(text, "1") || !strcmp(text, "y") || !strcmp(text, "Y"))
+		return '1';
+	if (!strcmp(text, "0") || !strcmp(text, "n") || !strcmp(text, "N"))
+		return '0';
+	return 0;
+}
+
+static int param_set(const char *name, const char *value)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(params_known); i++) {
+		if (strcmp(name, params_known[i].name))
+			continue;
+		if (param_value(value) == param_value(params_known[i].values))
+			return 0;
+		host_log("parameter %s: only %s is supported, not '%s'", name,
+			 params_known[i].values, value);
+		return -EINVAL;
+	}
+	host_log("unknown parameter '%s': see anykvm --help", name);
+	return -EINVAL;
+}
+
+/* NAME=VALUE, separated by commas or blanks. */
+static int params_set(const char *params)
+{
+	char *copy = strdup(params), *rest = copy, *word;
+	int r = copy ? 0 : -ENOMEM;
+
+	while (!r && (word = strtok_r(rest, ", ", &rest))) {
+		char *equal = strchr(word, '=');
+
+		if (equal)
+			*equal = 0;
+		r = param_set(word, equal ? equal + 1 : "1");
+	}
+	free(copy);
+	return r;
+}
+
+int api_init(const char *cpu_model, const char *params)
+{
+	const char *why = NULL;
+
+	if (params && params_set(params))
+		return -EINVAL;
+	the_system.model = model_find(cpu_model, &why);
+	if (!the_system.model) {
+		host_log("CPU model '%s': %s", cpu_model ? cpu_model : "default",
+			 why ? why : "unknown; see anykvm --help");
+		return -EINVAL;
+	}
+	registry_init();
+	the_system.ops = vcpu_vm_ops;
+	the_system.ops.release = release;
+	return 0;
+}
+
+struct system *api_system(void)
+{
+	return &the_system;
+}
+
+int api_open(int flags)
+{
+	struct object object;
+	int fd;
+
+	if (!the_system.model && api_init(NULL, NULL))
+		return -ENOENT;
+	fd = registry_file("anykvm:kvm", 0, &object);
+	if (fd >= 0 && !(flags & O_CLOEXEC))
+		fcntl(fd, F_SETFD, 0);
+	return fd;
+}
+
+/* ---- VM ---- */
+
+long api_create_vm(struct system *sys, void *arg)
+{
+	struct object object = {.kind = OBJECT_VM};
+	int fd, r;
+
+	if (arg != (void *)KVM_X86_DEFAULT_VM)
+		return -EINVAL;
+	fd = registry_file("anykvm:vm", 0, &object);
+	if (fd < 0)
+		return fd;
+	r = vm_create(&sys->ops, &object.vm);
+	if (!r) {
+		object.vm->dev = object.dev;
+		object.vm->inode = object.inode;
+		r = registry_add(&object);
+		if (r)
+			vm_put(object.vm);
+	}
+	if (r) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+/* The last reference is gone: no thread is inside any of its vCPUs. */
+static void release(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
+		void *run = vm->vcpus[i]->run;
+
+		vcpu_destroy(vm->vcpus[i]);
+		munmap(run, VCPU_MMAP_SIZE);
+	}
+	vm_destroy(vm);
+}
+
+long api_vm_stats_fd(struct vm *vm, void *arg)
+{
+	return stats_open_fd(vm->stats);
+}
+
+/* ---- vCPU ---- */
+
+static bool id_taken(const struct vm *vm, uint32_t id)
+{
+	for (unsigned i = 0; i < vm->nr_vcpus; i++)
+		if (vm->vcpus[i]->id == id)
+			return true;
+	return false;
+}
+
+static int check_vcpu_id(struct vm *vm, unsigned long id)
+{
+	if (id >= VM_MAX_VCPU_ID || vm->created_vcpus >= VM_MAX_VCPUS)
+		return -EINVAL;
+	if (!vm->max_vcpu_ids)
+		vm->max_vcpu_ids = VM_MAX_VCPU_ID;
+	if (id >= vm->max_vcpu_ids)
+		return -EINVAL;
+	return id_taken(vm, id) ? -EEXIST : 0;
+}
+
+/* Reachable from here on: by the other vCPUs, and by its fd. */
+static int publish_vcpu(struct vm *vm, struct vcpu *vcpu, struct object *object)
+{
+	int r;
+
+	object->vcpu = vcpu;
+	vcpu->index = vm->nr_vcpus;
+	vcpu->inode = object->inode;
+	r = registry_add(object);
+	if (r)
+		return r;
+	vm->vcpus[vm->nr_vcpus] = vcpu;
+	__atomic_store_n(&vm->nr_vcpus, vm->nr_vcpus + 1, __ATOMIC_RELEASE);
+	vm->created_vcpus++;
+	if (vm->nr_vcpus == 1)
+		__atomic_store_n(&vm->ring,
+				 (void *)((char *)vcpu->run + VCPU_RING_PAGE * PAGE_SIZE),
+				 __ATOMIC_RELEASE);
+	return 0;
+}
+
+static int create_on_file(struct vm *vm, uint32_t id, int fd, struct object *object)
+{
+	struct vcpu *vcpu;
+	void *run;
+	int r;
+
+	run = mmap(NULL, VCPU_MMAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (run == MAP_FAILED)
+		return -ENOMEM;
+	r = vcpu_create(vm, id, the_system.model, run, &vcpu);
+	if (!r) {
+		r = publish_vcpu(vm, vcpu, object);
+		if (r)
+			vcpu_destroy(vcpu);
+	}
+	if (r)
+		munmap(run, VCPU_MMAP_SIZE);
+	return r;
+}
+
+long api_create_vcpu(struct vm *vm, void *arg)
+{
+	struct object object = {.kind = OBJECT_VCPU, .vm = vm};
+	unsigned long id = (unsigned long)arg;
+	int fd = -1, r;
+
+	pthread_mutex_lock(&vm->lock);
+	r = check_vcpu_id(vm, id);
+	if (!r) {
+		fd = registry_file("anykvm:vcpu", VCPU_MMAP_SIZE, &object);
+		r = fd < 0 ? fd : create_on_file(vm, id, fd, &object);
+	}
+	pthread_mutex_unlock(&vm->lock);
+	if (!r)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which file is which object (decisions: the door). An object is recognised by device and inode of
+ * its memfd, whatever fd names it. /dev/kvm's own file is recognised by its link name, so it
+ * works after exec and over sockets too; a VM's or vCPU's file that this process did not make is
+ * foreign, as with KVM when the mm differs.
+ *
+ * The table is the one thing of kvm/ that belongs to the process and not to a VM: fds do.
+ */
+#include "kvm/api/api_internal.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NR_BUCKETS 256
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct object *buckets[NR_BUCKETS];
+static unsigned nr_objects;
+
+static struct object **bucket_of(uint64_t inode)
+{
+	return &buckets[inode % NR_BUCKETS];
+}
+
+static void lock_for_fork(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void unlock_after_fork(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+void registry_init(void)
+{
+	pthread_atfork(lock_for_fork, unlock_after_fork, unlock_after_fork);
+}
+
+int registry_file(const char *name, size_t size, struct object *ret)
+{
+	int fd = host_memfd(name, size, true);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st)) {
+		close(fd);
+		return -EIO;
+	}
+	ret->dev = st.st_dev;
+	ret->inode = st.st_ino;
+	return fd;
+}
+
+int registry_add(const struct object *object)
+{
+	struct object *copy = malloc(sizeof(*copy));
+	struct object **bucket = bucket_of(object->inode);
+
+	if (!copy)
+		return -ENOMEM;
+	*copy = *object;
+	copy->pid = getpid();
+	pthread_mutex_lock(&lock);
+	copy->next = *bucket;
+	*bucket = copy;
+	nr_objects++;
+	pthread_mutex_unlock(&lock);
+	return 0;
+}
+
+static void remove_vm_locked(const struct vm *vm)
+{
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object **at = &buckets[i]; *at;) {
+			struct object *object = *at;
+
+			if (object->vm != vm) {
+				at = &object->next;
+				continue;
+			}
+			*at = object->next;
+			free(object);
+			nr_objects--;
+		}
+}
+
+void registry_remove_vm(const struct vm *vm)
+{
+	pthread_mutex_lock(&lock);
+	remove_vm_locked(vm);
+	pthread_mutex_unlock(&lock);
+}
+
+static struct object *find_locked(const struct stat *st)
+{
+	struct object *object = *bucket_of(st->st_ino);
+
+	while (object && (object->inode != st->st_ino || object->dev != st->st_dev))
+		object = object->next;
+	return object;
+}
+
+/* By the name of a file that is not in the table. */
+static enum find find_by_name(int fd)
+{
+	char path[32], link[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return FIND_NONE;
+	link[n] = 0;
+	if (!strcmp(link, "/memfd:anykvm:kvm (deleted)"))
+		return FIND_SYS;
+	if (!strcmp(link, "/memfd:anykvm:vm (deleted)") ||
+	    !strcmp(link, "/memfd:anykvm:vcpu (deleted)"))
+		return FIND_FOREIGN;
+	return FIND_NONE;
+}
+
+enum find registry_find(int fd, struct object *ret)
+{
+	struct object *object;
+	enum find what = FIND_NONE;
+	struct stat st;
+
+	if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink)
+		return FIND_NONE;
+	pthread_mutex_lock(&lock);
+	object = find_locked(&st);
+	if (object && object->pid == getpid()) {
+		*ret = *object;
+		vm_get(object->vm);
+		what = FIND_OBJECT;
+	} else if (object) {
+		what = FIND_FOREIGN; /* a forked child's copy */
+	}
+	pthread_mutex_unlock(&lock);
+	return what == FIND_NONE ? find_by_name(fd) : what;
+}
+
+/* ---- reaping ---- */
+
+static void mark_locked(int fd)
+{
+	struct object *object;
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return;
+	object = find_locked(&st);
+	if (object)
+		object->open = true;
+}
+
+static void for_each_locked(void (*call)(struct object *object))
+{
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object *o = buckets[i]; o; o = o->next)
+			call(o);
+}
+
+static void clear_open(struct object *object)
+{
+	object->open = false;
+}
+
+/* Mark every object that an fd names. False: unknown, /proc is not there. */
+static bool scan_locked(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	struct dirent *entry;
+
+	if (!dir)
+		return false;
+	while ((entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			mark_locked(atoi(entry->d_name));
+	closedir(dir);
+	return true;
+}
+
+static bool vm_open_locked(const struct vm *vm)
+{
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object *o = buckets[i]; o; o = o->next)
+			if (o->vm == vm && o->open)
+				return true;
+	return false;
+}
+
+/* A VM of this process that no fd names, taken out of the table; or NULL. */
+static struct vm *take_orphan_locked(void)
+{
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object *o = buckets[i]; o; o = o->next)
+			if (o->pid == getpid() && !vm_open_locked(o->vm)) {
+				struct vm *vm = o->vm;
+
+				remove_vm_locked(vm);
+				return vm;
+			}
+	return NULL;
+}
+
+/*
+ * Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
+ * order: nothing is called that takes a VM's lock; the last reference is dropped without this one.
+ */
+void api_reap(void)
+{
+	struct vm *vm = NULL;
+
+	do {
+		pthread_mutex_lock(&lock);
+		for_each_locked(clear_open);
+		vm = nr_objects && scan_locked() && scan_locked() ? take_orphan_locked() : NULL;
+		pthread_mutex_unlock(&lock);
+		if (vm)
+			vm_put(vm);
+	} while (vm);
+}
