@@ -91,6 +91,68 @@ static inline bool emul_no_descriptors(const struct cpu *cpu)
 /* Segment of an implicit memory operand: DS unless overridden (emul.c). */
 enum seg_id emul_implicit_seg(const struct cpu *cpu, const struct insn *insn);
 
+/* ---- x87 and vector state in cpu->fpu.area, after fpu_save(): emul_fpu.c ---- */
+
+#define AREA_FCW	0
+#define AREA_FSW	2
+#define AREA_FTW	4 /* abridged: a bit per physical register, 1 = in use */
+#define AREA_MXCSR	24
+#define AREA_MXCSR_MASK 28
+#define AREA_ST		32 /* ST0 first, 16 bytes each */
+#define AREA_XMM	160
+#define AREA_LEGACY_END 416
+#define AREA_BV		512
+#define AREA_COMP_BV	520
+#define AREA_EXTENDED	576
+
+#define FSW_ES	   0x80
+#define FSW_BUSY   0x8000
+#define FSW_TOP	   0x3800
+#define FCW_INIT   0x37f
+#define MXCSR_INIT 0x1f80
+
+static inline uint16_t emul_get16(const void *p)
+{
+	return *(const uint16_t *)p;
+}
+
+static inline uint32_t emul_get32(const void *p)
+{
+	return *(const uint32_t *)p;
+}
+
+static inline uint64_t emul_get64(const void *p)
+{
+	return *(const uint64_t *)p;
+}
+
+static inline void emul_put16(void *p, uint16_t val)
+{
+	*(uint16_t *)p = val;
+}
+
+static inline void emul_put32(void *p, uint32_t val)
+{
+	*(uint32_t *)p = val;
+}
+
+static inline void emul_put64(void *p, uint64_t val)
+{
+	*(uint64_t *)p = val;
+}
+
+/* Change FSW.TOP; the physical registers stay where they are, so the stack order turns. */
+void emul_x87_set_top(struct cpu *cpu, unsigned top);
+/* First 24 bytes of an FXSAVE image; wide: 64-bit pointers. */
+void emul_x87_header_write(const struct cpu *cpu, uint8_t *image, bool wide);
+void emul_x87_header_read(struct cpu *cpu, const uint8_t *image, bool wide);
+/* The state that FNINIT makes, pointers included. */
+void emul_x87_init(struct cpu *cpu);
+/* Bits of MXCSR that may be set. */
+uint32_t emul_mxcsr_mask(const struct cpu *cpu);
+/* Components not in their initial state: XINUSE (emul_xsave.c). */
+uint64_t emul_xinuse(const struct cpu *cpu);
+
 /* ---- stack ---- */
 
 static inline uint64_t emul_stack_mask(const struct cpu *cpu)

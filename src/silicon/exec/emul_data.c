@@ -289,12 +289,6 @@ static enum result store_masked(struct cpu *cpu, const struct insn *insn, const 
 	return r;
 }
 
-#define AREA_FSW 2
-#define AREA_FTW 4
-#define AREA_ST	 32
-#define AREA_XMM 160
-#define AREA_BV	 512
-
 /* MMi is the physical register i; the area has the stack's order. */
 static const uint8_t *mmx_register(const struct cpu *cpu, unsigned nr)
 {
@@ -306,14 +300,9 @@ static const uint8_t *mmx_register(const struct cpu *cpu, unsigned nr)
 /* As every MMX instruction: all tags valid and TOP = 0, the registers staying where they are. */
 static void mmx_enter(struct cpu *cpu)
 {
-	uint8_t *area = cpu->fpu.area, regs[8][16];
-
-	for (unsigned i = 0; i < 8; i++)
-		__builtin_memcpy(regs[i], mmx_register(cpu, i), 16);
-	__builtin_memcpy(area + AREA_ST, regs, sizeof(regs));
-	area[AREA_FSW + 1] &= ~0x38;
-	area[AREA_FTW] = 0xff;
-	area[AREA_BV] |= XCR0_X87;
+	emul_x87_set_top(cpu, 0);
+	cpu->fpu.area[AREA_FTW] = 0xff;
+	cpu->fpu.area[AREA_BV] |= XCR0_X87;
 }
 
 enum result emul_maskmovq(struct cpu *cpu, const struct insn *insn)

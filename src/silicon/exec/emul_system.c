@@ -144,8 +144,6 @@ enum result emul_wrmsr(struct cpu *cpu, const struct insn *insn)
 	return r ? r : insn_next(cpu, insn);
 }
 
-#define XSAVE_HEADER 512
-
 /* Index 1 tells which of the enabled components are not in their initial state. */
 enum result emul_xgetbv(struct cpu *cpu, const struct insn *insn)
 {
@@ -157,7 +155,7 @@ enum result emul_xgetbv(struct cpu *cpu, const struct insn *insn)
 		set_edx_eax(cpu, cpu->xcr0);
 	} else if (index == 1 && feature_has(cpu->model_features, FEAT_XGETBV1)) {
 		fpu_save(cpu);
-		set_edx_eax(cpu, cpu->xcr0 & *(uint64_t *)(cpu->fpu.area + XSAVE_HEADER));
+		set_edx_eax(cpu, cpu->xcr0 & emul_xinuse(cpu));
 	} else {
 		return fault_gp(cpu, 0);
 	}
