@@ -263,6 +263,26 @@ static void rtc_ticks_coalesce_until_eoi(void **state)
 	assert_int_equal(b.sent, 2);
 }
 
+static void rtc_survives_reprogramming(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	route(&b, 8, 0x61, 0);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, true, true);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
+	write_index(&b, 0x20, 0x71); /* the EOI to come is of the old vector */
+	assert_true(ioapic_handles_vector(&b.ioapic, 0x61, 0));
+	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 8, 0, true, true), 0);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
+	ioapic_eoi(&b.ioapic, 0x61, false);
+	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 8, 0, true, true), 1);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
+	write_index(&b, 0x20, 0x10071); /* masked: nobody waits any more */
+	write_index(&b, 0x20, 0x71);
+	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 8, 0, true, true), 1);
+}
+
 static void storms_are_slowed(void **state)
 {
 	struct board b;
@@ -371,6 +391,7 @@ int main(void)
 		cmocka_unit_test(unmasking_serves_or_resamples),
 		cmocka_unit_test(sources_are_ored),
 		cmocka_unit_test(rtc_ticks_coalesce_until_eoi),
+		cmocka_unit_test(rtc_survives_reprogramming),
 		cmocka_unit_test(storms_are_slowed),
 		cmocka_unit_test(state_hides_sent_edges),
 		cmocka_unit_test(vectors_with_interest),

@@ -392,6 +392,8 @@ static void task_priority(void **state)
 	n->raised = 0;
 	lapic_set_tpr(&n->lapic, 4);
 	assert_int_equal(n->raised, 1);
+	lapic_set_tpr(&n->lapic, 4); /* no change: no second look */
+	assert_int_equal(n->raised, 1);
 	assert_int_equal(lapic_pending_vector(&n->lapic), 0x51);
 	assert_int_equal(lapic_get_tpr(&n->lapic), 4);
 	lapic_ack(&n->lapic);

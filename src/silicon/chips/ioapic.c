@@ -37,6 +37,12 @@ static void entry_message(uint64_t entry, struct apic_message *ret)
 	};
 }
 
+static void track_rtc(struct ioapic *ioapic, uint8_t vector, int reached)
+{
+	ioapic->rtc_pending = max(reached, 0);
+	ioapic->rtc_vector = vector;
+}
+
 /* Send the message of a pin: as ioapic_set_irq(). */
 static int serve(struct ioapic *ioapic, unsigned pin, bool track)
 {
@@ -51,7 +57,7 @@ static int serve(struct ioapic *ioapic, unsigned pin, bool track)
 		ioapic->irr_delivered |= 1u << pin;
 	ret = ioapic->ops->deliver(ioapic->opaque, &msg);
 	if (track && pin == IOAPIC_RTC_PIN)
-		ioapic->rtc_pending = ret > 0 ? ret : 0;
+		track_rtc(ioapic, msg.vector, ret);
 	if (ret > 0 && msg.trigger)
 		*entry |= IOAPIC_REMOTE_IRR;
 	return ret;
@@ -126,18 +132,18 @@ static void eoi_pin(struct ioapic *ioapic, unsigned pin, bool level)
 
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector, bool level)
 {
-	const uint64_t *table = ioapic->state.redirtbl;
-
-	if (ioapic->rtc_pending > 0 && IOAPIC_VECTOR(table[IOAPIC_RTC_PIN]) == vector)
+	if (ioapic->rtc_pending > 0 && ioapic->rtc_vector == vector)
 		ioapic->rtc_pending--;
 	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++)
-		if (IOAPIC_VECTOR(table[pin]) == vector)
+		if (IOAPIC_VECTOR(ioapic->state.redirtbl[pin]) == vector)
 			eoi_pin(ioapic, pin, level);
 }
 
 bool ioapic_handles_vector(const struct ioapic *ioapic, uint8_t vector, uint32_t want)
 {
 	want |= 1u << IOAPIC_RTC_PIN;
+	if (ioapic->rtc_pending > 0 && ioapic->rtc_vector == vector)
+		return true;
 	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++) {
 		uint64_t entry = ioapic->state.redirtbl[pin];
 
@@ -178,6 +184,9 @@ static void write_entry(struct ioapic *ioapic, unsigned pin, bool high, uint32_t
 	if (!(new &IOAPIC_LEVEL))
 		new &= ~IOAPIC_REMOTE_IRR;
 	*entry = new;
+	/* A processor reset may have swallowed the EOI: a new start must not wait for it. */
+	if (pin == IOAPIC_RTC_PIN && new &IOAPIC_MASKED)
+		ioapic->rtc_pending = 0;
 	if ((old ^ new) & IOAPIC_MASKED && ioapic->ops->mask)
 		ioapic->ops->mask(ioapic->opaque, pin, new &IOAPIC_MASKED);
 	if (*entry & IOAPIC_LEVEL && !(*entry & (IOAPIC_MASKED | IOAPIC_REMOTE_IRR)) &&

@@ -65,6 +65,7 @@ struct ioapic {
 	uint32_t lines[IOAPIC_NR_PINS]; /* one bit per source driving the pin */
 	uint32_t storm[IOAPIC_NR_PINS]; /* EOIs in a row that found the pin high */
 	int rtc_pending;		/* accepted RTC interrupts without EOI yet */
+	uint8_t rtc_vector;		/* of those */
 	const struct ioapic_ops *ops;
 	void *opaque;
 };

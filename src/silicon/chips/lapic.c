@@ -104,26 +104,25 @@ int lapic_ack(struct lapic *lapic)
 	return vector;
 }
 
-/* PPR may have fallen: have the owner look if something became deliverable. */
-static void reconsider(struct lapic *lapic)
+/* Have the owner look again, if PPR fell from old and so made something deliverable. */
+static void reconsider(struct lapic *lapic, uint8_t old)
 {
-	update_ppr(lapic);
-	if (lapic_pending_vector(lapic) >= 0)
+	if (update_ppr(lapic) < old && lapic_pending_vector(lapic) >= 0)
 		lapic->ops->raised(lapic->opaque);
 }
 
 int lapic_eoi(struct lapic *lapic)
 {
 	int vector = lapic_highest_isr(lapic);
+	uint8_t ppr = update_ppr(lapic);
 
 	/* Guests end interrupts that never were, while they probe. */
 	if (vector < 0)
 		return -1;
 	clear_vector(lapic, LAPIC_ISR, (uint8_t)vector);
-	update_ppr(lapic);
 	lapic->ops->eoi(lapic->opaque, (uint8_t)vector,
 			test_vector(lapic, LAPIC_TMR, (uint8_t)vector));
-	reconsider(lapic);
+	reconsider(lapic, ppr);
 	return vector;
 }
 
@@ -143,8 +142,10 @@ uint8_t lapic_get_tpr(const struct lapic *lapic)
 
 void lapic_set_tpr_reg(struct lapic *lapic, uint8_t tpr)
 {
+	uint8_t ppr = update_ppr(lapic);
+
 	set_reg(lapic, LAPIC_TPR, tpr);
-	reconsider(lapic);
+	reconsider(lapic, ppr);
 }
 
 void lapic_set_tpr(struct lapic *lapic, uint8_t cr8)
@@ -586,7 +587,8 @@ int lapic_set_state(struct lapic *lapic, const void *regs)
 	timer_update_mode(lapic);
 	timer_load_divide(lapic);
 	timer_restore(lapic);
-	reconsider(lapic);
+	if (lapic_pending_vector(lapic) >= 0)
+		lapic->ops->raised(lapic->opaque);
 	changed(lapic);
 	return 0;
 }
@@ -636,6 +638,8 @@ void lapic_configure(struct lapic *lapic, const struct lapic_config *config)
 	lapic->config = *config;
 	if (!lapic->config.bus_cycle_ns)
 		lapic->config.bus_cycle_ns = 1;
+	if (!config->x2apic)
+		lapic->config.directed_eoi = false;
 	if (lapic->config.cmci && !had_cmci)
 		set_reg(lapic, LAPIC_LVT_CMCI, LAPIC_LVT_MASKED);
 	set_version(lapic);

@@ -101,8 +101,9 @@ struct lapic_config {
 	bool bsp;
 	bool x2apic; /* CPUID */
 	bool tsc_deadline;
-	bool cmci;	       /* MCG_CAP.CMCI_P: a seventh LVT entry */
-	bool directed_eoi;     /* offer suppression of EOI broadcasts (never beside an ioapic) */
+	bool cmci; /* MCG_CAP.CMCI_P: a seventh LVT entry */
+	/* Offer suppression of EOI broadcasts, if x2apic too; never beside an ioapic. */
+	bool directed_eoi;
 	bool intel;	       /* LVT PC masks itself on delivery */
 	bool lint0_reenabled;  /* KVM_X86_QUIRK_LINT0_REENABLED: LINT0 = ExtINT after reset */
 	bool mmio_hole;	       /* KVM_X86_QUIRK_LAPIC_MMIO_HOLE: disabled page reads ones */
