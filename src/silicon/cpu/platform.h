@@ -43,6 +43,11 @@ struct platform {
 	/* MSRs that no row of silicon's knows (APIC base, TSC, PV): DONE, USER (unknown) or FAULT. */
 	enum platform_answer (*msr_read)(void *opaque, uint32_t index, uint64_t *ret);
 	enum platform_answer (*msr_write)(void *opaque, uint32_t index, uint64_t val);
+	/*
+	 * RDMSR or WRMSR by the guest is about to raise #GP(0), for no row knows index (unknown) or
+	 * the value is refused: PLATFORM_USER for an exit to user space instead. May be NULL.
+	 */
+	enum platform_answer (*msr_refused)(void *opaque, uint32_t index, bool write, bool unknown);
 	/* CPUID as the guest sees it, dynamic bits (OSXSAVE, APIC, sizes) included. */
 	void (*cpuid)(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
 	/* Highest-priority deliverable interrupt: vector >= 0, or -1. ack takes it. */

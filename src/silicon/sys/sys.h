@@ -77,9 +77,22 @@ enum msr_result { MSR_OK, MSR_UNKNOWN, MSR_DENIED };
 /* Rows first, then platform->msr_*. No filter, no exit: for ioctls and, after msr_gate, for the guest. */
 enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t *ret);
 enum msr_result sys_msr_set(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t val);
-/* RDMSR and WRMSR as instructions: CPL is checked by the caller; gate, answers, exits, #GP here. */
+/* RDMSR and WRMSR as instructions: CPL is checked by the caller; gate, answers, exits, #GP here. A refused
+ * access is offered to platform->msr_refused before the #GP. */
 enum result sys_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *ret);
 enum result sys_wrmsr(struct cpu *cpu, uint32_t index, uint64_t val);
+
+/* Values after RESET# of the rows that are not 0; call after cpu_reset(cpu, false), with the model set. */
+void sys_msr_reset(struct cpu *cpu);
+/* KVM_X86_SETUP_MCE: banks and their controls; cap was judged by the caller. */
+void sys_mce_setup(struct cpu *cpu, uint64_t cap);
+
+/* Any thread. Which MSRs KVM's lists name for this model; the number of them, at most max stored. */
+enum msr_list_kind { MSR_LIST_SAVE /* and emulated ones: KVM_GET_MSR_INDEX_LIST */, MSR_LIST_FEATURE };
+unsigned sys_msr_list(const struct cpu_model *model, enum msr_list_kind kind, uint32_t *buf,
+		      unsigned max);
+/* Any thread. A feature MSR's value for a new vCPU (KVM_GET_MSRS on the system fd); false if it is none. */
+bool sys_msr_feature(const struct cpu_model *model, uint32_t index, uint64_t *ret);
 
 /* ---- io.c: ports ---- */
 
