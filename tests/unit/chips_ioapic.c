@@ -273,6 +273,7 @@ static void rtc_survives_reprogramming(void **state)
 	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
 	write_index(&b, 0x20, 0x71); /* the EOI to come is of the old vector */
 	assert_true(ioapic_handles_vector(&b.ioapic, 0x61, 0));
+	assert_true(ioapic_knows_vector(&b.ioapic, 0x61));
 	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 8, 0, true, true), 0);
 	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
 	ioapic_eoi(&b.ioapic, 0x61, false);
@@ -333,6 +334,11 @@ static void vectors_with_interest(void **state)
 	assert_false(ioapic_handles_vector(&b.ioapic, 0x41, 0));
 	assert_true(ioapic_handles_vector(&b.ioapic, 0x41, BIT(4)));
 	assert_int_not_equal(b.routes, 0);
+	assert_true(ioapic_knows_vector(&b.ioapic, 0x41) && ioapic_knows_vector(&b.ioapic, 0x51));
+	assert_false(ioapic_knows_vector(&b.ioapic, 0x61));
+	route(&b, 4, 0x61, 0);
+	assert_true(ioapic_knows_vector(&b.ioapic, 0x61));
+	assert_false(ioapic_knows_vector(&b.ioapic, 0x41));
 }
 
 static void msi_decoding(void **state)
@@ -373,6 +379,7 @@ static void random_programs_keep_sense(void **state)
 			uint64_t e = b.ioapic.state.redirtbl[pin];
 
 			assert_false(e & IOAPIC_REMOTE_IRR && !(e & IOAPIC_LEVEL));
+			assert_true(ioapic_knows_vector(&b.ioapic, IOAPIC_VECTOR(e)));
 		}
 	}
 }

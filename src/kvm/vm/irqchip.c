@@ -207,6 +207,9 @@ bool vm_apic_eoi(struct vm *vm, struct lapic *lapic, uint8_t vector, bool level)
 
 	if (!vm_irqchip(vm))
 		return false;
+	/* Most EOIs are of timers, IPIs and MSIs: spare them the lock. */
+	if (vm->irqchip_full && !ioapic_knows_vector(&vm->irqchip->ioapic, vector))
+		return false;
 	pthread_mutex_lock(&vm->irq_lock);
 	if (vm->irqchip_full)
 		ioapic_eoi(&vm->irqchip->ioapic, vector, level);

@@ -37,6 +37,21 @@ static void entry_message(uint64_t entry, struct apic_message *ret)
 	};
 }
 
+/* Vectors of entries that changed, and the RTC's last one: see ioapic_knows_vector(). */
+static void collect_vectors(struct ioapic *ioapic)
+{
+	uint32_t words[8] = {0};
+
+	words[ioapic->rtc_vector / 32] |= 1u << ioapic->rtc_vector % 32;
+	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++) {
+		uint8_t vector = IOAPIC_VECTOR(ioapic->state.redirtbl[pin]);
+
+		words[vector / 32] |= 1u << vector % 32;
+	}
+	for (unsigned i = 0; i < 8; i++)
+		__atomic_store_n(&ioapic->vectors[i], words[i], __ATOMIC_SEQ_CST);
+}
+
 static void track_rtc(struct ioapic *ioapic, uint8_t vector, int reached)
 {
 	ioapic->rtc_pending = max(reached, 0);
@@ -184,6 +199,7 @@ static void write_entry(struct ioapic *ioapic, unsigned pin, bool high, uint32_t
 	if (!(new &IOAPIC_LEVEL))
 		new &= ~IOAPIC_REMOTE_IRR;
 	*entry = new;
+	collect_vectors(ioapic);
 	/* A processor reset may have swallowed the EOI: a new start must not wait for it. */
 	if (pin == IOAPIC_RTC_PIN && new &IOAPIC_MASKED)
 		ioapic->rtc_pending = 0;
@@ -254,6 +270,7 @@ void ioapic_set_state(struct ioapic *ioapic, const struct ioapic_state *state)
 	ioapic->state.irr = 0;
 	ioapic->irr_delivered = 0;
 	ioapic->rtc_pending = 0;
+	collect_vectors(ioapic);
 	if (ioapic->ops->routes)
 		ioapic->ops->routes(ioapic->opaque);
 	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++)
@@ -274,6 +291,7 @@ void ioapic_reset(struct ioapic *ioapic)
 	ioapic->state.irr = 0;
 	ioapic->irr_delivered = 0;
 	ioapic->rtc_pending = 0;
+	collect_vectors(ioapic);
 }
 
 void ioapic_init(struct ioapic *ioapic, const struct ioapic_ops *ops, void *opaque)

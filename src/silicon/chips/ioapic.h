@@ -66,6 +66,7 @@ struct ioapic {
 	uint32_t storm[IOAPIC_NR_PINS]; /* EOIs in a row that found the pin high */
 	int rtc_pending;		/* accepted RTC interrupts without EOI yet */
 	uint8_t rtc_vector;		/* of those */
+	uint32_t vectors[8];		/* of all entries, one bit each; atomic */
 	const struct ioapic_ops *ops;
 	void *opaque;
 };
@@ -91,6 +92,14 @@ void ioapic_clear_source(struct ioapic *ioapic, unsigned source);
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector, bool level);
 /* True if an EOI of vector concerns some pin; want: pins besides level ones that do (bit mask). */
 bool ioapic_handles_vector(const struct ioapic *ioapic, uint8_t vector, uint32_t want);
+/*
+ * Any thread, no lock: false if ioapic_eoi() of vector would do nothing, as for the vectors of
+ * timers, IPIs and MSIs. Saves the lock at most EOIs.
+ */
+static inline bool ioapic_knows_vector(const struct ioapic *ioapic, uint8_t vector)
+{
+	return __atomic_load_n(&ioapic->vectors[vector / 32], __ATOMIC_SEQ_CST) >> vector % 32 & 1;
+}
 /* What ->delay() asked for. */
 void ioapic_inject_delayed(struct ioapic *ioapic);
 
