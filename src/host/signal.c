@@ -76,10 +76,13 @@ static struct action actions[NR_SIGNALS + 1];
 static uint32_t actions_lock;
 static bool claimed;
 static pid_t owner;
-static host_signal_defer_fn *defer_signal;
+static const struct host_signal_hooks *hooks; /* NULL without a door */
 static pthread_key_t stack_key;
 static pthread_once_t stack_once = PTHREAD_ONCE_INIT;
-static __thread struct alt_stack alt __attribute__((tls_model("initial-exec")));
+#define __thread_signal __thread __attribute__((tls_model("initial-exec")))
+static __thread_signal struct alt_stack alt;
+static __thread_signal bool held;
+static __thread_signal bool waiting;
 
 /* The bytes by which debuggers and unwinders know a signal frame. */
 asm(".pushsection .text\n"
@@ -98,6 +101,13 @@ static void entry(int signo, siginfo_t *info, void *uc);
 static bool is_fault(int signo)
 {
 	return FAULT_BITS & BIT_OF(signo);
+}
+
+/* Raised by the instruction that it interrupted. */
+static bool synchronous(int signo, const siginfo_t *info)
+{
+	return is_fault(signo) && info->si_code > 0 &&
+	       !(signo == SIGBUS && info->si_code == BUS_MCEERR_AO);
 }
 
 static int kernel_sigaction(int signo, const struct action *act, struct action *old)
@@ -123,30 +133,15 @@ static pid_t kernel_getpid(void)
 	return host_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
-uint64_t host_signal_unblock_faults(void)
-{
-	return kernel_sigmask(SIG_UNBLOCK, FAULT_BITS);
-}
-
-uint64_t host_signal_set_mask(uint64_t mask)
-{
-	return kernel_sigmask(SIG_SETMASK, mask);
-}
-
-uint64_t host_signal_fault_bits(void)
-{
-	return FAULT_BITS;
-}
-
-void host_signal_set_defer(host_signal_defer_fn *defer)
-{
-	defer_signal = defer;
-}
-
-int host_signal_requeue(int signo, const siginfo_t *info)
+static int requeue(int signo, const siginfo_t *info)
 {
 	return host_syscall(SYS_rt_tgsigqueueinfo, kernel_getpid(), host_gettid(), signo,
 			    (long)info, 0, 0);
+}
+
+void host_signal_set_hooks(const struct host_signal_hooks *new)
+{
+	hooks = new;
 }
 
 /* ---- sigaction(2) ---- */
@@ -420,7 +415,7 @@ static void deliver_default(int signo, const siginfo_t *info)
 
 	/* Returning delivers it, with the interrupted registers for the core dump. */
 	kernel_sigaction(signo, &dfl, NULL);
-	host_signal_requeue(signo, info);
+	requeue(signo, info);
 }
 
 /* SA_RESETHAND: the handler may be taken once. */
@@ -512,19 +507,67 @@ static void deliver(int signo, siginfo_t *info, ucontext_t *uc)
 
 	if (is_handler(handler))
 		run_handler(handler, signo, info, uc);
-	else if (handler == HANDLER_DEFAULT || info->si_code > 0)
+	else if (handler == HANDLER_DEFAULT || synchronous(signo, info))
 		deliver_default(signo, info);
+}
+
+/* Make the signal come again at release. */
+static bool postpone(int signo, const siginfo_t *info, ucontext_t *uc)
+{
+	if (requeue(signo, info))
+		return false;
+	sigaddset(&uc->uc_sigmask, signo);
+	waiting = true;
+	if (hooks)
+		hooks->interrupt();
+	return true;
 }
 
 static void entry(int signo, siginfo_t *info, void *opaque)
 {
+	int saved_errno = errno;
 	ucontext_t *uc = opaque;
 
 	if (is_fault(signo) && host_fault_handle(signo, info, uc))
 		return;
-	if (defer_signal && defer_signal(signo, info, uc))
+	if (hooks && hooks->message(signo, info)) {
+		errno = saved_errno;
 		return;
+	}
+	if (held && !synchronous(signo, info)) {
+		if (postpone(signo, info, uc)) {
+			errno = saved_errno;
+			return;
+		}
+	} else if (held) {
+		host_log("internal error: signal %d at %p", signo,
+			 (void *)uc->uc_mcontext.gregs[REG_RIP]);
+	}
 	deliver(signo, info, uc);
+}
+
+void host_signal_hold(struct host_signal_hold *hold)
+{
+	/* The mask first: a signal postponed before it was read would be blocked in it for good. */
+	hold->mask = kernel_sigmask(SIG_UNBLOCK, FAULT_BITS);
+	waiting = false;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	held = true;
+}
+
+void host_signal_release(const struct host_signal_hold *hold)
+{
+	held = false;
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+	if (waiting || hold->mask & FAULT_BITS) {
+		waiting = false;
+		kernel_sigmask(SIG_SETMASK, hold->mask);
+	}
+}
+
+bool host_signal_waiting(void)
+{
+	return __atomic_load_n(&waiting, __ATOMIC_RELAXED);
 }
 
 /* ---- The five ---- */
@@ -562,9 +605,9 @@ int host_fault_thread_init(void)
 	int err = 0;
 
 	/* Without a door the program's own sigaction(2) may have replaced the entry. */
-	if (likely(alt.ready && defer_signal))
+	if (likely(alt.ready && hooks))
 		return 0;
-	if (!__atomic_load_n(&claimed, __ATOMIC_ACQUIRE) || !defer_signal)
+	if (!__atomic_load_n(&claimed, __ATOMIC_ACQUIRE) || !hooks)
 		err = claim_faults();
 	if (!err && !alt.ready)
 		err = stack_init();

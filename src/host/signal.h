@@ -18,22 +18,29 @@ int host_sigaction(int signo, const struct sigaction *act, struct sigaction *ret
 int host_sigaltstack(const stack_t *stack, stack_t *ret_old);
 
 /*
- * The door's word on a signal that is about to reach the program, in the signal handler: true if
- * it was taken care of (it will come again). Set once, before the first thread.
+ * ---- While the program's call is being served ----
+ *
+ * Between hold and release no handler of the program runs in this thread, so that none can leave by longjmp
+ * with a lock held: a signal is queued again, siginfo kept, and blocked in the interrupted context. Release
+ * restores the mask that hold found, and the signal is delivered there; one that only the mask of
+ * KVM_SET_SIGNAL_MASK lets through stays pending. The five fault signals are unblocked meanwhile.
+ * No nesting. This thread only.
  */
-typedef bool host_signal_defer_fn(int signo, siginfo_t *info, ucontext_t *uc);
-void host_signal_set_defer(host_signal_defer_fn *defer);
+struct host_signal_hold {
+	uint64_t mask;
+};
+void host_signal_hold(struct host_signal_hold *hold);
+void host_signal_release(const struct host_signal_hold *hold);
+/* A signal waits for release: a call that can be interrupted has to end. Async-signal-safe. */
+bool host_signal_waiting(void);
 
-/* Queue the signal again for this thread, siginfo kept. 0 or -errno. */
-int host_signal_requeue(int signo, const siginfo_t *info);
-
-/*
- * The five signals by which the host reports a fault: unblock them for this thread.
- * Returns the mask from before, as the kernel's 64 bits (bit signo - 1).
- */
-uint64_t host_signal_unblock_faults(void);
-uint64_t host_signal_set_mask(uint64_t mask);
-/* The mask's bits of the five. */
-uint64_t host_signal_fault_bits(void);
+/* What the door wants to know, called in the signal handler. Set once, at start. */
+struct host_signal_hooks {
+	/* A message of the door's own, not for the program: true if it was. */
+	bool (*message)(int signo, const siginfo_t *info);
+	/* A signal arrived between hold and release. */
+	void (*interrupt)(void);
+};
+void host_signal_set_hooks(const struct host_signal_hooks *hooks);
 
 #endif

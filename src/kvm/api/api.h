@@ -47,7 +47,11 @@ void api_reap(void);
  */
 void api_stats_dump(int fd);
 
-/* Kick the KVM_RUN that this thread is in, if any: async-signal-safe. True if there was one. */
+/*
+ * Kick the KVM_RUN that this thread is in, if any: async-signal-safe. True if there was one. A signal
+ * that arrives after the ioctl began and before KVM_RUN can be kicked shows in host_signal_waiting()
+ * (host/signal.h) instead: KVM_RUN looks there once it can be kicked.
+ */
 bool api_run_interrupted(void);
 
 #endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The library's start and end, and the bracket around each call into kvm/api.
+ *
+ * The settings are copied from the environment at start, before the program can change it, and
+ * take effect when the program opens /dev/kvm first: a program that never does is left alone.
+ */
+#include "front/door.h"
+#include "kvm/api/api.h"
+
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static struct next next;
+static bool next_found;
+static char *setting_cpu, *setting_params, *setting_stats;
+static pthread_once_t init_once = PTHREAD_ONCE_INIT;
+static int init_result;
+static bool used;
+static pid_t owner;
+
+static void *find(const char *name, bool optional)
+{
+	void *fn = dlsym(RTLD_NEXT, name);
+
+	if (!fn && !optional) {
+		host_log("this C library has no %s(); anykvm needs glibc", name);
+		abort();
+	}
+	return fn;
+}
+
+/* Other libraries' constructors may call before ours has run. */
+const struct next *door_next(void)
+{
+	if (likely(__atomic_load_n(&next_found, __ATOMIC_ACQUIRE)))
+		return &next;
+#define NEXT(result, name, parameters)		next.name = find(#name, false);
+#define NEXT_OPTIONAL(result, name, parameters) next.name = find(#name, true);
+#include "front/next.def"
+#undef NEXT
+#undef NEXT_OPTIONAL
+	__atomic_store_n(&next_found, true, __ATOMIC_RELEASE);
+	return &next;
+}
+
+bool door_used(void)
+{
+	return __atomic_load_n(&used, __ATOMIC_RELAXED);
+}
+
+bool door_own_process(void)
+{
+	return owner == host_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+}
+
+int door_enter(struct door_pass *pass)
+{
+	int err;
+
+	err = host_fault_thread_init();
+	if (err)
+		return err;
+	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &pass->cancel_type);
+	host_signal_hold(&pass->hold);
+	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		cancel_enter(pass);
+	return 0;
+}
+
+void door_leave(struct door_pass *pass)
+{
+	int saved_errno = errno;
+
+	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		cancel_leave(pass);
+	host_signal_release(&pass->hold);
+	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
+		pthread_setcanceltype(pass->cancel_type, NULL);
+	errno = saved_errno;
+}
+
+static void init(void)
+{
+	init_result = api_init(setting_cpu, setting_params);
+}
+
+int door_open(int flags)
+{
+	struct door_pass pass;
+	int fd;
+
+	fd = door_enter(&pass);
+	if (fd)
+		return (int)door_result(fd);
+	pthread_once(&init_once, init);
+	fd = init_result ? init_result : api_open(flags);
+	if (fd >= 0) {
+		__atomic_store_n(&used, true, __ATOMIC_RELAXED);
+		fd_mark(fd);
+	}
+	door_leave(&pass);
+	return (int)door_result(fd);
+}
+
+static void interrupt(void)
+{
+	api_run_interrupted();
+}
+
+static void forked(void)
+{
+	owner = getpid();
+	cancel_forked();
+}
+
+static char *setting(const char *name)
+{
+	const char *val = getenv(name);
+
+	return val && *val ? strdup(val) : NULL;
+}
+
+__attribute__((constructor)) static void door_start(void)
+{
+	static const struct host_signal_hooks hooks = {
+		.message = cancel_message,
+		.interrupt = interrupt,
+	};
+
+	door_next();
+	owner = getpid();
+	pthread_atfork(NULL, NULL, forked);
+	host_signal_set_hooks(&hooks);
+	setting_cpu = setting("ANYKVM_CPU");
+	setting_params = setting("ANYKVM_PARAMS");
+	setting_stats = setting("ANYKVM_STATS_FILE");
+}
+
+/* The proof that it was anykvm that answered. Appended to: more than one process may have run. */
+__attribute__((destructor)) static void door_end(void)
+{
+	int fd;
+
+	if (!setting_stats || !door_used() || !door_own_process())
+		return;
+	fd = next.open(setting_stats, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	if (fd < 0) {
+		host_log("cannot write %s: errno %d", setting_stats, errno);
+		return;
+	}
+	api_stats_dump(fd);
+	next.close(fd);
+}

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ioctl() and the functions that close.
+ *
+ * Only request numbers of KVM's type are looked at; whether the fd is ours is kvm/api's to say, by its
+ * file. Which numbers were seen to be ours is kept in a bitmap, so that close() of all other fds costs nothing.
+ */
+#include "front/door.h"
+#include "kvm/api/api.h"
+
+#include <linux/kvm.h>
+#include <stdarg.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define MAX_MARKS 65536
+
+static uint64_t marks[MAX_MARKS / 64];
+
+void fd_mark(int fd)
+{
+	if (fd < MAX_MARKS)
+		__atomic_fetch_or(&marks[fd / 64], BIT(fd % 64), __ATOMIC_RELAXED);
+}
+
+/* True if fd may have been ours. */
+static bool unmark(int fd)
+{
+	if (fd < 0 || fd >= MAX_MARKS)
+		return door_used();
+	if (!(__atomic_load_n(&marks[fd / 64], __ATOMIC_RELAXED) & BIT(fd % 64)))
+		return false;
+	__atomic_fetch_and(&marks[fd / 64], ~BIT(fd % 64), __ATOMIC_RELAXED);
+	return true;
+}
+
+static bool makes_fd(unsigned long request)
+{
+	return request == KVM_CREATE_VM || request == KVM_CREATE_VCPU ||
+	       request == KVM_GET_STATS_FD;
+}
+
+static long serve(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
+{
+	struct door_pass pass;
+	long ret;
+
+	*ret_ours = true;
+	ret = door_enter(&pass);
+	if (ret)
+		return ret;
+	ret = api_ioctl(fd, request, arg, ret_ours);
+	if (*ret_ours) {
+		fd_mark(fd);
+		if (makes_fd(request) && ret >= 0)
+			fd_mark((int)ret);
+	}
+	door_leave(&pass);
+	return ret;
+}
+
+__export int ioctl(int fd, unsigned long request, ...)
+{
+	unsigned long arg;
+	va_list ap;
+	bool ours;
+	long ret;
+
+	va_start(ap, request);
+	arg = va_arg(ap, unsigned long);
+	va_end(ap);
+	/* Numbers are 32 bits wide in the kernel; callers sign-extend them. */
+	request = (uint32_t)request;
+	if (likely(_IOC_TYPE(request) != KVMIO) || fd < 0)
+		return door_next()->ioctl(fd, request, arg);
+	ret = serve(fd, request, arg, &ours);
+	if (!ours)
+		return door_next()->ioctl(fd, request, arg);
+	return (int)door_result(ret);
+}
+
+/* Objects whose last fd went away end now, as in the kernel, not at the next use. */
+static void reap(void)
+{
+	struct door_pass pass;
+
+	if (door_enter(&pass))
+		return;
+	api_reap();
+	door_leave(&pass);
+}
+
+static int close_fd(int fd)
+{
+	bool ours = door_used() && door_own_process() && unmark(fd);
+	int ret = door_next()->close(fd);
+
+	if (ours && !ret)
+		reap();
+	return ret;
+}
+
+__export int close(int fd)
+{
+	return close_fd(fd);
+}
+
+int __close(int fd);
+__export int __close(int fd)
+{
+	return close_fd(fd);
+}
+
+__export int close_range(unsigned first, unsigned last, int flags)
+{
+	int ret;
+
+	if (!door_next()->close_range) {
+		errno = ENOSYS;
+		return -1;
+	}
+	ret = door_next()->close_range(first, last, flags);
+	if (!ret && door_used() && door_own_process())
+		reap();
+	return ret;
+}
+
+__export void closefrom(int first)
+{
+	if (door_next()->closefrom)
+		door_next()->closefrom(first);
+	else
+		close_range((unsigned)max(first, 0), ~0u, 0);
+	if (door_used() && door_own_process())
+		reap();
+}

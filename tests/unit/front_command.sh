@@ -1,0 +1,81 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# front_command.sh COMMAND LIBRARY EXPORTS: the command's statuses and messages, and the library's symbols.
+command=$1 library=$2 exports=$3
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+failed=0
+
+# expect STATUS PATTERN ARGS: status, and one line of stderr that matches (none for an empty pattern).
+expect() {
+	want=$1 pattern=$2
+	shift 2
+	"$command" "$@" >"$dir/out" 2>"$dir/err"
+	got=$?
+	lines=$(wc -l <"$dir/err")
+	if [ "$got" != "$want" ] || ! grep -q -- "$pattern" "$dir/err" && [ -n "$pattern" ] ||
+		{ [ -n "$pattern" ] && [ "$lines" != 1 ]; } || { [ -z "$pattern" ] && [ "$lines" != 0 ]; }; then
+		echo "FAILED: $* (status $got, expected $want /$pattern/)"
+		cat "$dir/err"
+		failed=1
+	fi
+}
+
+expect 0 "" --help
+expect 0 "" --version
+expect 0 "" run --help
+expect 125 "unknown verb 'fly'" fly
+expect 125 "no program" run
+expect 125 "no program" run --
+expect 125 "unknown option" run --frob -- true
+expect 125 "wants a value" run --cpu
+expect 125 "no model 'zx81'" run --cpu zx81 -- true
+expect 125 "unknown parameter 'kvm.frob'" run --param kvm.frob=1 true
+expect 125 "MODULE.NAME=VALUE" run --param kvm.frob true
+expect 127 "not found" run -- no-such-program-here
+expect 127 "No such file" run -- /no/such/program
+expect 126 "Permission denied" run -- /etc/passwd
+expect 126 "Permission denied" run -- /
+expect 0 "" run true
+expect 0 "" run --cpu fake -- true
+expect 0 "" run --cpu=fake true
+expect 1 "" run false
+expect 42 "" run -- sh -c 'exit 42'
+
+# Death by a signal is the program's.
+"$command" run -- sh -c 'kill -TERM $$' 2>/dev/null
+[ $? = 143 ] || { echo "FAILED: killed program"; failed=1; }
+
+# The library goes before others, and once only.
+got=$(LD_PRELOAD="" "$command" run "$command" run -- sh -c 'echo $LD_PRELOAD')
+[ "$got" = "$library" ] || { echo "FAILED: LD_PRELOAD is '$got'"; failed=1; }
+got=$("$command" run --cpu fake -- sh -c 'echo $ANYKVM_CPU')
+[ "$got" = fake ] || { echo "FAILED: ANYKVM_CPU is '$got'"; failed=1; }
+# Children inherit.
+"$command" run -- sh -c 'sh -c "test -w /dev/kvm && : <>/dev/kvm"' ||
+	{ echo "FAILED: a child's /dev/kvm"; failed=1; }
+
+# Static programs and scripts of static interpreters.
+echo 'int main(void) { return 0; }' >"$dir/a.c"
+if cc -static -o "$dir/static" "$dir/a.c" 2>/dev/null; then
+	expect 126 "statically linked" run "$dir/static"
+	printf '#!%s\n' "$dir/static" >"$dir/script"
+	chmod +x "$dir/script"
+	expect 126 "statically linked" run "$dir/script"
+fi
+printf '#!/bin/sh\nexit 5\n' >"$dir/script2"
+chmod +x "$dir/script2"
+expect 5 "" run "$dir/script2"
+if [ "$(id -u)" = 0 ] && cc -o "$dir/setuid" "$dir/a.c" 2>/dev/null; then
+	chown 1 "$dir/setuid" && chmod u+s "$dir/setuid"
+	expect 126 "privileges" run "$dir/setuid"
+fi
+
+# A leaked symbol of a preloaded library is a bug.
+nm -D --defined-only "$library" | awk '{ print $3 }' | sort >"$dir/have"
+sed -n 's/^[ \t]*\([a-z0-9_]*\);$/\1/p' "$exports" | sort >"$dir/want"
+if ! diff "$dir/want" "$dir/have"; then
+	echo "FAILED: exported symbols"
+	failed=1
+fi
+exit $failed
