@@ -25,9 +25,6 @@ struct verb {
 #include "verbs.def"
 #undef VERB
 
-/* params.c: check one MODULE.NAME=VALUE; false after a line on stderr. */
-bool param_check(const char *text);
-
 /*
  * program.c: find the program as execvp(3) does and check that a preloaded library reaches it.
  * 0 with the path in ret_path (to be freed), or an exit status after a line on stderr.

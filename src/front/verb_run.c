@@ -22,10 +22,9 @@ struct settings {
 static const struct {
 	const char *name, *value, *summary;
 } params[] = {
-#define PARAM(module, name, type, value, summary) {#module "." #name, #value, summary},
+#define PARAM(module, name, value, summary) {#module "." #name, value, summary},
 #include "params.def"
 #undef PARAM
-	{NULL, NULL, NULL},
 };
 
 static int usage(void)
@@ -37,13 +36,11 @@ static int usage(void)
 	       "Run PROGRAM and its children with anykvm as their /dev/kvm.\n"
 	       "\n"
 	       "  --cpu MODEL    the processor that the program sees; default: near the host's\n"
-	       "  --param NAME=VALUE\n"
-	       "                 set a parameter of the KVM modules:\n");
-	for (i = 0; params[i].name; i++)
-		printf("                 %s (default %s): %s\n", params[i].name, params[i].value,
+	       "  --param MODULE.NAME=VALUE\n"
+	       "                 a parameter of the KVM modules; refused unless it is one of\n");
+	for (i = 0; i < ARRAY_SIZE(params); i++)
+		printf("                   %s=%s: %s\n", params[i].name, params[i].value,
 		       params[i].summary);
-	if (!params[0].name)
-		printf("                 (none so far)\n");
 	return fflush(stdout) ? EXIT_OURS : 0;
 }
 
@@ -104,8 +101,10 @@ static int parse(char **argv, struct settings *set)
 				*argv);
 			return EXIT_OURS;
 		}
-		if (!param_check(val))
+		if (!strchr(val, '=')) {
+			fprintf(stderr, "anykvm: --param wants MODULE.NAME=VALUE, not '%s'\n", val);
 			return EXIT_OURS;
+		}
 		set->params = append(set->params, ',', val);
 	}
 	if (*argv && !strcmp(*argv, "--"))

@@ -27,6 +27,10 @@ int api_init(const char *cpu_model, const char *params)
 		host_log("no model '%s' (the fake has one: fake)", cpu_model);
 		return -EINVAL;
 	}
+	if (params && strstr(params, "kvm.frob")) {
+		host_log("unknown parameter 'kvm.frob'");
+		return -EINVAL;
+	}
 	return 0;
 }
 

@@ -31,6 +31,7 @@ expect 125 "unknown option" run --frob -- true
 expect 125 "wants a value" run --cpu
 expect 125 "no model 'zx81'" run --cpu zx81 -- true
 expect 125 "unknown parameter 'kvm.frob'" run --param kvm.frob=1 true
+expect 0 "" run --param kvm.ignore_msrs=N --param=kvm.enable_pmu=N true
 expect 125 "MODULE.NAME=VALUE" run --param kvm.frob true
 expect 127 "not found" run -- no-such-program-here
 expect 127 "No such file" run -- /no/such/program

@@ -18,19 +18,13 @@ static void release(struct vm *vm);
 /* Set once at start; read-only afterwards. */
 static struct system the_system;
 
-/* Module parameters (launcher --param) and the values that they can have here. */
+/* Module parameters and the value that each has here. */
 static const struct {
-	const char *name, *values;
+	const char *name, *value;
 } params_known[] = {
-	{"kvm.force_emulation_prefix", "0"},
-	{"kvm.enable_pmu", "N"},
-	{"kvm.ignore_msrs", "N"},
-	{"kvm_intel.nested", "N"},
-	{"kvm_intel.ept", "Y"},
-	{"kvm_intel.unrestricted_guest", "Y"},
-	{"kvm_amd.nested", "0"},
-	{"kvm_amd.npt", "Y"},
-	{"kvm_amd.avic", "N"},
+#define PARAM(module, name, value, summary) {#module "." #name, value},
+#include "params.def"
+#undef PARAM
 };
 
 /* Y and 1, N and 0 are one. */
@@ -48,13 +42,13 @@ static int param_set(const char *name, const char *value)
 	for (unsigned i = 0; i < ARRAY_SIZE(params_known); i++) {
 		if (strcmp(name, params_known[i].name))
 			continue;
-		if (param_value(value) == param_value(params_known[i].values))
+		if (param_value(value) == param_value(params_known[i].value))
 			return 0;
 		host_log("parameter %s: only %s is supported, not '%s'", name,
-			 params_known[i].values, value);
+			 params_known[i].value, value);
 		return -EINVAL;
 	}
-	host_log("unknown parameter '%s': see anykvm --help", name);
+	host_log("unknown parameter '%s'; `anykvm run --help` lists them", name);
 	return -EINVAL;
 }
 
