@@ -119,33 +119,33 @@ static int parse(char **argv, struct settings *set)
 
 /* ---- The library ---- */
 
+/* "dir/name" if that can be read, or NULL. */
+static char *library_at(const char *dir, const char *name)
+{
+	char *path = append(dir, '/', name);
+
+	if (!access(path, R_OK))
+		return path;
+	free(path);
+	return NULL;
+}
+
 /* Beside the command in the build tree; where it was installed; or there, moved as a whole. */
 static char *library_find(void)
 {
-	static const char *const places[] = {"%s/libanykvm.so", "%s/" ANYKVM_LIB_FROM_BIN,
-					     ANYKVM_LIB_INSTALLED};
 	char self[PATH_MAX], *path;
 	ssize_t len;
-	size_t i;
 
 	len = readlink("/proc/self/exe", self, sizeof(self) - 1);
-	if (len < 0)
-		len = 0;
-	self[len] = 0;
+	self[max(len, (ssize_t)0)] = 0;
 	if (strrchr(self, '/'))
 		*strrchr(self, '/') = 0;
-	for (i = 0; i < ARRAY_SIZE(places); i++) {
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-#pragma GCC diagnostic ignored "-Wformat-security"
-		if (asprintf(&path, places[i], self) < 0)
-			out_of_memory();
-#pragma GCC diagnostic pop
-		if (!access(path, R_OK))
-			return path;
-		free(path);
-	}
-	return NULL;
+	path = library_at(self, "libanykvm.so");
+	if (!path)
+		path = library_at(self, ANYKVM_LIB_FROM_BIN "/libanykvm.so");
+	if (!path)
+		path = library_at(ANYKVM_LIB_INSTALLED, "libanykvm.so");
+	return path;
 }
 
 static bool listed(const char *list, const char *path)
