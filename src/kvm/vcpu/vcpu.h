@@ -37,10 +37,10 @@ enum vcpu_request {
 	REQ_CLOCK_UPDATE, /* kvmclock page must be written */
 	REQ_MSR_FILTER,
 	REQ_TRIPLE_FAULT,
-	REQ_TIMER,	  /* local APIC timer expired */
-	REQ_TPR_REPORT,	  /* KVM_EXIT_TPR_ACCESS is due */
-	REQ_TPR_LOWERED,  /* KVM_EXIT_SET_TPR is due */
-	REQ_IOAPIC_EOI,	  /* KVM_EXIT_IOAPIC_EOI is due */
+	REQ_TIMER,	 /* local APIC timer expired */
+	REQ_TPR_REPORT,	 /* KVM_EXIT_TPR_ACCESS is due */
+	REQ_TPR_LOWERED, /* KVM_EXIT_SET_TPR is due */
+	REQ_IOAPIC_EOI,	 /* KVM_EXIT_IOAPIC_EOI is due */
 	REQ_VM_DEAD,
 };
 
@@ -73,6 +73,7 @@ struct vcpu {
 	uint32_t running;	    /* enum vcpu_running; atomic */
 	uint32_t safepoint;	    /* futex: counts requests served and sections left */
 	uint32_t safepoint_waiters; /* atomic */
+	uint32_t serving;	    /* requests are taken but not served yet; atomic */
 	bool signal_pending;	    /* a signal asked for EINTR; set by its handler; atomic */
 	bool has_run;		    /* KVM_RUN was called */
 	bool leave;		    /* vcpu_service() wants out of cpu_run() */
@@ -80,8 +81,10 @@ struct vcpu {
 
 	/* The one continuation across exits to user space; NULL when nothing is open. */
 	int (*complete)(struct vcpu *vcpu);
-	unsigned next_write, nr_write; /* into cpu.out: fragments handed out, and now on their way */
-	uint32_t msr_reason;	       /* KVM_MSR_EXIT_REASON_* of the MSR exit to come */
+	unsigned next_write,
+		nr_write;    /* into cpu.out: fragments handed out, and now on their way */
+	uint64_t exit_rip;   /* linear RIP of the instruction that waits for an answer */
+	uint32_t msr_reason; /* KVM_MSR_EXIT_REASON_* of the MSR exit to come */
 	uint8_t eoi_vector;
 	bool tpr_write;
 	uint64_t tpr_rip;
@@ -107,12 +110,11 @@ struct vcpu {
 /* ---- vcpu.c: kvm/api, vm->lock held for create ---- */
 
 /*
- * A new vCPU in its reset state; run: VCPU_MMAP_SIZE zeroed bytes, which outlive it. Holds a reference of
- * vm. The caller checks the id, publishes it in vm->vcpus and sets ->index before it runs. 0 or -ENOMEM.
+ * A new vCPU in its reset state; run: VCPU_MMAP_SIZE zeroed bytes, which outlive it, as vm does. The caller checks the id, publishes it in vm->vcpus and sets ->index before it runs. 0 or -ENOMEM.
  */
 int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void *run,
 		struct vcpu **ret);
-/* No thread is inside and nobody reaches it any more. Drops the VM reference. */
+/* No thread is inside and nobody reaches it any more. */
 void vcpu_destroy(struct vcpu *vcpu);
 /* Call handler work of a vCPU that is not in KVM_RUN: RESET's state (init: INIT's). */
 void vcpu_reset(struct vcpu *vcpu, bool init);
@@ -139,9 +141,9 @@ long vcpu_run(struct vcpu *vcpu, void *arg);
 long vcpu_get_regs(struct vcpu *vcpu, void *arg);
 long vcpu_set_regs(struct vcpu *vcpu, void *arg);
 long vcpu_get_sregs(struct vcpu *vcpu, void *arg);
-long vcpu_set_sregs(struct vcpu *vcpu, void *arg);   /* VCPU_SLOTS */
+long vcpu_set_sregs(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_get_sregs2(struct vcpu *vcpu, void *arg);
-long vcpu_set_sregs2(struct vcpu *vcpu, void *arg);  /* VCPU_SLOTS */
+long vcpu_set_sregs2(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_get_debugregs(struct vcpu *vcpu, void *arg);
 long vcpu_set_debugregs(struct vcpu *vcpu, void *arg);
 long vcpu_get_fpu(struct vcpu *vcpu, void *arg);
@@ -157,15 +159,15 @@ long vcpu_get_mp_state(struct vcpu *vcpu, void *arg);
 long vcpu_set_mp_state(struct vcpu *vcpu, void *arg);
 long vcpu_get_lapic(struct vcpu *vcpu, void *arg);
 long vcpu_set_lapic(struct vcpu *vcpu, void *arg);
-long vcpu_get_msrs(struct vcpu *vcpu, void *arg);    /* RAW, VCPU_SLOTS */
-long vcpu_set_msrs(struct vcpu *vcpu, void *arg);    /* RAW, VCPU_SLOTS */
-long vcpu_set_cpuid(struct vcpu *vcpu, void *arg);   /* RAW */
-long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg);  /* RAW */
-long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg);  /* RAW */
+long vcpu_get_msrs(struct vcpu *vcpu, void *arg);   /* RAW, VCPU_SLOTS */
+long vcpu_set_msrs(struct vcpu *vcpu, void *arg);   /* RAW, VCPU_SLOTS */
+long vcpu_set_cpuid(struct vcpu *vcpu, void *arg);  /* RAW */
+long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg); /* RAW */
+long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg);
 long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg);
 long vcpu_set_guest_debug(struct vcpu *vcpu, void *arg);
-long vcpu_translate(struct vcpu *vcpu, void *arg);   /* VCPU_SLOTS */
+long vcpu_translate(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_interrupt(struct vcpu *vcpu, void *arg);
 long vcpu_nmi(struct vcpu *vcpu, void *arg);
 long vcpu_smi(struct vcpu *vcpu, void *arg);
@@ -173,7 +175,7 @@ long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_setup_mce(struct vcpu *vcpu, void *arg);
 long vcpu_set_mce(struct vcpu *vcpu, void *arg);
 long vcpu_tpr_access_reporting(struct vcpu *vcpu, void *arg);
-long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg);
+long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_kvmclock_ctrl(struct vcpu *vcpu, void *arg);
 long vcpu_has_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_get_device_attr(struct vcpu *vcpu, void *arg);

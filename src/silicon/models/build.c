@@ -264,6 +264,8 @@ static void mend_words(struct model_built *b)
 	leaf1->reg[CPUID_EBX] &= 0x00ffffff;
 	if (top->reg[CPUID_EAX] < 0xd)
 		top->reg[CPUID_EAX] = 0xd;
+	if (row_find(b, 7, 2))
+		row_get(b, 7, 1);
 	leaf7->reg[CPUID_EAX] = row_find(b, 7, 2) ? 2 : row_find(b, 7, 1) ? 1 : 0;
 	/* AMD repeats leaf 1's first words: FPU to PGE without SEP, MCA to PSE36, MMX and FXSR. */
 	if (b->model.vendor == VENDOR_AMD)

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * MSRs that belong to the vCPU rather than to silicon/: the APIC's, the TSC's, KVM's own; and the
+ * ioctls that read and write any MSR, the machine-check bank and the TSC's attributes.
+ */
+#include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/pv.h"
+#include "silicon/sys/sys.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MSR_TSC		 0x10
+#define MSR_APIC_BASE	 0x1b
+#define MSR_TSC_ADJUST	 0x3b
+#define MSR_TSC_DEADLINE 0x6e0
+
+#define MCG_CTL_P  BIT(8)
+#define MCG_CMCI_P BIT(10)
+#define MCG_SER_P  BIT(24)
+#define MCI_VAL	   BIT(63)
+#define MCI_OVER   BIT(62)
+#define MCI_UC	   BIT(61)
+#define MCI_PCC	   BIT(57)
+#define MCI_S	   BIT(56)
+#define MCI_AR	   BIT(55)
+#define MCG_MCIP   BIT(2)
+#define MAX_MSRS   256
+#define KHZ_PPM	   250 /* KVM's tolerance between wanted and real TSC frequency */
+
+uint64_t vcpu_tsc(const struct vcpu *vcpu)
+{
+	return clock_tsc(vcpu->vm) + vcpu->tsc_offset;
+}
+
+/* ---- TSC ---- */
+
+static void set_tsc_offset(struct vcpu *vcpu, uint64_t offset)
+{
+	vcpu->tsc_offset = offset;
+	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
+}
+
+/* The program sets vCPUs one after the other: within a second of the first one's TSC means the same. */
+static uint64_t synchronized_offset(const struct vcpu *vcpu, uint64_t val)
+{
+	const struct vcpu *first = vm_nr_vcpus(vcpu->vm) ? vcpu->vm->vcpus[0] : NULL;
+	uint64_t now = clock_tsc(vcpu->vm);
+	int64_t apart;
+
+	if (!first || first == vcpu)
+		return val - now;
+	apart = (int64_t)(val - (now + first->tsc_offset));
+	if (val == 0 || llabs(apart) < (int64_t)vcpu->tsc_khz * 1000)
+		return first->tsc_offset;
+	return val - now;
+}
+
+static enum vcpu_msr tsc_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	*ret = vcpu_tsc(vcpu);
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr tsc_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	uint64_t delta = val - vcpu_tsc(vcpu);
+
+	if (host) {
+		set_tsc_offset(vcpu, synchronized_offset(vcpu, val));
+		return VCPU_MSR_OK;
+	}
+	vcpu->cpu.msr.tsc_adjust += delta;
+	set_tsc_offset(vcpu, vcpu->tsc_offset + delta);
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr adjust_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	if (!host && !feature_has(vcpu->cpu.guest_features, FEAT_TSC_ADJUST))
+		return VCPU_MSR_UNKNOWN;
+	*ret = vcpu->cpu.msr.tsc_adjust;
+	return VCPU_MSR_OK;
+}
+
+/* The program restores the value alone; the TSC it sets apart. */
+static enum vcpu_msr adjust_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	if (!host && !feature_has(vcpu->cpu.guest_features, FEAT_TSC_ADJUST))
+		return VCPU_MSR_UNKNOWN;
+	if (!host)
+		set_tsc_offset(vcpu, vcpu->tsc_offset + val - vcpu->cpu.msr.tsc_adjust);
+	vcpu->cpu.msr.tsc_adjust = val;
+	return VCPU_MSR_OK;
+}
+
+/* ---- APIC ---- */
+
+static enum vcpu_msr base_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	*ret = vcpu_get_apic_base(vcpu);
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr base_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	return vcpu_set_apic_base(vcpu, val, host) ? VCPU_MSR_OK : VCPU_MSR_DENIED;
+}
+
+static enum vcpu_msr deadline_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	*ret = vcpu->lapic ? lapic_get_deadline(vcpu->lapic) : 0;
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr deadline_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	if (vcpu->lapic)
+		lapic_set_deadline(vcpu->lapic, val);
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr x2apic_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	if (!vcpu->lapic || !lapic_msr_read(vcpu->lapic, index, ret))
+		return VCPU_MSR_DENIED;
+	return VCPU_MSR_OK;
+}
+
+static enum vcpu_msr x2apic_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	if (!vcpu->lapic || !lapic_msr_write(vcpu->lapic, index, val))
+		return VCPU_MSR_DENIED;
+	return VCPU_MSR_OK;
+}
+
+/* ---- dispatch ---- */
+
+static const struct own_msr {
+	uint32_t first, last;
+	bool listed; /* in KVM_GET_MSR_INDEX_LIST */
+	enum vcpu_msr (*get)(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
+	enum vcpu_msr (*set)(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
+} own_msrs[] = {
+	{MSR_TSC, MSR_TSC, true, tsc_get, tsc_set},
+	{MSR_APIC_BASE, MSR_APIC_BASE, false, base_get, base_set},
+	{MSR_TSC_ADJUST, MSR_TSC_ADJUST, true, adjust_get, adjust_set},
+	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, true, deadline_get, deadline_set},
+	{LAPIC_MSR_FIRST, LAPIC_MSR_LAST, false, x2apic_get, x2apic_set},
+};
+
+static const struct own_msr *find_own(uint32_t index)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(own_msrs); i++)
+		if (index >= own_msrs[i].first && index <= own_msrs[i].last)
+			return &own_msrs[i];
+	return NULL;
+}
+
+uint32_t vcpu_msr_nth(unsigned nr)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(own_msrs); i++)
+		if (own_msrs[i].listed && nr-- == 0)
+			return own_msrs[i].first;
+	return 0;
+}
+
+static uint32_t pv_mask(const struct vcpu *vcpu)
+{
+	return vcpu->pv_enforce ? vcpu->pv_features : UINT32_MAX;
+}
+
+static enum vcpu_msr from_pv(enum pv_result r)
+{
+	return r == PV_OK ? VCPU_MSR_OK : r == PV_UNKNOWN ? VCPU_MSR_UNKNOWN : VCPU_MSR_DENIED;
+}
+
+enum vcpu_msr vcpu_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	const struct own_msr *own = find_own(index);
+
+	if (own)
+		return own->get(vcpu, index, host, ret);
+	return from_pv(pv_msr_get(vcpu->pv, index, pv_mask(vcpu), host, ret));
+}
+
+enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	const struct own_msr *own = find_own(index);
+	enum pv_result r;
+
+	if (own)
+		return own->set(vcpu, index, host, val);
+	r = pv_msr_set(vcpu->pv, index, pv_mask(vcpu), host, val);
+	if (r == PV_OK)
+		vcpu_request(vcpu, REQ_CLOCK_UPDATE);
+	return from_pv(r);
+}
+
+/* ---- KVM_GET_MSRS, KVM_SET_MSRS ---- */
+
+static bool get_one(struct vcpu *vcpu, struct kvm_msr_entry *e)
+{
+	uint64_t data = 0;
+	enum vcpu_msr r = vcpu_msr_get(vcpu, e->index, true, &data);
+
+	if (r == VCPU_MSR_DENIED ||
+	    (r == VCPU_MSR_UNKNOWN && sys_msr_get(&vcpu->cpu, e->index, MSR_HOST, &data) != MSR_OK))
+		return false;
+	e->data = data;
+	return true;
+}
+
+static bool set_one(struct vcpu *vcpu, struct kvm_msr_entry *e)
+{
+	enum vcpu_msr r = vcpu_msr_set(vcpu, e->index, true, e->data);
+
+	if (r != VCPU_MSR_UNKNOWN)
+		return r == VCPU_MSR_OK;
+	return sys_msr_set(&vcpu->cpu, e->index, MSR_HOST, e->data) == MSR_OK;
+}
+
+/* How many entries were dealt with before the first that failed, or -errno. */
+static long msr_io(struct vcpu *vcpu, void *user, bool write_back,
+		   bool (*one)(struct vcpu *vcpu, struct kvm_msr_entry *e))
+{
+	struct kvm_msrs head;
+	struct kvm_msr_entry *e;
+	void *entries = (char *)user + sizeof(head);
+	size_t size;
+	long n = -EFAULT;
+
+	if (ioctl_copy_in(&head, user, sizeof(head)))
+		return -EFAULT;
+	if (head.nmsrs >= MAX_MSRS)
+		return -E2BIG;
+	size = head.nmsrs * sizeof(*e);
+	e = malloc(size + 1);
+	if (!e)
+		return -ENOMEM;
+	if (!ioctl_copy_in(e, entries, size)) {
+		for (n = 0; n < head.nmsrs; n++)
+			if (!one(vcpu, &e[n]))
+				break;
+		if (write_back && ioctl_copy_out(entries, e, size))
+			n = -EFAULT;
+	}
+	free(e);
+	return n;
+}
+
+long vcpu_get_msrs(struct vcpu *vcpu, void *arg)
+{
+	return msr_io(vcpu, arg, true, get_one);
+}
+
+long vcpu_set_msrs(struct vcpu *vcpu, void *arg)
+{
+	return msr_io(vcpu, arg, false, set_one);
+}
+
+/* ---- machine check ---- */
+
+uint64_t vcpu_mce_cap_supported(void)
+{
+	return MCG_CTL_P | MCG_SER_P;
+}
+
+long vcpu_setup_mce(struct vcpu *vcpu, void *arg)
+{
+	uint64_t cap = *(uint64_t *)arg;
+	struct msrs *msr = &vcpu->cpu.msr;
+	unsigned banks = cap & 0xff;
+
+	if (!banks || banks > ARRAY_SIZE(msr->mci_ctl2))
+		return -EINVAL;
+	if (cap & ~(vcpu_mce_cap_supported() | 0xff | 0xff0000))
+		return -EINVAL;
+	msr->mcg_cap = cap;
+	if (cap & MCG_CTL_P)
+		msr->mcg_ctl = ~0ull;
+	for (unsigned i = 0; i < banks; i++)
+		msr->mce_banks[4 * i] = ~0ull;
+	vcpu_lapic_configure(vcpu);
+	return 0;
+}
+
+/* Uncorrected, but no action is required: no exception (SDM, UCNA errors). */
+static bool is_ucna(const struct kvm_x86_mce *mce)
+{
+	return !mce->mcg_status && !(mce->status & (MCI_PCC | MCI_S | MCI_AR)) &&
+	       (mce->status & MCI_UC);
+}
+
+static void bank_store(uint64_t *bank, const struct kvm_x86_mce *mce)
+{
+	bool full = bank[1] & MCI_VAL;
+
+	bank[1] = mce->status | (full && !is_ucna(mce) ? MCI_OVER : 0);
+	bank[2] = mce->addr;
+	bank[3] = mce->misc;
+}
+
+static void raise_uncorrected(struct vcpu *vcpu, uint64_t *bank, const struct kvm_x86_mce *mce)
+{
+	struct msrs *msr = &vcpu->cpu.msr;
+
+	if (((msr->mcg_cap & MCG_CTL_P) && msr->mcg_ctl != ~0ull) || bank[0] != ~0ull)
+		return;
+	if ((msr->mcg_status & MCG_MCIP) || !(vcpu->cpu.cr4 & CR4_MCE)) {
+		vcpu_request(vcpu, REQ_TRIPLE_FAULT);
+		return;
+	}
+	bank_store(bank, mce);
+	msr->mcg_status = mce->mcg_status;
+	vcpu_queue_exception(vcpu, VEC_MC);
+}
+
+long vcpu_set_mce(struct vcpu *vcpu, void *arg)
+{
+	const struct kvm_x86_mce *mce = arg;
+	struct msrs *msr = &vcpu->cpu.msr;
+	uint64_t *bank;
+
+	if (mce->bank >= (msr->mcg_cap & 0xff) || !(mce->status & MCI_VAL))
+		return -EINVAL;
+	bank = &msr->mce_banks[4 * mce->bank];
+	if (is_ucna(mce)) {
+		bank_store(bank, mce);
+		msr->mcg_status = mce->mcg_status;
+	} else if (mce->status & MCI_UC) {
+		raise_uncorrected(vcpu, bank, mce);
+	} else if ((bank[1] & MCI_VAL) && (bank[1] & MCI_UC)) {
+		bank[1] |= MCI_OVER;
+	} else {
+		bank_store(bank, mce);
+	}
+	return 0;
+}
+
+/* ---- TSC frequency and offset ---- */
+
+long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg)
+{
+	return vcpu->tsc_khz;
+}
+
+/* No scaling is offered (KVM_CAP_TSC_CONTROL): other frequencies than the host's are refused. */
+long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
+{
+	uint32_t host = host_tsc_khz(), khz = (uint32_t)(uintptr_t)arg;
+	uint64_t apart;
+
+	if (!khz)
+		khz = host;
+	apart = khz > host ? khz - host : host - khz;
+	if (apart * 1000000 > (uint64_t)host * KHZ_PPM)
+		return -EINVAL;
+	vcpu->tsc_khz = khz;
+	vcpu_lapic_configure(vcpu);
+	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
+	return 0;
+}
+
+static int check_attr(const struct kvm_device_attr *attr)
+{
+	if (attr->group != KVM_VCPU_TSC_CTRL || attr->attr != KVM_VCPU_TSC_OFFSET)
+		return -ENXIO;
+	return 0;
+}
+
+long vcpu_has_device_attr(struct vcpu *vcpu, void *arg)
+{
+	return check_attr(arg);
+}
+
+long vcpu_get_device_attr(struct vcpu *vcpu, void *arg)
+{
+	const struct kvm_device_attr *attr = arg;
+	int r = check_attr(attr);
+
+	return r ? r : ioctl_copy_out((void *)(uintptr_t)attr->addr, &vcpu->tsc_offset, 8);
+}
+
+long vcpu_set_device_attr(struct vcpu *vcpu, void *arg)
+{
+	const struct kvm_device_attr *attr = arg;
+	int r = check_attr(attr);
+	uint64_t offset;
+
+	if (!r)
+		r = ioctl_copy_in(&offset, (void *)(uintptr_t)attr->addr, 8);
+	if (!r)
+		set_tsc_offset(vcpu, offset);
+	return r;
+}
+
+/* ---- odds and ends of KVM's own ---- */
+
+long vcpu_kvmclock_ctrl(struct vcpu *vcpu, void *arg)
+{
+	int r = pv_clock_paused(vcpu->pv);
+
+	if (!r)
+		vcpu_request(vcpu, REQ_CLOCK_UPDATE);
+	return r;
+}
+
+long vcpu_enable_cap(struct vcpu *vcpu, void *arg)
+{
+	const struct kvm_enable_cap *cap = arg;
+
+	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return -EINVAL;
+	vcpu->pv_enforce = cap->args[0];
+	return 0;
+}
+
+long vcpu_get_stats_fd(struct vcpu *vcpu, void *arg)
+{
+	return stats_open_fd(vcpu->stats);
+}

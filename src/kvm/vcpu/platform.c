@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The synchronous road out of silicon/ (struct platform), as KVM answers it: slots, the local APIC,
+ * the VM's buses, MSR filter, hypercalls. All run on the vCPU's thread inside KVM_RUN, or under
+ * vcpu->mutex and slots_lock from an ioctl.
+ */
+#include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/vm/bus.h"
+#include "kvm/vm/msr_filter.h"
+
+#include <linux/kvm_para.h>
+
+/* True if the APIC's page answers at gpa, whatever slot is there. */
+static bool apic_page(const struct vcpu *vcpu, gpa_t gpa)
+{
+	return vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) && lapic_hw_enabled(vcpu->lapic) &&
+	       !lapic_x2apic(vcpu->lapic);
+}
+
+static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
+{
+	struct vcpu *vcpu = opaque;
+	const struct memslot *slot;
+
+	*ret = (struct ram_page){0};
+	if (apic_page(vcpu, gpa))
+		return;
+	slot = vm_slot_find(vcpu->vm, gpa >> PAGE_SHIFT);
+	if (!slot)
+		return;
+	ret->hva = slot->hva + (((gpa >> PAGE_SHIFT) - slot->gfn) << PAGE_SHIFT);
+	ret->writable = !(slot->flags & KVM_MEM_READONLY);
+	ret->log = slot->dirty != NULL;
+}
+
+static void op_mark_dirty(void *opaque, gpa_t gpa)
+{
+	vm_mark_dirty(((struct vcpu *)opaque)->vm, gpa);
+}
+
+/* ---- devices ---- */
+
+static enum platform_answer op_mmio_read(void *opaque, gpa_t gpa, unsigned size, uint64_t *ret)
+{
+	struct vcpu *vcpu = opaque;
+
+	if (vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) &&
+	    lapic_mmio_read(vcpu->lapic, gpa & ~PAGE_MASK, size, ret))
+		return PLATFORM_DONE;
+	return vm_bus_read(vcpu->vm, vcpu, false, gpa, size, ret) ? PLATFORM_DONE : PLATFORM_USER;
+}
+
+static enum platform_answer op_mmio_write(void *opaque, gpa_t gpa, unsigned size, uint64_t val)
+{
+	struct vcpu *vcpu = opaque;
+
+	if (vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) &&
+	    lapic_mmio_write(vcpu->lapic, gpa & ~PAGE_MASK, size, val))
+		return PLATFORM_DONE;
+	return vm_bus_write(vcpu->vm, vcpu, false, gpa, size, val) ? PLATFORM_DONE : PLATFORM_USER;
+}
+
+static enum platform_answer op_pio_read(void *opaque, uint16_t port, unsigned size, uint64_t *ret)
+{
+	struct vcpu *vcpu = opaque;
+
+	return vm_bus_read(vcpu->vm, vcpu, true, port, size, ret) ? PLATFORM_DONE : PLATFORM_USER;
+}
+
+static enum platform_answer op_pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
+{
+	struct vcpu *vcpu = opaque;
+
+	return vm_bus_write(vcpu->vm, vcpu, true, port, size, val) ? PLATFORM_DONE : PLATFORM_USER;
+}
+
+/* ---- MSRs ---- */
+
+/* To user space if it asked to hear of this reason, else #GP. */
+static enum platform_answer msr_refused(struct vcpu *vcpu, uint32_t reason)
+{
+	if (!(vcpu->vm->user_space_msr_mask & reason))
+		return PLATFORM_FAULT;
+	vcpu->msr_reason = reason;
+	return PLATFORM_USER;
+}
+
+static enum platform_answer op_msr_gate(void *opaque, uint32_t index, bool write)
+{
+	struct vcpu *vcpu = opaque;
+
+	if (vm_msr_allowed(vcpu->vm, index, write))
+		return PLATFORM_DONE;
+	return msr_refused(vcpu, KVM_MSR_EXIT_REASON_FILTER);
+}
+
+static enum platform_answer msr_answer(struct vcpu *vcpu, enum vcpu_msr r)
+{
+	if (r == VCPU_MSR_OK)
+		return PLATFORM_DONE;
+	return msr_refused(vcpu, r == VCPU_MSR_UNKNOWN ? KVM_MSR_EXIT_REASON_UNKNOWN
+						       : KVM_MSR_EXIT_REASON_INVAL);
+}
+
+static enum platform_answer op_msr_read(void *opaque, uint32_t index, uint64_t *ret)
+{
+	return msr_answer(opaque, vcpu_msr_get(opaque, index, false, ret));
+}
+
+static enum platform_answer op_msr_write(void *opaque, uint32_t index, uint64_t val)
+{
+	return msr_answer(opaque, vcpu_msr_set(opaque, index, false, val));
+}
+
+static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
+{
+	vcpu_cpuid(opaque, leaf, subleaf, ret);
+}
+
+/* ---- interrupts ---- */
+
+static int op_interrupt_pending(void *opaque)
+{
+	return vcpu_peek_interrupt(opaque);
+}
+
+static int op_interrupt_ack(void *opaque)
+{
+	return vcpu_take_interrupt(opaque);
+}
+
+static uint8_t op_get_tpr(void *opaque)
+{
+	return vcpu_get_cr8(opaque);
+}
+
+/* A program with an APIC of its own hears of a lowered TPR, which may let an interrupt through. */
+static void op_set_tpr(void *opaque, uint8_t tpr)
+{
+	struct vcpu *vcpu = opaque;
+	uint8_t old = vcpu_get_cr8(vcpu);
+
+	vcpu_set_cr8(vcpu, tpr);
+	if (!vcpu->lapic && tpr < old)
+		vcpu_request(vcpu, REQ_TPR_LOWERED);
+}
+
+static uint64_t op_tsc(void *opaque)
+{
+	return vcpu_tsc(opaque);
+}
+
+/* ---- hypercalls: KVM's hypercalls.rst ---- */
+
+static struct vcpu *find_apic_id(const struct vm *vm, uint32_t id)
+{
+	unsigned nr = vm_nr_vcpus(vm);
+
+	for (unsigned i = 0; i < nr; i++)
+		if (vm->vcpus[i]->id == id)
+			return vm->vcpus[i];
+	return NULL;
+}
+
+static int64_t hc_poll_irq(struct vcpu *vcpu, const uint64_t arg[4])
+{
+	return 0;
+}
+
+static int64_t hc_kick_cpu(struct vcpu *vcpu, const uint64_t arg[4])
+{
+	struct vcpu *to = find_apic_id(vcpu->vm, arg[1]);
+
+	if (to)
+		vcpu_request(to, REQ_UNHALT);
+	return 0;
+}
+
+static const struct hypercall {
+	uint32_t nr;
+	uint8_t feature; /* bit of KVM_CPUID_FEATURES that announces it; 32: always there */
+	int64_t (*call)(struct vcpu *vcpu, const uint64_t arg[4]);
+} hypercalls[] = {
+	{KVM_HC_VAPIC_POLL_IRQ, 32, hc_poll_irq},
+	{KVM_HC_KICK_CPU, KVM_FEATURE_PV_UNHALT, hc_kick_cpu},
+};
+
+static bool announced(const struct vcpu *vcpu, const struct hypercall *hc)
+{
+	return hc->feature == 32 || (vcpu->pv_features >> hc->feature & 1);
+}
+
+static enum platform_answer op_hypercall(void *opaque, uint64_t *ret)
+{
+	struct vcpu *vcpu = opaque;
+	const struct cpu *cpu = &vcpu->cpu;
+	uint64_t mask = cpu_64bit(cpu) ? ~0ull : UINT32_MAX;
+	uint64_t nr = cpu->gpr[RAX] & mask;
+	const uint64_t arg[4] = {cpu->gpr[RBX] & mask, cpu->gpr[RCX] & mask, cpu->gpr[RDX] & mask,
+				 cpu->gpr[RSI] & mask};
+	int64_t r = cpu->mode.cpl ? -KVM_EPERM : -KVM_ENOSYS;
+
+	vcpu_count(vcpu, hypercalls);
+	for (unsigned i = 0; !cpu->mode.cpl && i < ARRAY_SIZE(hypercalls); i++)
+		if (hypercalls[i].nr == nr && announced(vcpu, &hypercalls[i]))
+			r = hypercalls[i].call(vcpu, arg);
+	*ret = (uint64_t)r & mask;
+	return PLATFORM_DONE;
+}
+
+/* ---- requests ---- */
+
+static bool op_service(void *opaque)
+{
+	return vcpu_service(opaque);
+}
+
+/* RFLAGS.IF may have opened: the program that waits to inject an interrupt wants to know. */
+static void op_window_open(void *opaque)
+{
+	struct vcpu *vcpu = opaque;
+
+	if (!vcpu->run->request_interrupt_window)
+		return;
+	vcpu->leave = true;
+	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
+}
+
+const struct platform vcpu_platform = {
+	.memory = op_memory,
+	.mark_dirty = op_mark_dirty,
+	.mmio_read = op_mmio_read,
+	.mmio_write = op_mmio_write,
+	.pio_read = op_pio_read,
+	.pio_write = op_pio_write,
+	.msr_gate = op_msr_gate,
+	.msr_read = op_msr_read,
+	.msr_write = op_msr_write,
+	.cpuid = op_cpuid,
+	.interrupt_pending = op_interrupt_pending,
+	.interrupt_ack = op_interrupt_ack,
+	.get_tpr = op_get_tpr,
+	.set_tpr = op_set_tpr,
+	.tsc = op_tsc,
+	.hypercall = op_hypercall,
+	.service = op_service,
+	.window_open = op_window_open,
+};

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How other threads reach a vCPU: a request bit, then a kick. The vCPU serves requests at
+ * safepoints: between two instructions, before blocking and at KVM_RUN's entry.
+ *
+ * Publishing a new array of slots waits for a safepoint of every vCPU that may still hold the old one:
+ * one that is VCPU_INSIDE. Both sides store, then load, sequentially consistent:
+ *   the waiter: request bit, kick; then reads ->running
+ *   the vCPU:   ->running = VCPU_INSIDE; then reads ->requests
+ * so either the waiter sees that the vCPU is inside and waits for its bit, or the vCPU sees the bit before
+ * it reads anything published. ->serving covers the time between taking bits and having served them.
+ */
+#include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/pv.h"
+#include "silicon/mmu/mmu.h"
+
+/*
+ * The vCPU whose KVM_RUN this thread is in, for the handlers of signals: the one thing that is
+ * keyed by thread (decisions), because a signal is. initial-exec: no lazy allocation in a handler.
+ */
+static __thread struct vcpu *current_vcpu __attribute__((tls_model("initial-exec")));
+
+void vcpu_set_current(struct vcpu *vcpu)
+{
+	__atomic_store_n(&current_vcpu, vcpu, __ATOMIC_SEQ_CST);
+}
+
+bool vcpu_run_interrupted(void)
+{
+	struct vcpu *vcpu = __atomic_load_n(&current_vcpu, __ATOMIC_SEQ_CST);
+
+	if (!vcpu)
+		return false;
+	__atomic_store_n(&vcpu->signal_pending, true, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&vcpu->kicked, 1, __ATOMIC_SEQ_CST);
+	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
+	return true;
+}
+
+void vcpu_kick(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->kicked, 1, __ATOMIC_SEQ_CST);
+	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
+	if (__atomic_load_n(&vcpu->running, __ATOMIC_SEQ_CST) == VCPU_BLOCKED)
+		host_futex_wake(&vcpu->kicked, 1);
+}
+
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_SEQ_CST);
+	vcpu_kick(vcpu);
+}
+
+bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req)
+{
+	return __atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & BIT(req);
+}
+
+void vcpu_clear_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	__atomic_fetch_and(&vcpu->requests, ~BIT(req), __ATOMIC_SEQ_CST);
+}
+
+bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	return __atomic_fetch_and(&vcpu->requests, ~BIT(req), __ATOMIC_SEQ_CST) & BIT(req);
+}
+
+/* ---- safepoints ---- */
+
+static void pass_safepoint(struct vcpu *vcpu)
+{
+	__atomic_fetch_add(&vcpu->safepoint, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&vcpu->safepoint_waiters, __ATOMIC_SEQ_CST))
+		host_futex_wake(&vcpu->safepoint, INT32_MAX);
+}
+
+void vcpu_set_running(struct vcpu *vcpu, enum vcpu_running state)
+{
+	uint32_t old = __atomic_exchange_n(&vcpu->running, state, __ATOMIC_SEQ_CST);
+
+	if (old == VCPU_INSIDE)
+		pass_safepoint(vcpu);
+}
+
+static bool passed(struct vcpu *vcpu, enum vcpu_request req)
+{
+	if (__atomic_load_n(&vcpu->running, __ATOMIC_SEQ_CST) != VCPU_INSIDE)
+		return true;
+	return !vcpu_test_request(vcpu, req) && !__atomic_load_n(&vcpu->serving, __ATOMIC_SEQ_CST);
+}
+
+static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
+{
+	__atomic_fetch_add(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
+	for (;;) {
+		uint32_t seen = __atomic_load_n(&vcpu->safepoint, __ATOMIC_SEQ_CST);
+
+		if (passed(vcpu, req))
+			break;
+		host_futex_wait(&vcpu->safepoint, seen, 0);
+	}
+	__atomic_fetch_sub(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait)
+{
+	unsigned nr = vm_nr_vcpus(vm);
+
+	for (unsigned i = 0; i < nr; i++)
+		vcpu_request(vm->vcpus[i], req);
+	for (unsigned i = 0; wait && i < nr; i++)
+		wait_safepoint(vm->vcpus[i], req);
+}
+
+/* ---- serving ---- */
+
+static void serve_flush(struct vcpu *vcpu)
+{
+	mmu_flush_all(&vcpu->cpu);
+}
+
+static void serve_flush_writes(struct vcpu *vcpu)
+{
+	mmu_flush_writes(&vcpu->cpu);
+}
+
+static void serve_event(struct vcpu *vcpu)
+{
+	cpu_raise(&vcpu->cpu, ATTN_EVENTS);
+}
+
+static void serve_nmi(struct vcpu *vcpu)
+{
+	vcpu->cpu.nmi_pending = true;
+	cpu_update_attention(&vcpu->cpu);
+}
+
+static void serve_clock(struct vcpu *vcpu)
+{
+	pv_clock_update(vcpu->pv, vcpu->tsc_offset, vcpu->tsc_khz);
+}
+
+static void serve_timer(struct vcpu *vcpu)
+{
+	if (vcpu->lapic)
+		lapic_timer_fire(vcpu->lapic);
+}
+
+static void serve_unhalt(struct vcpu *vcpu)
+{
+	vcpu->unhalted = true;
+}
+
+/* Without a function: nothing to do but look up, or the run loop's to take. */
+static void (*const serve[64])(struct vcpu *vcpu) = {
+	[REQ_FLUSH] = serve_flush,	  [REQ_FLUSH_WRITES] = serve_flush_writes,
+	[REQ_EVENT] = serve_event,	  [REQ_NMI] = serve_nmi,
+	[REQ_CLOCK_UPDATE] = serve_clock, [REQ_TIMER] = serve_timer,
+	[REQ_UNHALT] = serve_unhalt,
+};
+
+/* Left for the run loop, which takes them one by one. */
+#define REQS_EXIT                                                                      \
+	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) | \
+	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD))
+
+bool vcpu_service(struct vcpu *vcpu)
+{
+	uint64_t taken;
+	bool leave;
+
+	cpu_lower(&vcpu->cpu, ATTN_REQUEST);
+	__atomic_store_n(&vcpu->serving, 1, __ATOMIC_SEQ_CST);
+	taken = __atomic_fetch_and(&vcpu->requests, REQS_EXIT, __ATOMIC_SEQ_CST);
+	leave = taken & REQS_EXIT;
+	for (uint64_t left = taken & ~REQS_EXIT; left; left &= left - 1) {
+		unsigned req = __builtin_ctzll(left);
+
+		if (serve[req])
+			serve[req](vcpu);
+	}
+	__atomic_store_n(&vcpu->serving, 0, __ATOMIC_SEQ_CST);
+	if (taken & ~REQS_EXIT)
+		pass_safepoint(vcpu);
+	leave |= vcpu->leave || vcpu_signalled(vcpu);
+	vcpu->leave = false;
+	return leave;
+}
+
+void vcpu_block(struct vcpu *vcpu)
+{
+	vcpu_set_running(vcpu, VCPU_BLOCKED);
+	while (!__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST) && !vcpu_signalled(vcpu))
+		host_futex_wait(&vcpu->kicked, 0, 0);
+	vcpu_set_running(vcpu, VCPU_INSIDE);
+}

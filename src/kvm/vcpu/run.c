@@ -1,0 +1,341 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * KVM_RUN: finish what the last exit left open, then serve requests, wait, run guest code and handle its
+ * exits until the program has something to do or a signal comes.
+ *
+ * Signals (decisions 7, 8): KVM_SET_SIGNAL_MASK's mask is in force meanwhile, but the five signals of host
+ * faults are never blocked. A handler that finds its thread in here only calls
+ * vcpu_run_interrupted(); the mask is restored after the state is whole, and what waited is delivered then.
+ */
+#include "kvm/vcpu/vcpu_internal.h"
+#include "silicon/exec/exec.h"
+
+#include <string.h>
+#include <sys/syscall.h>
+
+#define KERNEL_SIGSET 8 /* bytes of the kernel's sigset_t */
+
+/* ---- signal mask ---- */
+
+static void unblock_faults(sigset_t *set)
+{
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGBUS);
+	sigdelset(set, SIGFPE);
+	sigdelset(set, SIGILL);
+	sigdelset(set, SIGTRAP);
+}
+
+static void set_mask(int how, const sigset_t *set, sigset_t *old)
+{
+	host_syscall(SYS_rt_sigprocmask, how, (long)set, (long)old, KERNEL_SIGSET, 0, 0);
+}
+
+static void signals_enter(struct vcpu *vcpu, sigset_t *old)
+{
+	sigset_t set;
+
+	__atomic_store_n(&vcpu->signal_pending, false, __ATOMIC_SEQ_CST);
+	vcpu_set_current(vcpu);
+	if (vcpu->sigmask_set) {
+		set = vcpu->sigmask;
+		unblock_faults(&set);
+		set_mask(SIG_SETMASK, &set, old);
+	} else {
+		sigemptyset(&set);
+		sigaddset(&set, SIGSEGV);
+		sigaddset(&set, SIGBUS);
+		sigaddset(&set, SIGFPE);
+		sigaddset(&set, SIGILL);
+		sigaddset(&set, SIGTRAP);
+		set_mask(SIG_UNBLOCK, &set, old);
+	}
+}
+
+/* From here on handlers of the program run again: those that were put off at once. */
+static void signals_leave(const sigset_t *old)
+{
+	vcpu_set_current(NULL);
+	set_mask(SIG_SETMASK, old, NULL);
+}
+
+long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg)
+{
+	struct kvm_signal_mask head;
+	sigset_t set;
+
+	if (!arg) {
+		vcpu->sigmask_set = false;
+		return 0;
+	}
+	if (ioctl_copy_in(&head, arg, sizeof(head)))
+		return -EFAULT;
+	if (head.len != KERNEL_SIGSET)
+		return -EINVAL;
+	sigemptyset(&set);
+	if (ioctl_copy_in(&set, (char *)arg + sizeof(head), KERNEL_SIGSET))
+		return -EFAULT;
+	sigdelset(&set, SIGKILL);
+	sigdelset(&set, SIGSTOP);
+	vcpu->sigmask = set;
+	vcpu->sigmask_set = true;
+	return 0;
+}
+
+/* ---- activity ---- */
+
+static void start_at(struct vcpu *vcpu, uint8_t vector)
+{
+	struct cpu *cpu = &vcpu->cpu;
+
+	cpu->seg[SEG_CS].sel = vector << 8;
+	cpu->seg[SEG_CS].base = (uint64_t)vector << 12;
+	cpu->rip = 0;
+	cpu_update_mode(cpu);
+}
+
+void vcpu_accept_init_sipi(struct vcpu *vcpu)
+{
+	bool bsp = vcpu->id == vcpu->vm->boot_cpu_id;
+
+	if (!vcpu->lapic)
+		return;
+	if (vcpu_take_request(vcpu, REQ_INIT)) {
+		vcpu_reset(vcpu, true);
+		vcpu->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
+	}
+	if (vcpu_take_request(vcpu, REQ_SIPI) && vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED) {
+		start_at(vcpu, vcpu->sipi_vector);
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	}
+}
+
+static bool has_wake_event(struct vcpu *vcpu)
+{
+	const struct cpu *cpu = &vcpu->cpu;
+
+	return vcpu->unhalted || cpu->inject.valid || (cpu->nmi_pending && !cpu->nmi_blocked) ||
+	       (vcpu_interrupt_allowed(vcpu) && vcpu_has_interrupt(vcpu));
+}
+
+/* True if the vCPU runs code now; false: look again, after waiting if nothing was there. */
+static bool make_runnable(struct vcpu *vcpu)
+{
+	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
+		return true;
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED && has_wake_event(vcpu)) {
+		vcpu->unhalted = false;
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+		vcpu_count(vcpu, halt_wakeup);
+		return true;
+	}
+	return false;
+}
+
+/* ---- exits that requests ask for ---- */
+
+static int exit_triple_fault(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return RUN_EXIT;
+}
+
+static int exit_tpr_report(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_TPR_ACCESS;
+	vcpu->run->tpr_access.rip = vcpu->tpr_rip;
+	vcpu->run->tpr_access.is_write = vcpu->tpr_write;
+	return RUN_EXIT;
+}
+
+static int exit_tpr_lowered(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SET_TPR;
+	return RUN_EXIT;
+}
+
+static int exit_ioapic_eoi(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_IOAPIC_EOI;
+	vcpu->run->eoi.vector = vcpu->eoi_vector;
+	return RUN_EXIT;
+}
+
+static int exit_dead(struct vcpu *vcpu)
+{
+	return -EIO;
+}
+
+static const struct {
+	enum vcpu_request req;
+	int (*exit)(struct vcpu *vcpu);
+} exit_requests[] = {
+	{REQ_VM_DEAD, exit_dead},
+	{REQ_TRIPLE_FAULT, exit_triple_fault},
+	{REQ_IOAPIC_EOI, exit_ioapic_eoi},
+	{REQ_TPR_REPORT, exit_tpr_report},
+	{REQ_TPR_LOWERED, exit_tpr_lowered},
+};
+
+static int take_exit_request(struct vcpu *vcpu)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(exit_requests); i++)
+		if (vcpu_take_request(vcpu, exit_requests[i].req))
+			return exit_requests[i].exit(vcpu);
+	return RUN_AGAIN;
+}
+
+/* ---- interrupt window of programs that inject interrupts themselves ---- */
+
+static bool ready_for_injection(struct vcpu *vcpu)
+{
+	if (vcpu->lapic && !lapic_accepts_pic(vcpu->lapic))
+		return false;
+	return vcpu->interrupt_injected < 0 && !vcpu->cpu.inject.valid &&
+	       vcpu_interrupt_allowed(vcpu);
+}
+
+static int check_window(struct vcpu *vcpu)
+{
+	if (!vcpu->run->request_interrupt_window || vcpu->vm->irqchip_full ||
+	    !ready_for_injection(vcpu))
+		return RUN_AGAIN;
+	vcpu->run->exit_reason = KVM_EXIT_IRQ_WINDOW_OPEN;
+	return RUN_EXIT;
+}
+
+/* ---- the loop ---- */
+
+static int interrupted(struct vcpu *vcpu)
+{
+	vcpu_count(vcpu, signal_exits);
+	vcpu->run->exit_reason = KVM_EXIT_INTR;
+	return -EINTR;
+}
+
+static bool kicked(struct vcpu *vcpu)
+{
+	return __atomic_exchange_n(&vcpu->kicked, 0, __ATOMIC_SEQ_CST);
+}
+
+static int run_once(struct vcpu *vcpu)
+{
+	int r;
+
+	kicked(vcpu);
+	vcpu_service(vcpu);
+	vcpu_accept_init_sipi(vcpu);
+	r = take_exit_request(vcpu);
+	if (r != RUN_AGAIN)
+		return r;
+	if (vcpu_signalled(vcpu))
+		return interrupted(vcpu);
+	if (!make_runnable(vcpu)) {
+		vcpu_block(vcpu);
+		return RUN_AGAIN;
+	}
+	r = check_window(vcpu);
+	if (r != RUN_AGAIN)
+		return r;
+	return vcpu_handle_exit(vcpu, cpu_run(&vcpu->cpu));
+}
+
+static int run_loop(struct vcpu *vcpu)
+{
+	int r;
+
+	vcpu->run->exit_reason = KVM_EXIT_UNKNOWN;
+	do
+		r = run_once(vcpu);
+	while (r == RUN_AGAIN);
+	return r;
+}
+
+/* With immediate_exit the open instruction is finished, and nothing further runs. */
+static int complete(struct vcpu *vcpu, bool immediate)
+{
+	int (*fn)(struct vcpu * vcpu) = vcpu->complete;
+	enum cpu_exit_kind kind;
+	int r;
+
+	if (!fn)
+		return RUN_AGAIN;
+	vcpu->complete = NULL;
+	r = fn(vcpu);
+	if (r != RUN_AGAIN || !immediate)
+		return r;
+	kind = cpu_complete(&vcpu->cpu);
+	return kind == CPU_EXIT_NONE ? RUN_AGAIN : vcpu_handle_exit(vcpu, kind);
+}
+
+/* An application processor that no INIT has reached: one wait, then the program looks again. */
+static int run_uninitialized(struct vcpu *vcpu, bool immediate)
+{
+	if (immediate)
+		return -EINTR;
+	kicked(vcpu);
+	vcpu_service(vcpu);
+	if (!vcpu_test_request(vcpu, REQ_INIT) && !vcpu_signalled(vcpu))
+		vcpu_block(vcpu);
+	vcpu_accept_init_sipi(vcpu);
+	return vcpu_signalled(vcpu) ? interrupted(vcpu) : -EAGAIN;
+}
+
+static int run_inside(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+	bool immediate = __atomic_load_n(&run->immediate_exit, __ATOMIC_RELAXED);
+	int r;
+
+	run->flags = 0;
+	vcpu_service(vcpu);
+	if (vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)
+		return run_uninitialized(vcpu, immediate);
+	r = vcpu_sync_in(vcpu);
+	if (r)
+		return r;
+	if (!vcpu->lapic) {
+		if (run->cr8 & ~0xfull)
+			return -EINVAL;
+		vcpu->cr8 = run->cr8;
+	}
+	r = complete(vcpu, immediate);
+	if (r != RUN_AGAIN)
+		return r;
+	return immediate ? -EINTR : run_loop(vcpu);
+}
+
+/* What every return shows, whatever the reason. */
+static void save_run(struct vcpu *vcpu)
+{
+	struct kvm_run *run = vcpu->run;
+
+	if (run->kvm_valid_regs & VCPU_SYNC_FIELDS)
+		vcpu_sync_out(vcpu);
+	run->if_flag = !!(vcpu->cpu.sflags & FLAG_IF);
+	run->cr8 = vcpu_get_cr8(vcpu);
+	run->apic_base = vcpu_get_apic_base(vcpu);
+	run->ready_for_interrupt_injection = vcpu->vm->irqchip_full || ready_for_injection(vcpu);
+}
+
+long vcpu_run(struct vcpu *vcpu, void *arg)
+{
+	sigset_t old;
+	uint64_t retired = vcpu->cpu.retired;
+	int r;
+
+	if (arg)
+		return -EINVAL;
+	r = host_fault_thread_init();
+	if (r)
+		return r;
+	vcpu->has_run = true;
+	signals_enter(vcpu, &old);
+	vcpu_set_running(vcpu, VCPU_INSIDE);
+	r = run_inside(vcpu);
+	save_run(vcpu);
+	stats_add(vcpu->stats, STAT_VCPU_instructions, vcpu->cpu.retired - retired);
+	vcpu_set_running(vcpu, VCPU_OUTSIDE);
+	signals_leave(&old);
+	return r;
+}

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making, resetting and unmaking a vCPU, and what the VM room asks of it (struct vm_ops).
+ */
+#include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/pv.h"
+#include "silicon/exec/exec.h"
+#include "silicon/mmu/mmu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MCE_BANKS 32
+
+static bool is_bsp(const struct vcpu *vcpu)
+{
+	return vcpu->id == vcpu->vm->boot_cpu_id;
+}
+
+/* What RESET does not know: the model's MSRs and KVM's own starting values. */
+static void reset_msrs(struct vcpu *vcpu)
+{
+	struct msrs *msr = &vcpu->cpu.msr;
+
+	msr->arch_capabilities = vcpu->cpu.model->arch_capabilities;
+	msr->mcg_cap = MCE_BANKS;
+	msr->misc_enable = BIT(0) | BIT(11) | BIT(12); /* fast strings; no BTS, no PEBS */
+	msr->ucode_rev = model_intel(vcpu->cpu.model) ? 0x100000000ull : 0x01000065;
+}
+
+void vcpu_reset(struct vcpu *vcpu, bool init)
+{
+	cpu_reset(&vcpu->cpu, init);
+	if (!init) {
+		reset_msrs(vcpu);
+		vcpu->apic_base = LAPIC_DEFAULT_BASE | APIC_BASE_ENABLED |
+				  (is_bsp(vcpu) ? APIC_BASE_BSP : 0);
+	}
+	if (vcpu->lapic)
+		lapic_reset(vcpu->lapic, init);
+	vcpu->complete = NULL;
+	vcpu->interrupt_injected = -1;
+	vcpu->unhalted = false;
+	vcpu_clear_request(vcpu, REQ_NMI);
+	vcpu_clear_request(vcpu, REQ_TRIPLE_FAULT);
+	mmu_flush_all(&vcpu->cpu);
+	mmu_update_mode(&vcpu->cpu);
+}
+
+/* New vCPUs show the same TSC as the first one (KVM: TSC synchronization at creation). */
+static void start_tsc(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
+	vcpu->tsc_khz = vm->tsc_khz;
+	vcpu->tsc_offset = vm_nr_vcpus(vm) ? vm->vcpus[0]->tsc_offset : -clock_tsc(vm);
+}
+
+static bool create_parts(struct vcpu *vcpu)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "kvm-%d/vcpu-%u", (int)vcpu->vm->pid, vcpu->id);
+	vcpu->cpu.tlb = tlb_create();
+	vcpu->cpu.exec = exec_create();
+	vcpu->pv = pv_create(vcpu->vm, vcpu->id);
+	vcpu->stats = stats_create(STATS_VCPU, name);
+	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats;
+}
+
+static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
+{
+	struct cpu *cpu = &vcpu->cpu;
+
+	cpu->model = model;
+	cpu->platform = &vcpu_platform;
+	cpu->opaque = vcpu;
+	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
+	if (feature_has(model->features, FEAT_XSAVE))
+		cpu->fpu.xfeatures = model->xcr0;
+}
+
+static void free_parts(struct vcpu *vcpu)
+{
+	if (vcpu->cpu.exec)
+		exec_destroy(vcpu->cpu.exec);
+	if (vcpu->cpu.tlb)
+		tlb_destroy(vcpu->cpu.tlb);
+	if (vcpu->pv)
+		pv_destroy(vcpu->pv);
+	stats_destroy(vcpu->stats);
+	pthread_mutex_destroy(&vcpu->mutex);
+	free(vcpu->cpuid);
+	free(vcpu);
+}
+
+int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void *run,
+		struct vcpu **ret)
+{
+	struct vcpu *vcpu = aligned_alloc(64, ALIGN_UP(sizeof(*vcpu), 64ul));
+
+	if (!vcpu)
+		return -ENOMEM;
+	memset(vcpu, 0, sizeof(*vcpu));
+	pthread_mutex_init(&vcpu->mutex, NULL);
+	vcpu->vm = vm;
+	vcpu->id = id;
+	vcpu->run = run;
+	vcpu->pio_data = (uint8_t *)run + VCPU_PIO_PAGE * PAGE_SIZE;
+	init_cpu(vcpu, model);
+	if (!create_parts(vcpu)) {
+		free_parts(vcpu);
+		return -ENOMEM;
+	}
+	start_tsc(vcpu);
+	if (vm_irqchip(vm))
+		vcpu_lapic_create(vcpu);
+	vcpu_cpuid_apply(vcpu);
+	vcpu_reset(vcpu, false);
+	vcpu->mp_state = vcpu->lapic && !is_bsp(vcpu) ? KVM_MP_STATE_UNINITIALIZED
+						      : KVM_MP_STATE_RUNNABLE;
+	*ret = vcpu;
+	return 0;
+}
+
+void vcpu_destroy(struct vcpu *vcpu)
+{
+	if (vcpu->lapic)
+		service_timer_stop(vcpu->vm->service, &vcpu->timer);
+	free_parts(vcpu);
+}
+
+/* ---- struct vm_ops ---- */
+
+static void op_request_all(struct vm *vm, enum vm_request req, bool wait)
+{
+	static const uint8_t to[] = {
+		[VM_REQUEST_FLUSH] = REQ_FLUSH,
+		[VM_REQUEST_FLUSH_WRITES] = REQ_FLUSH_WRITES,
+		[VM_REQUEST_CLOCK] = REQ_CLOCK_UPDATE,
+		[VM_REQUEST_FILTER] = REQ_MSR_FILTER,
+	};
+
+	vcpu_request_all(vm, to[req], wait);
+}
+
+static struct lapic *op_lapic(struct vcpu *vcpu)
+{
+	return vcpu->lapic;
+}
+
+static void op_interrupt(struct vcpu *vcpu)
+{
+	vcpu_request(vcpu, REQ_EVENT);
+}
+
+const struct vm_ops vcpu_vm_ops = {
+	.request_all = op_request_all,
+	.lapic = op_lapic,
+	.interrupt = op_interrupt,
+};

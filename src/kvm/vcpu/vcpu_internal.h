@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/* Private to kvm/vcpu. Everything here: vCPU thread, or vcpu->mutex held. */
+#ifndef KVM_VCPU_VCPU_INTERNAL_H
+#define KVM_VCPU_VCPU_INTERNAL_H
+
+#include "kvm/vcpu/vcpu.h"
+#include "kvm/vm/clock.h"
+#include "kvm/vm/ioctl.h"
+#include "silicon/models/model.h"
+
+/* What a step of KVM_RUN says; < 0 is -errno for the program. */
+enum run_result {
+	RUN_EXIT = 0,  /* kvm_run is filled in: back to the program */
+	RUN_AGAIN = 1, /* go on */
+};
+
+#define vcpu_count(vcpu, name) stats_add((vcpu)->stats, STAT_VCPU_##name, 1)
+
+/* ---- request.c ---- */
+
+/* Serve what is pending. True: leave guest code, the run loop has something to do. */
+bool vcpu_service(struct vcpu *vcpu);
+/* Enter, leave or change vcpu->running; leaving VCPU_INSIDE is a safepoint. */
+void vcpu_set_running(struct vcpu *vcpu, enum vcpu_running state);
+/* Take a request back that service leaves to the run loop. True if it was raised. */
+bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req);
+bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req);
+void vcpu_clear_request(struct vcpu *vcpu, enum vcpu_request req);
+/* Wait for a kick or a signal. */
+void vcpu_block(struct vcpu *vcpu);
+/* The vCPU that vcpu_run_interrupted() speaks to on this thread, or NULL. */
+void vcpu_set_current(struct vcpu *vcpu);
+
+static inline bool vcpu_signalled(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->signal_pending, __ATOMIC_SEQ_CST);
+}
+
+/* ---- exits.c ---- */
+
+/* Fill kvm_run for cpu->exit, or deal with it: enum run_result or -errno. */
+int vcpu_handle_exit(struct vcpu *vcpu, enum cpu_exit_kind kind);
+
+/* ---- run.c ---- */
+
+/* INIT and SIPI that arrived (SDM, MP initialization). */
+void vcpu_accept_init_sipi(struct vcpu *vcpu);
+
+/* ---- events.c ---- */
+
+/* RFLAGS.IF, shadow and guest debugging let an interrupt in. */
+bool vcpu_interrupt_allowed(const struct vcpu *vcpu);
+/* An interrupt is there to be taken, allowed or not. */
+bool vcpu_has_interrupt(struct vcpu *vcpu);
+int vcpu_peek_interrupt(struct vcpu *vcpu);
+int vcpu_take_interrupt(struct vcpu *vcpu);
+/* Queue an exception for delivery before the next instruction. */
+void vcpu_queue_exception(struct vcpu *vcpu, uint8_t vector);
+
+/* ---- platform.c ---- */
+
+extern const struct platform vcpu_platform;
+
+/* ---- lapic.c ---- */
+
+void vcpu_lapic_create(struct vcpu *vcpu);
+void vcpu_lapic_configure(struct vcpu *vcpu);
+bool vcpu_set_apic_base(struct vcpu *vcpu, uint64_t val, bool host);
+uint64_t vcpu_get_apic_base(const struct vcpu *vcpu);
+uint8_t vcpu_get_cr8(const struct vcpu *vcpu);
+void vcpu_set_cr8(struct vcpu *vcpu, uint8_t cr8);
+
+/* ---- msrs.c ---- */
+
+enum vcpu_msr { VCPU_MSR_OK, VCPU_MSR_UNKNOWN, VCPU_MSR_DENIED };
+
+/* The MSRs of this room and of kvm/pv; host: the program, by ioctl. */
+enum vcpu_msr vcpu_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
+enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
+/* Guest TSC, now. */
+uint64_t vcpu_tsc(const struct vcpu *vcpu);
+
+/* ---- cpuid.c ---- */
+
+/* CPUID as the guest sees it, dynamic bits included. */
+void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+/* Recompute what follows from vcpu->cpuid: features, widths, allowed bits. */
+void vcpu_cpuid_apply(struct vcpu *vcpu);
+
+/* ---- regs.c ---- */
+
+/* KVM_CAP_SYNC_REGS: what kvm_run carries in and out. 0 or -EINVAL. */
+#define VCPU_SYNC_FIELDS (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+int vcpu_sync_in(struct vcpu *vcpu);
+void vcpu_sync_out(struct vcpu *vcpu);
+/* Linear address of the next instruction. */
+uint64_t vcpu_linear_rip(const struct vcpu *vcpu);
+
+#endif
