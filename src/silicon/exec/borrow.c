@@ -134,6 +134,31 @@ static uint8_t alignment_of(const ZydisDecodedInstruction *z, const struct insn 
 	return size && !(size & (size - 1)) ? size : 0;
 }
 
+static const uint16_t unaligned[] = {
+	ZYDIS_MNEMONIC_MOVUPS,	  ZYDIS_MNEMONIC_MOVUPD,    ZYDIS_MNEMONIC_MOVDQU,
+	ZYDIS_MNEMONIC_LDDQU,	  ZYDIS_MNEMONIC_PCMPESTRI, ZYDIS_MNEMONIC_PCMPESTRM,
+	ZYDIS_MNEMONIC_PCMPISTRI, ZYDIS_MNEMONIC_PCMPISTRM,
+};
+
+/* The multiple that the operand must stand on in any case (SDM, exception types 1, 2, 4 and E1). */
+static uint8_t must_align(const ZydisDecodedInstruction *z, const struct insn *insn)
+{
+	if (z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+		return 16;
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_SSE1:
+	case ZYDIS_EXCEPTION_CLASS_SSE2:
+	case ZYDIS_EXCEPTION_CLASS_SSE4:
+		return insn->mem_size == 16 && !LISTED(unaligned, z->mnemonic) ? 16 : 0;
+	case ZYDIS_EXCEPTION_CLASS_AVX1:
+	case ZYDIS_EXCEPTION_CLASS_E1:
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+		return z->avx.vector_length / 8;
+	default:
+		return 0;
+	}
+}
+
 static bool only_arithmetic_flags(const ZydisDecodedInstruction *z)
 {
 	const ZydisAccessedFlags *f = z->cpu_flags;
@@ -150,6 +175,7 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 	if (is_x87(z) && !LISTED(x87_control, z->mnemonic))
 		insn->flags |= INSN_X87;
 	insn->align = alignment_of(z, insn);
+	insn->must_align = must_align(z, insn);
 	if (insn->align > 1)
 		insn->flags |= INSN_ALIGN;
 	if (!(insn->flags & INSN_MEM))

@@ -97,9 +97,12 @@ enum result borrow_address(struct cpu *cpu, const struct insn *insn, uint64_t of
 {
 	enum result r = seg_linear(cpu, insn->seg, off, insn->mem_size, insn->mem_op, ret);
 
-	if (unlikely(alignment_checked(cpu)) && !r)
-		r = check_alignment(cpu, insn, *ret);
-	return r;
+	if (unlikely(r))
+		return r;
+	/* Before the page is looked at; the host would judge alike, but only after that. */
+	if (insn->must_align && unlikely(*ret & (insn->must_align - 1)))
+		return fault_gp(cpu, 0);
+	return unlikely(alignment_checked(cpu)) ? check_alignment(cpu, insn, *ret) : RESULT_OK;
 }
 
 static bool power_of_two(uint32_t size)

@@ -22,5 +22,10 @@ enum cpu_exit_kind cpu_run(struct cpu *cpu);
  * for immediate_exit. CPU_EXIT_NONE when done, else the next thing that it asks for.
  */
 enum cpu_exit_kind cpu_complete(struct cpu *cpu);
+/*
+ * Run the one instruction at RIP, attention bits unseen and its fault not delivered: what the instruction
+ * itself does. For tests, and to hold other tempos against.
+ */
+enum result cpu_step_bare(struct cpu *cpu);
 
 #endif

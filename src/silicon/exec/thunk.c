@@ -238,13 +238,15 @@ static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 	}
 }
 
-/* The proof that the encoder was right: same operation on the same operands. */
+/*
+ * The proof that the encoder was right: same operation on the same operands. The vector length is in the
+ * operands' sizes; of scalars, which ignore it, it need not stay.
+ */
 static bool plan_verify(const struct plan *p, const ZydisDecodedInstruction *z,
 			const ZydisDecodedOperand *ops)
 {
 	if (p->z.mnemonic != z->mnemonic || p->z.encoding != z->encoding ||
 	    p->z.operand_count_visible != z->operand_count_visible ||
-	    p->z.avx.vector_length != z->avx.vector_length ||
 	    p->z.avx.mask.mode != z->avx.mask.mode || p->z.avx.mask.reg != z->avx.mask.reg ||
 	    p->z.avx.broadcast.mode != z->avx.broadcast.mode ||
 	    p->z.avx.rounding.mode != z->avx.rounding.mode || p->z.avx.has_sae != z->avx.has_sae ||

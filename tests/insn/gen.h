@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* Random instructions and the state to run them in. */
+#ifndef TESTS_INSN_GEN_H
+#define TESTS_INSN_GEN_H
+
+#include "native.h"
+
+#include <Zydis/Zydis.h>
+
+struct testcase {
+	uint8_t bytes[16];
+	unsigned len;
+	bool decoded; /* the decoder knows it; else z is undefined */
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	struct state in;
+	uint64_t target;     /* linear address that memory operands were steered to */
+	uint8_t memory[128]; /* what stands there before */
+};
+
+struct gen {
+	uint64_t seed;
+	ZydisDecoder decoder;
+	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16; /* offsets in the XSAVE area, or 0 */
+	uint64_t mask;
+};
+
+void gen_init(struct gen *g, uint64_t seed, uint64_t mask);
+/* One case: an encoding that can be run here, in a state where its operands are in the sandbox. */
+void gen_case(struct gen *g, struct testcase *t);
+
+#endif

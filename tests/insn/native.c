@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/* Running one instruction on the host CPU; see native.h. */
+#include "native.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+/* The trampoline below knows these offsets. */
+struct trampoline {
+	uint64_t gpr[NR_GPRS]; /* 0 */
+	uint64_t rip;	       /* 128 */
+	uint64_t rflags;       /* 136 */
+	uint64_t host_rsp;     /* 144 */
+	uint64_t mask;	       /* 152 */
+	uint64_t pad[4];
+	uint8_t x[XAREA] __attribute__((aligned(64))); /* 192 */
+};
+
+struct trampoline native_trampoline;
+void native_enter(void);
+void native_leave(void);
+
+static volatile bool running;
+static struct state *result;
+
+asm(".text\n"
+    "native_enter:\n"
+    "	push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
+    "	lea native_trampoline(%rip), %rdi\n"
+    "	mov %rsp, 144(%rdi)\n"
+    "	mov 152(%rdi), %eax; mov 156(%rdi), %edx\n"
+    "	xrstor64 192(%rdi)\n"
+    "	push 136(%rdi); popf\n"
+    "	mov 0(%rdi), %rax; mov 8(%rdi), %rcx; mov 16(%rdi), %rdx; mov 24(%rdi), %rbx\n"
+    "	mov 32(%rdi), %rsp; mov 40(%rdi), %rbp; mov 48(%rdi), %rsi\n"
+    "	mov 64(%rdi), %r8; mov 72(%rdi), %r9; mov 80(%rdi), %r10; mov 88(%rdi), %r11\n"
+    "	mov 96(%rdi), %r12; mov 104(%rdi), %r13; mov 112(%rdi), %r14; mov 120(%rdi), %r15\n"
+    "	mov 56(%rdi), %rdi\n"
+    "	jmp *128+native_trampoline(%rip)\n"
+    "native_leave:\n"
+    "	mov 144+native_trampoline(%rip), %rsp\n"
+    "	pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
+    "	ret\n");
+
+static const int context_index[NR_GPRS] = {
+	REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+	REG_R8,	 REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15,
+};
+
+/* Vector state is in the signal frame, in the standard layout; what XSTATE_BV leaves out is initial. */
+static void take_state(struct state *s, const struct host_trap *trap, const ucontext_t *uc)
+{
+	const greg_t *regs = uc->uc_mcontext.gregs;
+
+	for (int i = 0; i < NR_GPRS; i++)
+		s->gpr[i] = regs[context_index[i]];
+	s->rip = regs[REG_RIP];
+	s->rflags = regs[REG_EFL];
+	s->vector = trap->trapno;
+	s->error = trap->error;
+	s->cr2 = trap->addr;
+	memcpy(s->x, uc->uc_mcontext.fpregs, sizeof(s->x));
+	if (s->vector == VEC_BP) {
+		s->vector = -1;
+		s->rip--;
+	}
+}
+
+/* Come back with a harmless state. */
+static bool fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc)
+{
+	struct _libc_fpstate *fp = uc->uc_mcontext.fpregs;
+
+	if (!running)
+		return false;
+	running = false;
+	take_state(result, trap, uc);
+	fp->cwd = 0x37f;
+	fp->swd = 0;
+	fp->ftw = 0;
+	fp->mxcsr = 0x1f80;
+	uc->uc_mcontext.gregs[REG_EFL] = 0x202;
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)native_leave;
+	return true;
+}
+
+static void map(unsigned long addr, size_t size, int prot)
+{
+	void *p = mmap((void *)addr, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		       -1, 0);
+
+	if (p == (void *)addr)
+		return;
+	perror("insn: mapping low memory");
+	exit(1);
+}
+
+void native_init(uint64_t mask)
+{
+	native_trampoline.mask = mask;
+	map(CODE_PAGE, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+	map(DATA_PAGE, DATA_SIZE, PROT_READ | PROT_WRITE);
+	map(STACK_PAGE, STACK_SIZE, PROT_READ | PROT_WRITE);
+	if (host_fault_thread_init() || host_fault_range_add((void *)2, ~0ull, fixup, NULL)) {
+		fprintf(stderr, "insn: no fault handler\n");
+		exit(1);
+	}
+}
+
+void native_run(const struct state *in, struct state *out)
+{
+	struct trampoline *t = &native_trampoline;
+
+	memcpy(t->gpr, in->gpr, sizeof(t->gpr));
+	t->rip = in->rip;
+	t->rflags = in->rflags;
+	memcpy(t->x, in->x, sizeof(t->x));
+	result = out;
+	running = true;
+	native_enter();
+}
