@@ -62,11 +62,6 @@ uint32_t pv_features(void)
 	       BIT(KVM_FEATURE_CLOCKSOURCE2) | BIT(KVM_FEATURE_CLOCKSOURCE_STABLE_BIT);
 }
 
-uint32_t pv_msr_nth(unsigned nr)
-{
-	return nr < ARRAY_SIZE(msrs) ? msrs[nr].index : 0;
-}
-
 struct pv *pv_create(struct vm *vm, uint32_t vcpu_id)
 {
 	struct pv *pv = calloc(1, sizeof(*pv));

@@ -34,7 +34,4 @@ void pv_clock_update(struct pv *pv, int64_t tsc_offset, uint64_t tsc_khz);
 /* KVM_KVMCLOCK_CTRL: 0, or -EINVAL without an active page; the caller requests a clock update. */
 int pv_clock_paused(struct pv *pv);
 
-/* The nr-th MSR of this room for KVM_GET_MSR_INDEX_LIST, or 0 past the end. Any thread. */
-uint32_t pv_msr_nth(unsigned nr);
-
 #endif
