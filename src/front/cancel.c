@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * pthread_cancel(): a thread with asynchronous cancellation leaves KVM_RUN, as a signal would make it
- * leave the kernel's. Inside the door cancellation is deferred, so it acts when door_leave() puts the
- * type back, with no lock held. A thread with deferred cancellation stays: ioctl is no cancellation point.
+ * leave the kernel's. Inside the door cancellation is disabled, so it acts when door_leave() lets it
+ * again, with no lock held. A thread with deferred cancellation stays: ioctl is no cancellation point.
  *
  * The wake-up is a SIGTRAP, which is never blocked in there, with a value of ours. It is sent only to
  * threads that stand in the list, with the list's lock held, so that it finds them still inside.
@@ -17,7 +17,13 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct door_pass *passes;
 static const char message; /* its address is the value */
 
-void cancel_enter(struct door_pass *pass)
+static bool acts_at_once(const struct door_pass *pass)
+{
+	return pass->cancel_state == PTHREAD_CANCEL_ENABLE &&
+	       pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS;
+}
+
+static void list_add(struct door_pass *pass)
 {
 	pass->thread = pthread_self();
 	pass->tid = host_gettid();
@@ -30,13 +36,33 @@ void cancel_enter(struct door_pass *pass)
 	pthread_mutex_unlock(&lock);
 }
 
-void cancel_leave(struct door_pass *pass)
+static void list_remove(struct door_pass *pass)
 {
 	pthread_mutex_lock(&lock);
 	*pass->link = pass->next;
 	if (pass->next)
 		pass->next->link = pass->link;
 	pthread_mutex_unlock(&lock);
+}
+
+void cancel_enter(struct door_pass *pass)
+{
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &pass->cancel_state);
+	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &pass->cancel_type);
+	if (acts_at_once(pass))
+		list_add(pass);
+}
+
+/* The type last: some versions of glibc lose the thread's result if the state lets cancellation act. */
+void cancel_leave(struct door_pass *pass)
+{
+	pthread_setcancelstate(pass->cancel_state, NULL);
+	if (acts_at_once(pass)) {
+		list_remove(pass);
+		/* No handler may leave by longjmp before the type is back. */
+		host_signal_release_blocked(&pass->hold);
+	}
+	pthread_setcanceltype(pass->cancel_type, NULL);
 }
 
 /* In a child of fork(2) no other thread is left, and the one that is was outside. */

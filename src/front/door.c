@@ -65,10 +65,8 @@ int door_enter(struct door_pass *pass)
 	err = host_fault_thread_init();
 	if (err)
 		return err;
-	pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, &pass->cancel_type);
 	host_signal_hold(&pass->hold);
-	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
-		cancel_enter(pass);
+	cancel_enter(pass);
 	return 0;
 }
 
@@ -76,11 +74,8 @@ void door_leave(struct door_pass *pass)
 {
 	int saved_errno = errno;
 
-	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
-		cancel_leave(pass);
+	cancel_leave(pass);
 	host_signal_release(&pass->hold);
-	if (pass->cancel_type == PTHREAD_CANCEL_ASYNCHRONOUS)
-		pthread_setcanceltype(pass->cancel_type, NULL);
 	errno = saved_errno;
 }
 

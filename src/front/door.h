@@ -31,11 +31,12 @@ const struct next *door_next(void);
 
 /*
  * Any thread. Around each call into kvm/api: signals wait (host/signal.h), cancellation is
- * deferred, this thread can serve faults. Leave restores them, then a waiting signal or cancellation acts.
+ * disabled (kvm/ calls functions that are cancellation points, with locks held), this thread can serve faults.
+ * Leave restores all that, then a cancellation acts, or the handler of a signal runs, which may leave by longjmp.
  */
 struct door_pass {
 	struct host_signal_hold hold;
-	int cancel_type;
+	int cancel_state, cancel_type;
 	/* Node of the list of threads to be woken by pthread_cancel(); see cancel.c. */
 	struct door_pass *next, **link;
 	pthread_t thread;
@@ -45,7 +46,7 @@ struct door_pass {
 int door_enter(struct door_pass *pass);
 void door_leave(struct door_pass *pass);
 
-/* cancel.c */
+/* cancel.c: cancellation's part of enter and leave. */
 void cancel_enter(struct door_pass *pass);
 void cancel_leave(struct door_pass *pass);
 bool cancel_message(int signo, const siginfo_t *info);

@@ -13,12 +13,12 @@
 /* ---- log.c: one line to stderr, prefixed "anykvm: "; async-signal-safe; %s %c %d %u %x %p only ---- */
 void host_log(const char *fmt, ...) __printf_(1, 2);
 /* A wrong of our own: said once per place, never ends the program. */
-#define host_bug(fmt, ...)                                                                         \
-	do {                                                                                       \
-		static bool said;                                                                  \
-		if (!__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))                           \
-			host_log("internal error at %s:%d: " fmt, __FILE__, __LINE__,              \
-				 ##__VA_ARGS__);                                                   \
+#define host_bug(fmt, ...)                                                            \
+	do {                                                                          \
+		static bool said;                                                     \
+		if (!__atomic_exchange_n(&said, true, __ATOMIC_RELAXED))              \
+			host_log("internal error at %s:%d: " fmt, __FILE__, __LINE__, \
+				 ##__VA_ARGS__);                                      \
 	} while (0)
 
 /* ---- sys.c: system calls without libc's errno; 0.. or -errno. Allowed after the first KVM_RUN ---- */
@@ -29,15 +29,15 @@ int host_gettid(void);
 
 /* ---- clock.c ---- */
 uint64_t host_rdtsc(void);
-uint64_t host_tsc_khz(void);	/* measured or read once at start; kHz */
+uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);
 uint64_t host_boottime_ns(void);
 
 /* ---- exec_mem.c: code memory, one memfd mapped twice (W^X) ---- */
 struct host_code {
-	uint8_t *rw;	/* write here */
-	uint8_t *rx;	/* run here: rx = rw + constant */
+	uint8_t *rw; /* write here */
+	uint8_t *rx; /* run here: rx = rw + constant */
 	size_t size;
 };
 /* 0 or -errno (a host that forbids executable memory: -EACCES or -EPERM). */
@@ -51,7 +51,7 @@ struct host_trap {
 	int signo;	/* SIGSEGV SIGBUS SIGFPE SIGILL SIGTRAP */
 	int code;	/* si_code */
 	int trapno;	/* x86 vector */
-	uint64_t error;	/* x86 error code */
+	uint64_t error; /* x86 error code */
 	uint64_t addr;	/* CR2 for vector 14 */
 	uint64_t rip;
 };

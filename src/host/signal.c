@@ -550,6 +550,7 @@ void host_signal_hold(struct host_signal_hold *hold)
 {
 	/* The mask first: a signal postponed before it was read would be blocked in it for good. */
 	hold->mask = kernel_sigmask(SIG_UNBLOCK, FAULT_BITS);
+	hold->blocked = false;
 	waiting = false;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
 	held = true;
@@ -559,10 +560,22 @@ void host_signal_release(const struct host_signal_hold *hold)
 {
 	held = false;
 	__atomic_signal_fence(__ATOMIC_SEQ_CST);
-	if (waiting || hold->mask & FAULT_BITS) {
+	if (waiting || hold->blocked || hold->mask & FAULT_BITS) {
 		waiting = false;
 		kernel_sigmask(SIG_SETMASK, hold->mask);
 	}
+}
+
+void host_signal_release_blocked(struct host_signal_hold *hold)
+{
+	kernel_sigmask(SIG_SETMASK, ~0ull);
+	hold->blocked = true;
+	held = false;
+}
+
+bool host_signal_held(void)
+{
+	return held;
 }
 
 bool host_signal_waiting(void)

@@ -28,9 +28,14 @@ int host_sigaltstack(const stack_t *stack, stack_t *ret_old);
  */
 struct host_signal_hold {
 	uint64_t mask;
+	bool blocked; /* every signal is: host_signal_release_blocked() */
 };
 void host_signal_hold(struct host_signal_hold *hold);
 void host_signal_release(const struct host_signal_hold *hold);
+/* The first half of release, for what must come before any handler: every signal is blocked until release. */
+void host_signal_release_blocked(struct host_signal_hold *hold);
+/* This thread is between hold and release: what calls now is anykvm, not the program. */
+bool host_signal_held(void);
 /* A signal waits for release: a call that can be interrupted has to end. Async-signal-safe. */
 bool host_signal_waiting(void);
 
