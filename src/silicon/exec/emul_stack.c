@@ -302,6 +302,7 @@ static enum result push_display(struct cpu *cpu, unsigned size, unsigned level, 
 	return r ? r : emul_push(cpu, sp, size, frame & emul_mask(size));
 }
 
+/* The frame pointer is as wide as the operand, not as the stack (so do processors, whatever the manual says). */
 enum result emul_enter(struct cpu *cpu, const struct insn *insn)
 {
 	unsigned size = emul_stack_opsize(cpu, insn), level = insn->imm2 % MAX_FRAMES;
@@ -312,12 +313,12 @@ enum result emul_enter(struct cpu *cpu, const struct insn *insn)
 	if (r)
 		return r;
 	r = emul_push(cpu, &sp, size, cpu->gpr[RBP] & emul_mask(size));
-	frame = sp;
+	frame = (cpu->gpr[RSP] & ~emul_stack_mask(cpu)) | sp;
 	if (!r && level)
 		r = push_display(cpu, size, level, frame, &sp);
 	if (r)
 		return r;
-	reg_write(cpu, RBP, cpu->mode.stack_bytes, false, frame);
+	reg_write(cpu, RBP, size, false, frame);
 	emul_set_sp(cpu, sp - alloc);
 	return insn_next(cpu, insn);
 }

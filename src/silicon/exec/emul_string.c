@@ -64,19 +64,35 @@ static void string_move(struct cpu *cpu, const struct string *s, enum gpr reg, u
 		  (cpu->gpr[reg] + s->step * (int64_t)n) & emul_mask(s->width));
 }
 
+/*
+ * Between two iterations: what the end of an instruction brings. RF stays set for the image that an event
+ * pushes, and single-stepping traps here, too.
+ */
+static enum result string_pause(struct cpu *cpu)
+{
+	cpu->answers.nr = 0;
+	cpu->answers.used = 0;
+	if (cpu->sflags & FLAG_TF) {
+		cpu->pending_dr6 |= DR6_BS;
+		cpu_raise(cpu, ATTN_DEBUG);
+	}
+	cpu->sflags |= FLAG_RF;
+	if (unlikely(cpu->shadow)) {
+		cpu->shadow = 0;
+		cpu_lower(cpu, ATTN_SHADOW);
+	}
+	return RESULT_AGAIN;
+}
+
 /* Commit n iterations; more false ends the repetition early (a comparison decided). */
 static enum result string_done(struct cpu *cpu, const struct string *s, uint64_t n, bool more)
 {
 	if (s->rep)
 		reg_write(cpu, RCX, s->width, false, s->count - n);
-	if (s->count == n || !more) {
-		cpu->sflags &= ~FLAG_RF;
-		return insn_next(cpu, s->insn);
-	}
-	cpu->sflags |= FLAG_RF;
-	cpu->answers.nr = 0;
-	cpu->answers.used = 0;
-	return RESULT_AGAIN;
+	if (s->count != n && more)
+		return string_pause(cpu);
+	cpu->sflags &= ~FLAG_RF;
+	return insn_next(cpu, s->insn);
 }
 
 /* Linear address of one element at seg:reg. */
@@ -91,8 +107,8 @@ static enum result string_linear(struct cpu *cpu, const struct string *s, enum s
 /* True where iterations may be taken together: nothing looks at each of them. */
 static bool string_may_run(const struct cpu *cpu, const struct string *s)
 {
-	return s->rep && s->count > 1 && s->step > 0 &&
-	       !(cpu->attention & (ATTN_TF | ATTN_BUDGET)) && !(cpu_dr7(cpu) & 0xff);
+	return s->rep && s->count > 1 && s->step > 0 && !(cpu->attention & ATTN_TF) &&
+	       !(cpu_dr7(cpu) & 0xff);
 }
 
 /* Elements from reg on that lie in one page and do not wrap at the address size, at most max. */
@@ -128,17 +144,17 @@ static uint8_t *run_pointer(struct cpu *cpu, const struct string *s, enum seg_id
 	return hva;
 }
 
-#define DEFINE_HOST_MOVS(bits, suffix)                                                  \
-	static __noinline bool host_movs_##bits(void *dst, const void *src, uint64_t n) \
-	{                                                                               \
-		asm goto("1: rep movs" suffix "\n" HOST_EXTABLE("1b", "%l[fault]")      \
-			 : "+D"(dst), "+S"(src), "+c"(n)                                \
-			 :                                                              \
-			 : "memory"                                                     \
-			 : fault);                                                      \
-		return true;                                                            \
-fault:                                                                                  \
-		return false;                                                           \
+#define DEFINE_HOST_MOVS(bits, suffix)                                                      \
+	static __noinline bool host_movs_##bits(void *dst, const void *src, uint64_t n)     \
+	{                                                                                   \
+		asm volatile goto("1: rep movs" suffix "\n" HOST_EXTABLE("1b", "%l[fault]") \
+				  : "+D"(dst), "+S"(src), "+c"(n)                           \
+				  :                                                         \
+				  : "memory"                                                \
+				  : fault);                                                 \
+		return true;                                                                \
+fault:                                                                                      \
+		return false;                                                               \
 	}
 
 DEFINE_HOST_MOVS(8, "b")
@@ -146,17 +162,17 @@ DEFINE_HOST_MOVS(16, "w")
 DEFINE_HOST_MOVS(32, "l")
 DEFINE_HOST_MOVS(64, "q")
 
-#define DEFINE_HOST_STOS(bits, suffix)                                               \
-	static __noinline bool host_stos_##bits(void *dst, uint64_t val, uint64_t n) \
-	{                                                                            \
-		asm goto("1: rep stos" suffix "\n" HOST_EXTABLE("1b", "%l[fault]")   \
-			 : "+D"(dst), "+c"(n)                                        \
-			 : "a"(val)                                                  \
-			 : "memory"                                                  \
-			 : fault);                                                   \
-		return true;                                                         \
-fault:                                                                               \
-		return false;                                                        \
+#define DEFINE_HOST_STOS(bits, suffix)                                                      \
+	static __noinline bool host_stos_##bits(void *dst, uint64_t val, uint64_t n)        \
+	{                                                                                   \
+		asm volatile goto("1: rep stos" suffix "\n" HOST_EXTABLE("1b", "%l[fault]") \
+				  : "+D"(dst), "+c"(n)                                      \
+				  : "a"(val)                                                \
+				  : "memory"                                                \
+				  : fault);                                                 \
+		return true;                                                                \
+fault:                                                                                      \
+		return false;                                                               \
 	}
 
 DEFINE_HOST_STOS(8, "b")
