@@ -687,6 +687,13 @@ void flat_map(struct flat *f, gva_t addr, gpa_t gpa, uint64_t bits, uint64_t siz
 	flat_poke(f, entry, gpa | bits, bytes);
 }
 
+void flat_supervisor(struct flat *f)
+{
+	for (gva_t addr = 0; addr < 0x200000; addr += PAGE_SIZE)
+		flat_map(f, addr, addr, PTE_P | PTE_W, PAGE_SIZE);
+	mmu_flush_all(f->cpu);
+}
+
 gpa_t flat_entry(struct flat *f, gva_t addr, unsigned level)
 {
 	unsigned at = top_level(f->cpu);

@@ -111,6 +111,11 @@ void flat_pae(struct flat *f);	/* and PAE paging, the first 4 GiB identity mappe
 void flat_long(struct flat *f); /* 64-bit, 4 GiB identity mapped (2 MiB pages) */
 /* Go to CPL 3 of the present mode (not real, not prot16): selectors, stack, IOPL 0. */
 void flat_user(struct flat *f);
+/*
+ * Take the U bit from the first 2 MiB (tables, code, stacks). Everything is mapped for users at first, so with SMEP or
+ * SMAP nothing but a triple fault would come of it.
+ */
+void flat_supervisor(struct flat *f);
 /* flat_long() entered compatibility mode: 32-bit code segment. */
 void flat_compat(struct flat *f);
 
