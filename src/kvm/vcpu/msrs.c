@@ -138,15 +138,14 @@ static enum vcpu_msr x2apic_set(struct vcpu *vcpu, uint32_t index, bool host, ui
 
 static const struct own_msr {
 	uint32_t first, last;
-	bool listed; /* in KVM_GET_MSR_INDEX_LIST */
 	enum vcpu_msr (*get)(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
 	enum vcpu_msr (*set)(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 } own_msrs[] = {
-	{MSR_TSC, MSR_TSC, true, tsc_get, tsc_set},
-	{MSR_APIC_BASE, MSR_APIC_BASE, false, base_get, base_set},
-	{MSR_TSC_ADJUST, MSR_TSC_ADJUST, true, adjust_get, adjust_set},
-	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, true, deadline_get, deadline_set},
-	{LAPIC_MSR_FIRST, LAPIC_MSR_LAST, false, x2apic_get, x2apic_set},
+	{MSR_TSC, MSR_TSC, tsc_get, tsc_set},
+	{MSR_APIC_BASE, MSR_APIC_BASE, base_get, base_set},
+	{MSR_TSC_ADJUST, MSR_TSC_ADJUST, adjust_get, adjust_set},
+	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, deadline_get, deadline_set},
+	{LAPIC_MSR_FIRST, LAPIC_MSR_LAST, x2apic_get, x2apic_set},
 };
 
 static const struct own_msr *find_own(uint32_t index)
@@ -155,14 +154,6 @@ static const struct own_msr *find_own(uint32_t index)
 		if (index >= own_msrs[i].first && index <= own_msrs[i].last)
 			return &own_msrs[i];
 	return NULL;
-}
-
-uint32_t vcpu_msr_nth(unsigned nr)
-{
-	for (unsigned i = 0; i < ARRAY_SIZE(own_msrs); i++)
-		if (own_msrs[i].listed && nr-- == 0)
-			return own_msrs[i].first;
-	return 0;
 }
 
 static uint32_t pv_mask(const struct vcpu *vcpu)
@@ -269,18 +260,13 @@ uint64_t vcpu_mce_cap_supported(void)
 long vcpu_setup_mce(struct vcpu *vcpu, void *arg)
 {
 	uint64_t cap = *(uint64_t *)arg;
-	struct msrs *msr = &vcpu->cpu.msr;
 	unsigned banks = cap & 0xff;
 
-	if (!banks || banks > ARRAY_SIZE(msr->mci_ctl2))
+	if (!banks || banks > ARRAY_SIZE(vcpu->cpu.msr.mci_ctl2))
 		return -EINVAL;
 	if (cap & ~(vcpu_mce_cap_supported() | 0xff | 0xff0000))
 		return -EINVAL;
-	msr->mcg_cap = cap;
-	if (cap & MCG_CTL_P)
-		msr->mcg_ctl = ~0ull;
-	for (unsigned i = 0; i < banks; i++)
-		msr->mce_banks[4 * i] = ~0ull;
+	sys_mce_setup(&vcpu->cpu, cap);
 	vcpu_lapic_configure(vcpu);
 	return 0;
 }

@@ -77,7 +77,7 @@ static enum platform_answer op_pio_write(void *opaque, uint16_t port, unsigned s
 /* ---- MSRs ---- */
 
 /* To user space if it asked to hear of this reason, else #GP. */
-static enum platform_answer msr_refused(struct vcpu *vcpu, uint32_t reason)
+static enum platform_answer refuse(struct vcpu *vcpu, uint32_t reason)
 {
 	if (!(vcpu->vm->user_space_msr_mask & reason))
 		return PLATFORM_FAULT;
@@ -91,25 +91,29 @@ static enum platform_answer op_msr_gate(void *opaque, uint32_t index, bool write
 
 	if (vm_msr_allowed(vcpu->vm, index, write))
 		return PLATFORM_DONE;
-	return msr_refused(vcpu, KVM_MSR_EXIT_REASON_FILTER);
+	return refuse(vcpu, KVM_MSR_EXIT_REASON_FILTER);
 }
 
-static enum platform_answer msr_answer(struct vcpu *vcpu, enum vcpu_msr r)
+static enum platform_answer op_msr_refused(void *opaque, uint32_t index, bool write, bool unknown)
+{
+	return refuse(opaque, unknown ? KVM_MSR_EXIT_REASON_UNKNOWN : KVM_MSR_EXIT_REASON_INVAL);
+}
+
+static enum platform_answer msr_answer(enum vcpu_msr r)
 {
 	if (r == VCPU_MSR_OK)
 		return PLATFORM_DONE;
-	return msr_refused(vcpu, r == VCPU_MSR_UNKNOWN ? KVM_MSR_EXIT_REASON_UNKNOWN
-						       : KVM_MSR_EXIT_REASON_INVAL);
+	return r == VCPU_MSR_UNKNOWN ? PLATFORM_USER : PLATFORM_FAULT;
 }
 
 static enum platform_answer op_msr_read(void *opaque, uint32_t index, uint64_t *ret)
 {
-	return msr_answer(opaque, vcpu_msr_get(opaque, index, false, ret));
+	return msr_answer(vcpu_msr_get(opaque, index, false, ret));
 }
 
 static enum platform_answer op_msr_write(void *opaque, uint32_t index, uint64_t val)
 {
-	return msr_answer(opaque, vcpu_msr_set(opaque, index, false, val));
+	return msr_answer(vcpu_msr_set(opaque, index, false, val));
 }
 
 static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
@@ -234,6 +238,7 @@ const struct platform vcpu_platform = {
 	.pio_read = op_pio_read,
 	.pio_write = op_pio_write,
 	.msr_gate = op_msr_gate,
+	.msr_refused = op_msr_refused,
 	.msr_read = op_msr_read,
 	.msr_write = op_msr_write,
 	.cpuid = op_cpuid,

@@ -6,34 +6,22 @@
 #include "kvm/pv/pv.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/mmu.h"
+#include "silicon/sys/sys.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define MCE_BANKS 32
 
 static bool is_bsp(const struct vcpu *vcpu)
 {
 	return vcpu->id == vcpu->vm->boot_cpu_id;
 }
 
-/* What RESET does not know: the model's MSRs and KVM's own starting values. */
-static void reset_msrs(struct vcpu *vcpu)
-{
-	struct msrs *msr = &vcpu->cpu.msr;
-
-	msr->arch_capabilities = vcpu->cpu.model->arch_capabilities;
-	msr->mcg_cap = MCE_BANKS;
-	msr->misc_enable = BIT(0) | BIT(11) | BIT(12); /* fast strings; no BTS, no PEBS */
-	msr->ucode_rev = model_intel(vcpu->cpu.model) ? 0x100000000ull : 0x01000065;
-}
-
 void vcpu_reset(struct vcpu *vcpu, bool init)
 {
 	cpu_reset(&vcpu->cpu, init);
 	if (!init) {
-		reset_msrs(vcpu);
+		sys_msr_reset(&vcpu->cpu);
 		vcpu->apic_base = LAPIC_DEFAULT_BASE | APIC_BASE_ENABLED |
 				  (is_bsp(vcpu) ? APIC_BASE_BSP : 0);
 	}

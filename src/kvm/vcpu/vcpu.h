@@ -190,8 +190,6 @@ long cpuid_get_emulated(const struct cpu_model *model, void *user);
 
 /* ---- msrs.c ---- */
 
-/* The nr-th MSR that this room answers (APIC base, TSC ...), or 0 past the end. Any thread. */
-uint32_t vcpu_msr_nth(unsigned nr);
 /* KVM_X86_GET_MCE_CAP_SUPPORTED. */
 uint64_t vcpu_mce_cap_supported(void);
 
