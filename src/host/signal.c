@@ -74,7 +74,7 @@ struct alt_stack {
 
 static struct action actions[NR_SIGNALS + 1];
 static uint32_t actions_lock;
-static bool claimed;
+static uint64_t claimed; /* the kernel holds the entry whatever the program asked for */
 static pid_t owner;
 static const struct host_signal_hooks *hooks; /* NULL without a door */
 static pthread_key_t stack_key;
@@ -167,12 +167,19 @@ static bool is_handler(handler_fn *handler)
 	return handler != HANDLER_DEFAULT && handler != HANDLER_IGNORE;
 }
 
+/* An ignored signal interrupts nothing, so the kernel must know that it is. */
+static bool stays_claimed(int signo, const struct action *act)
+{
+	return __atomic_load_n(&claimed, __ATOMIC_RELAXED) & BIT_OF(signo) &&
+	       (is_fault(signo) || act->handler == HANDLER_DEFAULT);
+}
+
 /* What the kernel is told where the program asked for act. */
 static struct action kernel_action(int signo, const struct action *act)
 {
 	struct action ret = *act;
 
-	if (!is_handler(act->handler) && !(is_fault(signo) && claimed))
+	if (!is_handler(act->handler) && !stays_claimed(signo, act))
 		return ret;
 	if (!is_handler(act->handler)) {
 		ret.flags = SA_RESTORER_FLAG | SA_RESTART;
@@ -428,7 +435,7 @@ static bool take_once(int signo, handler_fn *handler)
 		return false;
 	dfl.flags = actions[signo].flags;
 	dfl.mask = actions[signo].mask;
-	if (!is_fault(signo) || !claimed)
+	if (!(__atomic_load_n(&claimed, __ATOMIC_RELAXED) & BIT_OF(signo)))
 		kernel_sigaction(signo, &dfl, NULL);
 	return true;
 }
@@ -583,7 +590,7 @@ bool host_signal_waiting(void)
 	return __atomic_load_n(&waiting, __ATOMIC_RELAXED);
 }
 
-/* ---- The five ---- */
+/* ---- Claims ---- */
 
 static int claim_one(int signo)
 {
@@ -593,24 +600,35 @@ static int claim_one(int signo)
 	err = kernel_sigaction(signo, NULL, &now);
 	if (err || now.handler == entry)
 		return err;
-	store_action(signo, &now);
 	kernel = kernel_action(signo, &now);
+	if (kernel.handler == entry)
+		store_action(signo, &now);
 	return kernel_sigaction(signo, &kernel, NULL);
 }
 
-static int claim_faults(void)
+static int claim(uint64_t bits)
 {
-	static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
-	uint64_t mask;
-	unsigned i;
+	uint64_t mask, left;
 	int err = 0;
 
 	mask = lock_actions();
-	__atomic_store_n(&claimed, true, __ATOMIC_RELEASE);
-	for (i = 0; i < ARRAY_SIZE(faults) && !err; i++)
-		err = claim_one(faults[i]);
+	__atomic_fetch_or(&claimed, bits, __ATOMIC_RELEASE);
+	for (left = bits; left && !err; left &= left - 1)
+		err = claim_one(__builtin_ctzll(left) + 1);
 	unlock_actions(mask);
 	return err;
+}
+
+/* What does nothing by default, cannot be caught, or is the C library's own. */
+#define NEVER_CLAIMED                                                                              \
+	(BIT_OF(SIGCHLD) | BIT_OF(SIGCONT) | BIT_OF(SIGURG) | BIT_OF(SIGWINCH) | BIT_OF(SIGKILL) | \
+	 BIT_OF(SIGSTOP) | BIT_OF(32) | BIT_OF(33))
+
+void host_signal_claim(uint64_t bits)
+{
+	bits &= ~(__atomic_load_n(&claimed, __ATOMIC_RELAXED) | NEVER_CLAIMED);
+	if (unlikely(bits))
+		claim(bits);
 }
 
 int host_fault_thread_init(void)
@@ -620,8 +638,8 @@ int host_fault_thread_init(void)
 	/* Without a door the program's own sigaction(2) may have replaced the entry. */
 	if (likely(alt.ready && hooks))
 		return 0;
-	if (!__atomic_load_n(&claimed, __ATOMIC_ACQUIRE) || !hooks)
-		err = claim_faults();
+	if (~__atomic_load_n(&claimed, __ATOMIC_ACQUIRE) & FAULT_BITS || !hooks)
+		err = claim(FAULT_BITS);
 	if (!err && !alt.ready)
 		err = stack_init();
 	alt.ready = !err;

@@ -39,6 +39,12 @@ bool host_signal_held(void);
 /* A signal waits for release: a call that can be interrupted has to end. Async-signal-safe. */
 bool host_signal_waiting(void);
 
+/*
+ * Signals (bit signo - 1) that a mask of the program's making lets through only while it is held: where
+ * their action is the default, it must not happen before release. Any thread.
+ */
+void host_signal_claim(uint64_t bits);
+
 /* What the door wants to know, called in the signal handler. Set once, at start. */
 struct host_signal_hooks {
 	/* A message of the door's own, not for the program: true if it was. */

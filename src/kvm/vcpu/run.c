@@ -5,9 +5,11 @@
  *
  * Signals (decisions 7, 8): KVM_SET_SIGNAL_MASK's mask is in force meanwhile, but the five signals of host
  * faults are never blocked. A handler that finds its thread in here only calls
- * vcpu_run_interrupted(); the mask is restored after the state is whole, and what waited is delivered then.
+ * vcpu_run_interrupted(); the mask is restored after the state is whole, and what waited is delivered by
+ * the door, when no lock is held any more.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "host/signal.h"
 #include "silicon/exec/exec.h"
 
 #include <string.h>
@@ -31,32 +33,43 @@ static void set_mask(int how, const sigset_t *set, sigset_t *old)
 	host_syscall(SYS_rt_sigprocmask, how, (long)set, (long)old, KERNEL_SIGSET, 0, 0);
 }
 
+/* The signals that *set lets through and *old did not, as the kernel's 64 bits. */
+static uint64_t newly_unblocked(const sigset_t *set, const sigset_t *old)
+{
+	uint64_t now, before;
+
+	__builtin_memcpy(&now, set, sizeof(now));
+	__builtin_memcpy(&before, old, sizeof(before));
+	return before & ~now;
+}
+
+/*
+ * The five are unblocked by whoever holds the signals back (host/signal.h). A signal that came before
+ * this vCPU was the thread's current one is waiting already.
+ */
 static void signals_enter(struct vcpu *vcpu, sigset_t *old)
 {
 	sigset_t set;
 
 	__atomic_store_n(&vcpu->signal_pending, false, __ATOMIC_SEQ_CST);
 	vcpu_set_current(vcpu);
-	if (vcpu->sigmask_set) {
-		set = vcpu->sigmask;
-		unblock_faults(&set);
-		set_mask(SIG_SETMASK, &set, old);
-	} else {
-		sigemptyset(&set);
-		sigaddset(&set, SIGSEGV);
-		sigaddset(&set, SIGBUS);
-		sigaddset(&set, SIGFPE);
-		sigaddset(&set, SIGILL);
-		sigaddset(&set, SIGTRAP);
-		set_mask(SIG_UNBLOCK, &set, old);
-	}
+	if (host_signal_waiting())
+		__atomic_store_n(&vcpu->signal_pending, true, __ATOMIC_SEQ_CST);
+	if (!vcpu->sigmask_set)
+		return;
+	set = vcpu->sigmask;
+	unblock_faults(&set);
+	set_mask(SIG_BLOCK, NULL, old);
+	host_signal_claim(newly_unblocked(&set, old));
+	set_mask(SIG_SETMASK, &set, NULL);
 }
 
-/* From here on handlers of the program run again: those that were put off at once. */
-static void signals_leave(const sigset_t *old)
+/* What was put off is delivered when the door lets signals go. */
+static void signals_leave(const struct vcpu *vcpu, const sigset_t *old)
 {
 	vcpu_set_current(NULL);
-	set_mask(SIG_SETMASK, old, NULL);
+	if (vcpu->sigmask_set)
+		set_mask(SIG_SETMASK, old, NULL);
 }
 
 long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg)
@@ -336,6 +349,6 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	save_run(vcpu);
 	stats_add(vcpu->stats, STAT_VCPU_instructions, vcpu->cpu.retired - retired);
 	vcpu_set_running(vcpu, VCPU_OUTSIDE);
-	signals_leave(&old);
+	signals_leave(vcpu, &old);
 	return r;
 }
