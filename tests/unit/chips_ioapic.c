@@ -384,6 +384,99 @@ static void random_programs_keep_sense(void **state)
 	}
 }
 
+static void messages_are_asserted(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	route(&b, 4, 0x41, 0);
+	ioapic_set_irq(&b.ioapic, 4, true);
+	assert_true(b.last.level);
+	assert_int_equal(b.last.shorthand, APIC_TO_DEST);
+	assert_false(b.last.logical || b.last.redirect);
+}
+
+static void released_sources(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	route(&b, 9, 0x8051, 0);
+	ioapic_set_irq_from(&b.ioapic, 9, 3, true, false);
+	ioapic_set_irq_from(&b.ioapic, 9, 4, true, false);
+	ioapic_clear_source(&b.ioapic, 3);
+	ioapic_set_irq(&b.ioapic, 9, false);
+	assert_int_equal(b.ioapic.state.irr, BIT(9));
+	ioapic_clear_source(&b.ioapic, 4);
+	ioapic_set_irq(&b.ioapic, 9, false);
+	assert_int_equal(b.ioapic.state.irr, 0);
+}
+
+static void delayed_injection_is_choosy(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	route(&b, 3, 0x31, 0);	   /* edge, sent already */
+	route(&b, 9, 0x8051, 0);   /* level, low */
+	route(&b, 10, 0x8052, 0);  /* level, waits for an EOI */
+	route(&b, 11, 0x18053, 0); /* level, masked */
+	ioapic_set_irq(&b.ioapic, 3, true);
+	ioapic_set_irq(&b.ioapic, 10, true);
+	ioapic_set_irq(&b.ioapic, 11, true);
+	b.sent = 0;
+	ioapic_inject_delayed(&b.ioapic);
+	assert_int_equal(b.sent, 0);
+}
+
+static void masked_edge_is_still_to_be_sent(void **state)
+{
+	struct ioapic_state s;
+	struct board b;
+
+	setup(&b);
+	route(&b, 4, 0x41, 0);
+	ioapic_set_irq(&b.ioapic, 4, true);
+	ioapic_set_irq(&b.ioapic, 4, false);
+	route(&b, 4, 0x10041, 0);
+	ioapic_set_irq(&b.ioapic, 4, true);
+	ioapic_get_state(&b.ioapic, &s);
+	assert_int_equal(s.irr, BIT(4));
+}
+
+static void rtc_counts_only_itself(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	route(&b, 8, 0x61, 0);
+	route(&b, 9, 0x62, 0);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, true, true);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
+	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 9, 0, true, true), 1);
+	ioapic_eoi(&b.ioapic, 0x62, false); /* not the RTC's */
+	assert_int_equal(ioapic_set_irq_from(&b.ioapic, 8, 0, true, true), 0);
+	ioapic_set_irq_from(&b.ioapic, 8, 0, false, true);
+	/* Callers that do not ask for the answer are never held back. */
+	assert_int_equal(ioapic_set_irq(&b.ioapic, 8, true), 1);
+	assert_false(ioapic_handles_vector(&b.ioapic, 0x62, 0));
+}
+
+static void last_pin_and_beyond(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	write_index(&b, 0x3e, 0x77);
+	assert_int_equal(read_index(&b, 0x3e), 0x77);
+	write_index(&b, 0x0e, 0x77); /* below the table */
+	write_index(&b, 0x40, 0x77);
+	assert_int_equal(read_index(&b, 0x0e), 0xffffffff);
+	assert_int_equal(b.ioapic.irr_delivered, 0);
+	assert_int_equal(ioapic_set_irq(&b.ioapic, 23, true), 1);
+	assert_int_equal(b.last.vector, 0x77);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -403,6 +496,12 @@ int main(void)
 		cmocka_unit_test(state_hides_sent_edges),
 		cmocka_unit_test(vectors_with_interest),
 		cmocka_unit_test(msi_decoding),
+		cmocka_unit_test(messages_are_asserted),
+		cmocka_unit_test(released_sources),
+		cmocka_unit_test(delayed_injection_is_choosy),
+		cmocka_unit_test(masked_edge_is_still_to_be_sent),
+		cmocka_unit_test(rtc_counts_only_itself),
+		cmocka_unit_test(last_pin_and_beyond),
 		cmocka_unit_test(random_programs_keep_sense),
 	};
 

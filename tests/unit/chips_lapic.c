@@ -1052,6 +1052,215 @@ static void random_programs_keep_sense(void **state)
 	}
 }
 
+/* Each writable MSR takes all its defined bits and refuses one that is reserved. */
+static void msr_bits(void **state)
+{
+	static const struct {
+		uint32_t index;
+		uint32_t good, bad;
+	} cases[] = {
+		{0x808, 0xff, BIT(8)},	   {0x80b, 0, BIT(0)},	      {0x80f, 0x3ff, BIT(13)},
+		{0x828, 0, BIT(0)},	   {0x82f, 0x107ff, BIT(11)}, {0x832, 0x200ec, BIT(8)},
+		{0x832, 0x400ec, BIT(19)}, {0x833, 0x107ff, BIT(11)}, {0x834, 0x107ff, BIT(13)},
+		{0x835, 0x1a7ff, BIT(17)}, {0x836, 0x1a7ff, BIT(11)}, {0x837, 0x100ff, BIT(8)},
+		{0x838, 0x12345678, 0},	   {0x83e, 0xb, BIT(2)},      {0x83f, 0x41, BIT(8)},
+	};
+	struct lapic_config c = config;
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	c.bsp = c.cmci = true;
+	lapic_configure(&n->lapic, &c);
+	to_x2apic(&box);
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_true(write_msr(n, cases[i].index, cases[i].good));
+		assert_false(write_msr(n, cases[i].index, BIT(32)));
+		if (cases[i].bad)
+			assert_false(write_msr(n, cases[i].index, cases[i].bad));
+		if (cases[i].index != 0x80b && cases[i].index != 0x83f && cases[i].index != 0x838)
+			assert_int_equal(read_msr(n, cases[i].index), cases[i].good);
+	}
+	/* Without CMCI there is no such MSR. */
+	c.cmci = false;
+	lapic_configure(&n->lapic, &c);
+	assert_false(write_msr(n, 0x82f, 0x10000));
+}
+
+static void configuring_again_keeps_registers(void **state)
+{
+	struct lapic_config c = config;
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	c.cmci = c.directed_eoi = true;
+	lapic_configure(&n->lapic, &c);
+	write_mmio(n, LAPIC_LVT_CMCI, 0xf5);
+	lapic_configure(&n->lapic, &c);
+	assert_int_equal(read_mmio(n, LAPIC_LVT_CMCI), 0xf5);
+	c.x2apic = false; /* EOI suppression came with x2APIC */
+	lapic_configure(&n->lapic, &c);
+	assert_int_equal(read_mmio(n, LAPIC_VERSION), 0x00060014);
+}
+
+static void vector_limits(void **state)
+{
+	struct apic_message m = fixed(0, 16);
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	assert_int_equal(deliver(&box, &m), 1);
+	m.vector = 255;
+	assert_int_equal(deliver(&box, &m), 1);
+	write_mmio(n, LAPIC_ICR, 0x44010);
+	assert_int_equal(takers(&box, 16), 1);
+	write_mmio(n, LAPIC_ICR2, 0x01000000);
+	write_mmio(n, LAPIC_ICR, 0x4105); /* lowest priority, vector 5 */
+	write_mmio(n, LAPIC_ICR, 0x4402); /* NMI: the vector does not matter */
+	write_mmio(n, LAPIC_ESR, 0);
+	assert_int_equal(read_mmio(n, LAPIC_ESR), 0x20);
+	assert_int_equal(box.node[1].events[APIC_NMI], 1);
+	write_mmio(&box.node[1], LAPIC_ESR, 0);
+	assert_int_equal(read_mmio(&box.node[1], LAPIC_ESR), 0);
+	/* Reserved registers are errors, read-only and write-only ones are not. */
+	write_mmio(n, LAPIC_VERSION, 0);
+	read_mmio(n, LAPIC_EOI);
+	write_mmio(n, LAPIC_ESR, 0);
+	assert_int_equal(read_mmio(n, LAPIC_ESR), 0);
+	write_mmio(n, 0x40, 0);
+	write_mmio(n, LAPIC_ESR, 0);
+	assert_int_equal(read_mmio(n, LAPIC_ESR), 0x80);
+}
+
+static void matching_by_shorthand(void **state)
+{
+	struct apic_message m = fixed(9, 0x51);
+	const struct lapic *a, *b;
+	struct box box;
+
+	setup(&box);
+	a = &box.node[0].lapic;
+	b = &box.node[1].lapic;
+	m.shorthand = APIC_TO_SELF;
+	assert_true(lapic_matches(a, a, &m, true));
+	assert_false(lapic_matches(b, a, &m, true));
+	m.shorthand = APIC_TO_OTHERS;
+	assert_false(lapic_matches(a, a, &m, true));
+	assert_true(lapic_matches(b, a, &m, true));
+	/* A destination format that is neither flat nor cluster matches nothing. */
+	write_mmio(&box.node[0], LAPIC_LDR, 0x01000000);
+	write_mmio(&box.node[0], LAPIC_DFR, 0x50000000);
+	m = fixed(1, 0x51);
+	m.logical = true;
+	assert_false(lapic_matches(a, NULL, &m, true));
+}
+
+static void extint_messages_are_refused(void **state)
+{
+	struct apic_message m = fixed(0, 0x51);
+	struct box box;
+
+	setup(&box);
+	m.delivery = APIC_EXTINT;
+	assert_int_equal(send(&box, NULL, &m), 0);
+	assert_int_equal(box.node[0].events[APIC_EXTINT], 0);
+}
+
+static void only_pmi_masks_itself(void **state)
+{
+	struct lapic_config c = config;
+	struct box box;
+	struct node *n = &box.node[1];
+
+	setup(&box);
+	write_mmio(n, LAPIC_LVT_LINT1, 0x400);
+	assert_true(lapic_local_deliver(&n->lapic, LAPIC_LVT_LINT1));
+	assert_int_equal(read_mmio(n, LAPIC_LVT_LINT1), 0x400);
+	c.id = 1;
+	c.intel = false;
+	lapic_configure(&n->lapic, &c);
+	write_mmio(n, LAPIC_LVT_PC, 0x400);
+	assert_true(lapic_local_deliver(&n->lapic, LAPIC_LVT_PC));
+	assert_int_equal(read_mmio(n, LAPIC_LVT_PC), 0x400);
+	/* A level-triggered LINT input is asserted. */
+	write_mmio(n, LAPIC_LVT_LINT1, 0x8061);
+	assert_true(lapic_local_deliver(&n->lapic, LAPIC_LVT_LINT1));
+	assert_int_equal(lapic_pending_vector(&n->lapic), 0x61);
+	assert_int_equal(read_mmio(n, LAPIC_TMR + 0x30), BIT(1));
+}
+
+static void timer_of_a_disabled_apic(void **state)
+{
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	write_mmio(n, LAPIC_LVT_TIMER, 0x400ec);
+	lapic_set_deadline(&n->lapic, 1000);
+	lapic_set_base(&n->lapic, LAPIC_DEFAULT_BASE, true);
+	assert_int_equal(lapic_get_deadline(&n->lapic), 0);
+	lapic_set_deadline(&n->lapic, 2000);
+	lapic_set_base(&n->lapic, LAPIC_DEFAULT_BASE | BIT(11), true);
+	assert_int_equal(lapic_get_deadline(&n->lapic), 1000);
+}
+
+/* A restore keeps an armed deadline, and a stopped one stopped. */
+static void deadline_over_a_restore(void **state)
+{
+	uint32_t page[LAPIC_STATE_SIZE / 4];
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	write_mmio(n, LAPIC_LVT_TIMER, 0x400ec);
+	lapic_get_state(&n->lapic, page);
+	lapic_set_state(&n->lapic, page);
+	assert_true(n->armed == LAPIC_NEVER);
+	lapic_set_deadline(&n->lapic, 20000);
+	lapic_set_state(&n->lapic, page);
+	assert_true(n->armed >= box.ns + 10000 && n->armed <= box.ns + 10001);
+	assert_int_equal(lapic_get_deadline(&n->lapic), 20000);
+}
+
+/* The reserved timer mode counts nothing. */
+static void reserved_timer_mode(void **state)
+{
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	write_mmio(n, LAPIC_LVT_TIMER, 0x600ec);
+	write_mmio(n, LAPIC_TIMER_INITIAL, 1000);
+	assert_true(n->armed == LAPIC_NEVER);
+	assert_int_equal(read_mmio(n, LAPIC_TIMER_CURRENT), 0);
+}
+
+static void one_shot_past_its_end_reads_zero(void **state)
+{
+	struct box box;
+	struct node *n = &box.node[0];
+
+	setup(&box);
+	write_mmio(n, LAPIC_LVT_TIMER, 0xec);
+	write_mmio(n, LAPIC_TIMER_INITIAL, 1000);
+	box.ns += 5000;
+	assert_int_equal(read_mmio(n, LAPIC_TIMER_CURRENT), 0);
+	/* A periodic one has started its next period. */
+	write_mmio(n, LAPIC_LVT_TIMER, 0x200ec);
+	write_mmio(n, LAPIC_TIMER_DIVIDE, 0xb);
+	write_mmio(n, LAPIC_TIMER_INITIAL, 1000000);
+	box.ns += 1000000;
+	assert_int_equal(read_mmio(n, LAPIC_TIMER_CURRENT), 0);
+	box.ns += 1;
+	assert_int_equal(read_mmio(n, LAPIC_TIMER_CURRENT), 999999);
+	/* Short one-shot counts are not limited. */
+	write_mmio(n, LAPIC_LVT_TIMER, 0xec);
+	write_mmio(n, LAPIC_TIMER_INITIAL, 10);
+	assert_true(n->armed == box.ns + 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1089,6 +1298,16 @@ int main(void)
 		cmocka_unit_test(x2apic_id_formats),
 		cmocka_unit_test(init_keeps_base_and_id),
 		cmocka_unit_test(acceptance_loses_nothing),
+		cmocka_unit_test(msr_bits),
+		cmocka_unit_test(configuring_again_keeps_registers),
+		cmocka_unit_test(vector_limits),
+		cmocka_unit_test(matching_by_shorthand),
+		cmocka_unit_test(extint_messages_are_refused),
+		cmocka_unit_test(only_pmi_masks_itself),
+		cmocka_unit_test(timer_of_a_disabled_apic),
+		cmocka_unit_test(deadline_over_a_restore),
+		cmocka_unit_test(reserved_timer_mode),
+		cmocka_unit_test(one_shot_past_its_end_reads_zero),
 		cmocka_unit_test(random_programs_keep_sense),
 	};
 

@@ -349,6 +349,116 @@ static void random_programs_keep_sense(void **state)
 	}
 }
 
+static void first_inputs_of_both(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	pulse(&b, 0);
+	assert_int_equal(b.raised, 1);
+	assert_int_equal(pic_read_irq(&b.pic), 0x20);
+	out(&b, 0x20, 0x20);
+	pulse(&b, 8);
+	assert_int_equal(b.raised, 2);
+	assert_int_equal(pic_read_irq(&b.pic), 0x28);
+}
+
+/* INTR falls with INTA and rises again for the next one: the owner must hear of it. */
+static void next_request_raises_again(void **state)
+{
+	struct board b;
+
+	setup(&b, 3);
+	pulse(&b, 3);
+	pulse(&b, 4);
+	assert_int_equal(b.raised, 1);
+	pic_read_irq(&b.pic);
+	assert_int_equal(b.raised, 2);
+}
+
+static void released_sources(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	out(&b, 0x4d0, 0x20);
+	pic_set_irq_from(&b.pic, 5, 3, true);
+	pic_set_irq_from(&b.pic, 5, 4, true);
+	pic_clear_source(&b.pic, 3);
+	pic_set_irq_from(&b.pic, 5, 0, false);
+	assert_true(pic_output(&b.pic));
+	pic_clear_source(&b.pic, 4);
+	pic_set_irq_from(&b.pic, 5, 0, false);
+	assert_false(pic_output(&b.pic));
+}
+
+static void poll_of_the_slave(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	pulse(&b, 9);
+	out(&b, 0xa0, 0x0c);
+	assert_int_equal(in(&b, 0xa0), 0x81);
+	assert_int_equal(b.eois[9], 1);
+	assert_int_equal(in(&b, 0x20), 0); /* the cascade's request went too */
+	assert_false(pic_output(&b.pic));
+}
+
+static void rotating_specific_eoi(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	pulse(&b, 3);
+	pic_read_irq(&b.pic);
+	out(&b, 0x20, 0xe3); /* 3 is the lowest now, 4 the highest */
+	assert_int_equal(b.eois[3], 1);
+	pulse(&b, 3);
+	pulse(&b, 1);
+	pulse(&b, 4);
+	assert_int_equal(pic_read_irq(&b.pic), 0x24);
+	out(&b, 0x20, 0x20);
+	assert_int_equal(pic_read_irq(&b.pic), 0x21);
+	out(&b, 0x20, 0x20);
+	assert_int_equal(pic_read_irq(&b.pic), 0x23);
+}
+
+/* In special mask mode a non-specific EOI passes over masked inputs. */
+static void special_mask_and_eoi(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	pulse(&b, 3);
+	pic_read_irq(&b.pic);
+	out(&b, 0x20, 0x68);
+	out(&b, 0x21, 0x08);
+	pulse(&b, 6);
+	pic_read_irq(&b.pic);
+	out(&b, 0x20, 0x20);
+	assert_int_equal(b.eois[6], 1);
+	assert_int_equal(b.eois[3], 0);
+}
+
+static void icw1_lowers_intr(void **state)
+{
+	struct board b;
+
+	setup(&b, 1);
+	out(&b, 0x4d0, 0x20);
+	pulse(&b, 3);
+	out(&b, 0x20, 0x11);
+	assert_false(pic_output(&b.pic));
+	assert_int_equal(b.eois[3], 1);
+	assert_int_equal(b.eois[5], 0);
+	setup(&b, 1);
+	out(&b, 0x4d0, 0x20);
+	pic_set_irq(&b.pic, 5, true);
+	out(&b, 0x20, 0x11);
+	assert_int_equal(b.eois[5], 0); /* a level stays */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -368,6 +478,13 @@ int main(void)
 		cmocka_unit_test(icw1_forgets_edges),
 		cmocka_unit_test(state_moves),
 		cmocka_unit_test(other_ports_are_refused),
+		cmocka_unit_test(first_inputs_of_both),
+		cmocka_unit_test(next_request_raises_again),
+		cmocka_unit_test(released_sources),
+		cmocka_unit_test(poll_of_the_slave),
+		cmocka_unit_test(rotating_specific_eoi),
+		cmocka_unit_test(special_mask_and_eoi),
+		cmocka_unit_test(icw1_lowers_intr),
 		cmocka_unit_test(random_programs_keep_sense),
 	};
 

@@ -315,6 +315,86 @@ static void random_programs_keep_sense(void **state)
 	}
 }
 
+/* The output pin of counter 2 by mode, as the data sheet draws it: 1193 clocks are 999.85 us. */
+static void outputs_by_mode(void **state)
+{
+	static const struct {
+		uint8_t mode, early, late;
+	} cases[] = {{0, 0, 1}, {1, 1, 0}, {3, 1, 0}};
+	struct board b;
+
+	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
+		setup(&b);
+		program(&b, 0xb0 | cases[i].mode << 1, 2386, START);
+		assert_int_equal(pit_speaker_read(&b.pit, START + MS / 2) >> 5 & 1, cases[i].early);
+		/* Mode 3 is low in its second half. */
+		uint64_t t = START + (cases[i].mode == 3 ? 3 * MS / 2 : 3 * MS);
+
+		assert_int_equal(pit_speaker_read(&b.pit, t) >> 5 & 1, cases[i].late);
+	}
+	/* Modes 2, 4 and 5: a pulse of one clock at the end. */
+	setup(&b);
+	program(&b, 0xb8, 1193181 / 1000, START); /* mode 4 */
+	assert_int_equal(pit_speaker_read(&b.pit, START + MS / 2) >> 5 & 1, 0);
+	assert_int_equal(pit_speaker_read(&b.pit, START + MS) >> 5 & 1, 1);
+	assert_int_equal(pit_speaker_read(&b.pit, START + 2 * MS) >> 5 & 1, 0);
+	program(&b, 0xb0, 1193, START); /* mode 0 is high from the terminal count on */
+	assert_int_equal(pit_speaker_read(&b.pit, START + MS) >> 5 & 1, 1);
+	program(&b, 0xb2, 1193, START); /* mode 1 is low from there on */
+	assert_int_equal(pit_speaker_read(&b.pit, START + MS) >> 5 & 1, 0);
+	program(&b, 0xb6, 3, START); /* odd counts: high for (n + 1) / 2 clocks */
+	assert_int_equal(pit_speaker_read(&b.pit, START + 1 * 1000) >> 5 & 1, 1);
+	assert_int_equal(pit_speaker_read(&b.pit, START + 2 * 1000) >> 5 & 1, 0);
+}
+
+static void gates_by_mode(void **state)
+{
+	struct board b;
+
+	/* Mode 0: the gate's rise does not restart. */
+	setup(&b);
+	program(&b, 0xb0, 50000, START);
+	pit_speaker_write(&b.pit, 1, START + 7 * MS);
+	assert_int_equal(read_word(&b, 2, START + 8 * MS), 50000 - 9545);
+	/* Mode 4 neither, mode 5 does. */
+	setup(&b);
+	program(&b, 0xb8, 50000, START);
+	pit_speaker_write(&b.pit, 1, START + 7 * MS);
+	assert_int_equal(read_word(&b, 2, START + 8 * MS), 50000 - 9545);
+	setup(&b);
+	program(&b, 0xba, 50000, START);
+	pit_speaker_write(&b.pit, 1, START + 7 * MS);
+	assert_int_equal(read_word(&b, 2, START + 8 * MS), 50000 - 1193);
+	/* No edge, no restart: staying high, and falling. */
+	pit_speaker_write(&b.pit, 1, START + 8 * MS);
+	assert_int_equal(read_word(&b, 2, START + 8 * MS), 50000 - 1193);
+	pit_speaker_write(&b.pit, 0, START + 8 * MS);
+	assert_int_equal(read_word(&b, 2, START + 8 * MS), 50000 - 1193);
+}
+
+static void speaker_data_switches_off(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	pit_speaker_write(&b.pit, 2, START);
+	pit_speaker_write(&b.pit, 0, START);
+	assert_int_equal(b.pit.flags, 0);
+}
+
+static void a_tick_waits_for_the_last_ones_eoi(void **state)
+{
+	struct board b;
+
+	setup(&b);
+	program(&b, 0x34, 1193, START);
+	for (unsigned i = 1; i <= 3; i++)
+		pit_expire(&b.pit, START + i * MS);
+	assert_int_equal(b.ticks, 1);
+	pit_ack(&b.pit);
+	assert_int_equal(b.ticks, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -335,6 +415,10 @@ int main(void)
 		cmocka_unit_test(gate_edge_restarts_mode_two),
 		cmocka_unit_test(state_moves),
 		cmocka_unit_test(hpet_takes_the_interrupt),
+		cmocka_unit_test(outputs_by_mode),
+		cmocka_unit_test(gates_by_mode),
+		cmocka_unit_test(speaker_data_switches_off),
+		cmocka_unit_test(a_tick_waits_for_the_last_ones_eoi),
 		cmocka_unit_test(random_programs_keep_sense),
 	};
 
