@@ -247,6 +247,7 @@ static bool enter(struct cpu *cpu)
 	}
 	cpu->exit.kind = CPU_EXIT_NONE;
 	answers_rewind(cpu);
+	mmu_update_mode(cpu);
 	rekey(cpu);
 	return true;
 }

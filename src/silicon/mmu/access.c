@@ -80,19 +80,24 @@ static void look_up(struct cpu *cpu, struct access *a)
 	a->log = page.log;
 }
 
+static enum result translate_parts(struct cpu *cpu, struct span *s, bool dry)
+{
+	enum result r = RESULT_OK;
+
+	for (unsigned i = 0; i < s->nr && !r; i++)
+		r = translate(cpu, &s->part[i], dry);
+	return r;
+}
+
 static enum result translate_span(struct cpu *cpu, struct span *s)
 {
-	for (unsigned dry = s->nr - 1; dry < 2; dry--) {
-		for (unsigned i = 0; i < s->nr; i++) {
-			enum result r = translate(cpu, &s->part[i], dry);
+	enum result r = s->nr == 2 ? translate_parts(cpu, s, true) : RESULT_OK;
 
-			if (r)
-				return r;
-		}
-	}
-	for (unsigned i = 0; i < s->nr; i++)
+	if (!r)
+		r = translate_parts(cpu, s, false);
+	for (unsigned i = 0; i < s->nr && !r; i++)
 		look_up(cpu, &s->part[i]);
-	return RESULT_OK;
+	return r;
 }
 
 /* The last check is passed: the access will be made. */
@@ -145,33 +150,29 @@ void mmu_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write)
 
 /* ---- bytes: RAM ---- */
 
-static bool load_sized(const uint8_t *hva, void *dst, uint32_t size)
+static inline bool load_sized(const uint8_t *hva, void *dst, uint32_t size)
 {
-	switch (size) {
-	case 1:
-		return host_load_8(hva, dst);
-	case 2:
-		return host_load_16(hva, dst);
-	case 4:
-		return host_load_32(hva, dst);
-	case 8:
+	if (likely(size == 8))
 		return host_load_64(hva, dst);
-	}
+	if (size == 4)
+		return host_load_32(hva, dst);
+	if (size == 1)
+		return host_load_8(hva, dst);
+	if (size == 2)
+		return host_load_16(hva, dst);
 	return host_copy_guarded(dst, hva, size);
 }
 
-static bool store_sized(uint8_t *hva, const void *src, uint32_t size)
+static inline bool store_sized(uint8_t *hva, const void *src, uint32_t size)
 {
-	switch (size) {
-	case 1:
-		return host_store_8(hva, *(const uint8_t *)src);
-	case 2:
-		return host_store_16(hva, *(const uint16_t *)src);
-	case 4:
-		return host_store_32(hva, *(const uint32_t *)src);
-	case 8:
+	if (likely(size == 8))
 		return host_store_64(hva, *(const uint64_t *)src);
-	}
+	if (size == 4)
+		return host_store_32(hva, *(const uint32_t *)src);
+	if (size == 1)
+		return host_store_8(hva, *(const uint8_t *)src);
+	if (size == 2)
+		return host_store_16(hva, *(const uint16_t *)src);
 	return host_copy_guarded(hva, src, size);
 }
 
@@ -295,8 +296,8 @@ static __noinline enum result write_slow(struct cpu *cpu, enum access_state stat
 	return write_span(cpu, &s, src);
 }
 
-static enum result read_state(struct cpu *cpu, enum access_state state, gva_t addr, unsigned size,
-			      uint64_t *ret)
+static inline enum result read_state(struct cpu *cpu, enum access_state state, gva_t addr,
+				     unsigned size, uint64_t *ret)
 {
 	const uint8_t *hva = tlb_state_read(cpu, state, addr, size);
 	uint64_t val = 0;
@@ -313,8 +314,8 @@ static enum result read_state(struct cpu *cpu, enum access_state state, gva_t ad
 	return r;
 }
 
-static enum result write_state(struct cpu *cpu, enum access_state state, gva_t addr, unsigned size,
-			       uint64_t val)
+static inline enum result write_state(struct cpu *cpu, enum access_state state, gva_t addr,
+				      unsigned size, uint64_t val)
 {
 	uint8_t *hva = tlb_state_write(cpu, state, addr, size);
 
@@ -398,13 +399,22 @@ enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t
 							    : exit_memory(cpu, &s.part[0]);
 }
 
+/* A hit moves the bytes at once: nothing of it needs checking. */
 enum result mmu_read_bytes(struct cpu *cpu, gva_t addr, void *dst, uint32_t size)
 {
+	const uint8_t *hva = tlb_hit_read(cpu, addr, size);
+
+	if (hva && load_sized(hva, dst, size))
+		return RESULT_OK;
 	return read_slow(cpu, cpu->mode.access, addr, dst, size);
 }
 
 enum result mmu_write_bytes(struct cpu *cpu, gva_t addr, const void *src, uint32_t size)
 {
+	uint8_t *hva = tlb_hit_write(cpu, addr, size);
+
+	if (hva && store_sized(hva, src, size))
+		return RESULT_OK;
 	return write_slow(cpu, cpu->mode.access, addr, src, size);
 }
 

@@ -18,6 +18,7 @@ struct tlb *tlb_create(void)
 		tlb->gen_write[half] = tlb->next_gen++;
 	}
 	tlb->gen_memory = 1;
+	tlb_forget_code(tlb);
 	return tlb;
 }
 

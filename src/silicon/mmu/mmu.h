@@ -92,8 +92,20 @@ enum result mmu_fetch(struct cpu *cpu, gva_t addr, uint8_t buf[15], unsigned *re
  * RESULT_FAULT: #GP(0), or #SS(0) for SS. In 64-bit mode only FS and GS have a base. off must already
  * be wrapped to the address size.
  */
-enum result seg_linear(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
-		       enum access_op op, gva_t *ret);
+enum result seg_linear_checked(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
+			       enum access_op op, gva_t *ret);
+static inline enum result seg_linear(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
+				     enum access_op op, gva_t *ret)
+{
+	/* Most of all: 64-bit mode, no base, canonical with up to a page behind it. */
+	if (likely(cpu->mode.code == CODE_64 && seg < SEG_FS &&
+		   off + BIT(47) < BIT(48) - PAGE_SIZE)) {
+		*ret = off;
+		return RESULT_OK;
+	}
+	return seg_linear_checked(cpu, seg, off, size, op, ret);
+}
+
 static inline enum result seg_read(struct cpu *cpu, enum seg_id seg, uint64_t off, unsigned size,
 				   uint64_t *ret)
 {

@@ -47,8 +47,8 @@ static bool within_limit(const struct segment *s, uint64_t off, uint32_t size)
 	return last <= s->limit;
 }
 
-enum result seg_linear(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
-		       enum access_op op, gva_t *ret)
+enum result seg_linear_checked(struct cpu *cpu, enum seg_id seg, uint64_t off, uint32_t size,
+			       enum access_op op, gva_t *ret)
 {
 	const struct segment *s = &cpu->seg[seg];
 

@@ -20,6 +20,7 @@ static void start_over(struct tlb *tlb)
 {
 	memset(tlb->table, 0, sizeof(tlb->table));
 	memset(tlb->large, 0, sizeof(tlb->large));
+	tlb_forget_code(tlb);
 	tlb->huge = 0;
 	tlb->next_gen = 1;
 	for (unsigned half = 0; half < 2; half++) {
@@ -35,6 +36,7 @@ static void flush_half(struct tlb *tlb, unsigned half)
 		start_over(tlb);
 		return;
 	}
+	tlb_forget_code(tlb);
 	tlb->gen[half] = tlb->next_gen++;
 	tlb->gen_write[half] = tlb->next_gen++;
 	tlb->local[half] = false;
@@ -92,6 +94,7 @@ static void drop_page(struct tlb *tlb, gva_t addr)
 {
 	unsigned index = tlb_index(addr);
 
+	tlb_forget_code(tlb);
 	for (unsigned state = 0; state < NR_ACCESS_STATES; state++) {
 		struct tlb_entry *e = &tlb->table[state][index];
 
@@ -181,6 +184,23 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 		tlb->local[half] = true;
 	if (a->page_shift > PAGE_SHIFT)
 		remember_large(tlb, a);
+}
+
+const uint8_t *tlb_fetch_table(struct cpu *cpu, gva_t addr)
+{
+	enum access_state state = cpu->mode.access, table = state;
+	const struct tlb_entry *e;
+	struct tlb_code *code;
+
+	if (table == ACCESS_USER_ALIGN)
+		table = ACCESS_USER;
+	e = tlb_entry(cpu, table, addr);
+	if (e->tag_fetch != tlb_key(cpu->tlb, cpu->tlb->gen, addr, 16))
+		return NULL;
+	code = &cpu->tlb->code[state];
+	code->base = addr & PAGE_MASK;
+	code->host = (const uint8_t *)(code->base + e->addend);
+	return code->host + (addr - code->base);
 }
 
 void tlb_memory(struct cpu *cpu, gpa_t gpa, struct ram_page *ret)

@@ -37,6 +37,14 @@ struct tlb_memory {
 	struct ram_page page;
 };
 
+/* The code page that a state runs in: a TLB of one entry before the table, since most fetches stay there. */
+struct tlb_code {
+	gva_t base;	     /* TLB_NO_CODE: none */
+	const uint8_t *host; /* of the page's first byte */
+};
+
+#define TLB_NO_CODE BIT(63) /* not canonical */
+
 /* Everything that cached translations depend on and that is not flushed for explicitly. */
 struct tlb_basis {
 	uint64_t cr0, cr4, efer, pkru, dr7, dr[4];
@@ -51,6 +59,7 @@ struct tlb {
 	uint8_t half_shift;
 	bool local[2]; /* by half: entries that are not global were filled */
 	bool watching; /* data breakpoints are armed */
+	struct tlb_code code[NR_ACCESS_STATES];
 	struct tlb_basis basis;
 	uint64_t huge; /* by hashed GiB: pages of 1 GiB were filled */
 	uint64_t large[(1 << TLB_LARGE_BITS) / 64];
@@ -117,19 +126,25 @@ static inline uint8_t *tlb_hit_write(const struct cpu *cpu, gva_t addr, unsigned
 	return tlb_state_write(cpu, cpu->mode.access, addr, size);
 }
 
+/* tlb.c: the same from the table. */
+const uint8_t *tlb_fetch_table(struct cpu *cpu, gva_t addr);
+
 /* Instruction bytes at addr, if at least 16 are left in the page; else NULL: mmu_fetch(). */
 static inline const uint8_t *tlb_fetch_hit(struct cpu *cpu, gva_t addr)
 {
-	enum access_state state = cpu->mode.access == ACCESS_USER_ALIGN ? ACCESS_USER
-									: cpu->mode.access;
-	const struct tlb_entry *e = tlb_entry(cpu, state, addr);
+	const struct tlb_code *code = &cpu->tlb->code[cpu->mode.access];
+	uint64_t off = addr - code->base;
 
-	if (unlikely(e->tag_fetch != tlb_key(cpu->tlb, cpu->tlb->gen, addr, 16)))
-		return NULL;
-	return (const uint8_t *)(addr + e->addend);
+	return likely(off <= PAGE_SIZE - 16) ? code->host + off : tlb_fetch_table(cpu, addr);
 }
 
 /* ---- for the room ---- */
+
+static inline void tlb_forget_code(struct tlb *tlb)
+{
+	for (unsigned state = 0; state < NR_ACCESS_STATES; state++)
+		tlb->code[state].base = TLB_NO_CODE;
+}
 
 /* Enter what the passport allows. Writes only with may_write: the page is marked dirty already, if logged. */
 void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write);
