@@ -221,6 +221,9 @@ static bool plan_encode(struct exec_cache *c, struct plan *p)
 static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 			 const ZydisDecodedOperand *is)
 {
+	/* The encoder may choose a shorter form of an immediate; its value is what counts. */
+	if (was->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		return is->type == was->type && was->imm.value.u == is->imm.value.u;
 	if (was->type != is->type || was->size != is->size || was->actions != is->actions)
 		return false;
 	switch (was->type) {
@@ -231,8 +234,6 @@ static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 	case ZYDIS_OPERAND_TYPE_MEMORY:
 		return (int)is->mem.base == ZYDIS_REGISTER_RAX + p->base &&
 		       is->mem.index == ZYDIS_REGISTER_NONE && !is->mem.disp.value;
-	case ZYDIS_OPERAND_TYPE_IMMEDIATE:
-		return was->imm.value.u == is->imm.value.u;
 	default:
 		return false;
 	}
