@@ -186,10 +186,18 @@ static bool vector_length_known(const struct cpu *cpu, const ZydisDecodedInstruc
 	}
 }
 
+/* The calls to the hypervisor below need no VMX or SVM in the guest, and KVM takes either vendor's. */
+static bool is_hypercall(const ZydisDecodedInstruction *z)
+{
+	return z->mnemonic == ZYDIS_MNEMONIC_VMCALL || z->mnemonic == ZYDIS_MNEMONIC_VMMCALL;
+}
+
 static bool model_knows(const struct cpu *cpu, const ZydisDecodedInstruction *z)
 {
 	uint16_t f = isa_feature[z->meta.isa_set];
 
+	if (is_hypercall(z))
+		return true;
 	for (unsigned i = 0; i < ARRAY_SIZE(isa_absent); i++)
 		if (isa_absent[i] == z->meta.isa_set)
 			return false;

@@ -355,7 +355,7 @@ enum result sys_lar(struct cpu *cpu, uint16_t sel, bool *ret_ok, uint32_t *ret)
 
 	r = ask_types(cpu, sel, LAR_LEGACY, LAR_LONG, ret_ok, &d);
 	if (!r && *ret_ok)
-		*ret = (d.raw >> 32) & 0x00f0ff00;
+		*ret = (d.raw >> 32) & 0x00ffff00;
 	return r;
 }
 
