@@ -64,24 +64,13 @@ static void string_move(struct cpu *cpu, const struct string *s, enum gpr reg, u
 		  (cpu->gpr[reg] + s->step * (int64_t)n) & emul_mask(s->width));
 }
 
-/*
- * Between two iterations: what the end of an instruction brings. RF stays set for the image that an event
- * pushes, and single-stepping traps here, too.
- */
+/* Between two iterations; RF stays set for the image that an event pushes. */
 static enum result string_pause(struct cpu *cpu)
 {
 	cpu->answers.nr = 0;
 	cpu->answers.used = 0;
-	if (cpu->sflags & FLAG_TF) {
-		cpu->pending_dr6 |= DR6_BS;
-		cpu_raise(cpu, ATTN_DEBUG);
-	}
 	cpu->sflags |= FLAG_RF;
-	if (unlikely(cpu->shadow)) {
-		cpu->shadow = 0;
-		cpu_lower(cpu, ATTN_SHADOW);
-	}
-	return RESULT_AGAIN;
+	return sys_iterate(cpu);
 }
 
 /* Commit n iterations; more false ends the repetition early (a comparison decided). */

@@ -2,7 +2,8 @@
 /*
  * What happens between two instructions (SDM, priority among concurrent events).
  *
- * sys_retire() closes the instruction that just committed: shadow, RF, single-step. sys_attend()
+ * sys_retire() closes the instruction that just committed: shadow, RF, single-step; sys_iterate() one
+ * iteration of a repeated one. sys_attend()
  * then serves in this order: requests of other threads, the event being injected, traps on the
  * previous instruction, NMI, interrupts, code breakpoints. An instruction that waits for answers from outside
  * is finished before anything but requests.
@@ -212,4 +213,13 @@ enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t o
 		return RESULT_OK;
 	cpu->pending_dr6 &= ~(uint64_t)DR6_BS;
 	return debug_exit(cpu, VEC_DB, DR6_BS, RESULT_STOP);
+}
+
+enum result sys_iterate(struct cpu *cpu)
+{
+	cpu->shadow = 0;
+	if (cpu->sflags & FLAG_TF)
+		cpu->pending_dr6 |= DR6_BS;
+	cpu_update_attention(cpu);
+	return program_steps(cpu) ? debug_exit(cpu, VEC_DB, DR6_BS, RESULT_EXIT) : RESULT_AGAIN;
 }

@@ -27,8 +27,14 @@ void sys_notify(struct cpu *cpu)
 void sys_mode_changed(struct cpu *cpu)
 {
 	cpu_update_mode(cpu);
-	mmu_update_mode(cpu);
 	cpu_update_attention(cpu);
+}
+
+/* A control register changed: the TLB's view follows, too. */
+static void control_changed(struct cpu *cpu)
+{
+	sys_mode_changed(cpu);
+	mmu_update_mode(cpu);
 }
 
 /* ---- CR0 ---- */
@@ -91,7 +97,7 @@ enum result sys_set_cr0(struct cpu *cpu, uint64_t val)
 		cpu->msr.efer |= EFER_LMA;
 	if (changed & (CR0_PG | CR0_PE))
 		mmu_flush_all(cpu);
-	sys_mode_changed(cpu);
+	control_changed(cpu);
 	if (changed & (CR0_PG | CR0_PE | CR0_WP))
 		sys_notify(cpu);
 	return RESULT_OK;
@@ -159,7 +165,7 @@ enum result sys_set_cr4(struct cpu *cpu, uint64_t val)
 	cpu->cr4 = val;
 	if (changed & CR4_WALK)
 		mmu_flush_all(cpu);
-	sys_mode_changed(cpu);
+	control_changed(cpu);
 	sys_notify(cpu);
 	return RESULT_OK;
 }
@@ -243,7 +249,7 @@ bool sys_efer_write(struct cpu *cpu, uint64_t val, enum msr_origin by)
 	cpu->msr.efer = val;
 	if (changed & (EFER_NX | EFER_LME))
 		mmu_flush_all(cpu);
-	sys_mode_changed(cpu);
+	control_changed(cpu);
 	if (changed)
 		sys_notify(cpu);
 	return true;

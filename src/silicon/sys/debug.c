@@ -8,7 +8,7 @@
  */
 #include "silicon/sys/sys_internal.h"
 
-enum bp_kind { BP_CODE = 0, BP_WRITE = 1, BP_IO = 2, BP_ACCESS = 3 };
+enum bp_kind { BP_CODE = 0, BP_IO = 2 };
 
 static unsigned bp_kind(uint64_t dr7, unsigned i)
 {
@@ -66,27 +66,25 @@ enum result sys_check_code_bp(struct cpu *cpu, gva_t addr)
 	return matched ? fault_debug(cpu, matched) : RESULT_OK;
 }
 
-static void pend(struct cpu *cpu, uint64_t matched)
-{
-	if (!matched)
-		return;
-	cpu->pending_dr6 |= matched;
-	cpu_raise(cpu, ATTN_DEBUG);
-}
-
+/* The mmu room matches its own accesses; this is for those that pass it by. */
 void sys_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write)
 {
-	unsigned kinds = BIT(BP_ACCESS) | (write ? BIT(BP_WRITE) : 0);
-
 	if (any_armed(cpu))
-		pend(cpu, bp_match(cpu, kinds, addr, size));
+		mmu_check_data_bp(cpu, addr, size, write);
 }
 
 /* I/O breakpoints exist only under CR4.DE. */
 void sys_check_io_bp(struct cpu *cpu, uint16_t port, unsigned size)
 {
-	if (any_armed(cpu) && (cpu->cr4 & CR4_DE))
-		pend(cpu, bp_match(cpu, BIT(BP_IO), port, size));
+	uint64_t matched;
+
+	if (!any_armed(cpu) || !(cpu->cr4 & CR4_DE))
+		return;
+	matched = bp_match(cpu, BIT(BP_IO), port, size);
+	if (!matched)
+		return;
+	cpu->pending_dr6 |= matched;
+	cpu_raise(cpu, ATTN_DEBUG);
 }
 
 /* ---- the program's debugger ---- */

@@ -53,6 +53,12 @@ enum result sys_attend(struct cpu *cpu);
 /* After an instruction retired while attention bits were up: shadow end, RF, TF trap, budget. */
 enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t old_shadow);
 
+/*
+ * After an iteration of a REP instruction that is not done; RIP and registers are whole. RESULT_AGAIN, or
+ * RESULT_EXIT to the program's debugger.
+ */
+enum result sys_iterate(struct cpu *cpu);
+
 /* ---- task.c ---- */
 enum task_switch_reason { TASK_CALL, TASK_JMP, TASK_IRET, TASK_GATE };
 enum result sys_task_switch(struct cpu *cpu, uint16_t tss_sel, enum task_switch_reason why,

@@ -323,6 +323,7 @@ static void enter_task(struct cpu *cpu, const struct task_switch *ts)
 	cpu->dr7 &= ~0x155ull; /* L0 to L3 and LE */
 	if (ts->state.trap & 1)
 		cpu->pending_dr6 |= DR6_BT;
+	mmu_update_mode(cpu);
 }
 
 static enum result load_new(struct cpu *cpu, const struct task_switch *ts)
