@@ -67,7 +67,8 @@ static void apply_payload(struct cpu *cpu, struct event *ev)
 {
 	if (ev->type != EVENT_EXCEPTION)
 		return;
-	if (ev->vector == VEC_PF && ev->has_payload)
+	/* A page fault that became a double fault still leaves its address. */
+	if ((ev->vector == VEC_PF || ev->vector == VEC_DF) && ev->has_payload)
 		cpu->cr2 = ev->payload;
 	if (ev->vector == VEC_DB) {
 		if (ev->has_payload)
@@ -440,15 +441,6 @@ static enum result shutdown(struct cpu *cpu)
 	return RESULT_STOP;
 }
 
-/* A page fault that became a double fault still leaves its address in CR2. */
-static void keep_address(struct cpu *cpu, struct event *ev)
-{
-	if (ev->vector == VEC_DF && ev->has_payload) {
-		cpu->cr2 = ev->payload;
-		ev->has_payload = false;
-	}
-}
-
 static enum result delivered(struct cpu *cpu)
 {
 	cpu->fault.valid = false;
@@ -470,7 +462,6 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 		cpu->nmi_blocked = true;
 	for (;;) {
 		apply_payload(cpu, &cur);
-		keep_address(cpu, &cur);
 		r = deliver_once(cpu, &cur);
 		if (r == RESULT_OK)
 			return delivered(cpu);
