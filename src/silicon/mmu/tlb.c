@@ -42,7 +42,7 @@ static void flush_half(struct tlb *tlb, unsigned half)
 	tlb->local[half] = false;
 }
 
-static void flush_memory(struct tlb *tlb)
+void tlb_forget_memory(struct tlb *tlb)
 {
 	if (++tlb->gen_memory < TLB_GENERATIONS)
 		return;
@@ -54,7 +54,7 @@ void mmu_flush_all(struct cpu *cpu)
 {
 	struct tlb *tlb = cpu->tlb;
 
-	flush_memory(tlb);
+	tlb_forget_memory(tlb);
 	tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
 	flush_half(tlb, 0);
 	flush_half(tlb, 1);

@@ -150,6 +150,7 @@ static inline void tlb_forget_code(struct tlb *tlb)
 void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write);
 /* platform->memory(), remembered. */
 void tlb_memory(struct cpu *cpu, gpa_t gpa, struct ram_page *ret);
+void tlb_forget_memory(struct tlb *tlb);
 
 /* walk.c: what leaves cpu_run() from inside an access. */
 enum result mmu_exit(struct cpu *cpu, enum cpu_exit_kind kind, gpa_t addr, unsigned size);

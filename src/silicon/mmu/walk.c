@@ -411,14 +411,17 @@ enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct acc
 
 /* ---- walks for others ---- */
 
+/* Between two runs, memory slots may have changed without the flush being served yet. */
 bool mmu_translate_debug(struct cpu *cpu, gva_t addr, gpa_t *ret_gpa, uint32_t *ret_flags)
 {
 	struct access a = {.addr = addr, .size = 1, .state = ACCESS_SUPER};
 	struct walk_context ctx = mmu_context(cpu);
 	struct cpu_exit exit = cpu->exit;
 	struct event fault = cpu->fault;
-	enum result r = mmu_walk(cpu, &ctx, &a, true);
+	enum result r;
 
+	tlb_forget_memory(cpu->tlb);
+	r = mmu_walk(cpu, &ctx, &a, true);
 	cpu->exit = exit;
 	cpu->fault = fault;
 	if (r || (cpu_long_mode(cpu) && !gva_canonical(cpu, addr)))
