@@ -48,6 +48,8 @@ static void mark_dirty(void *opaque, gpa_t gpa)
 
 	if (gpa < f->ram_size)
 		f->marked[gpa >> PAGE_SHIFT]++;
+	if (f->on_mark)
+		f->on_mark(f, gpa);
 }
 
 static bool in_process(gpa_t gpa)

@@ -91,8 +91,9 @@ struct flat {
 	uint64_t tsc;	    /* advances by 100 with each reading */
 	uint64_t msr_value; /* platform MSRs: 0x4000_0000 range reads and writes this one */
 	gpa_t next_table;   /* allocator of page-table pages */
-	void (*free_exec)(struct flat *f); /* flat_run.c */
-	void *opaque;			   /* the test's */
+	void (*free_exec)(struct flat *f);	    /* flat_run.c */
+	void *opaque;				    /* the test's */
+	void (*on_mark)(struct flat *f, gpa_t gpa); /* also called by mark_dirty() */
 };
 
 /* ---- flat.c: the machine ---- */

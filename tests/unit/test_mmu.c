@@ -490,6 +490,30 @@ static void fetches(void **state)
 	flat_free(f);
 }
 
+/* The code page in use is forgotten by each flush. */
+static void fetch_follows_flushes(void **state)
+{
+	void (*const flushes[])(struct cpu *) = {mmu_flush_all, mmu_flush_cr3};
+	struct flat *f = two_pages(PTE_P, PTE_P);
+
+	for (unsigned i = 0; i < 3; i++) {
+		uint8_t buf[15];
+		unsigned len;
+
+		flat_map(f, ADDR, PAGE, PTE_P, PAGE_SIZE);
+		mmu_flush_all(f->cpu);
+		assert_int_equal(mmu_fetch(f->cpu, ADDR, buf, &len), RESULT_OK);
+		assert_ptr_equal(tlb_fetch_hit(f->cpu, ADDR + 1), f->ram + PAGE + 1);
+		flat_map(f, ADDR, OTHER, PTE_P, PAGE_SIZE);
+		if (i < 2)
+			flushes[i](f->cpu);
+		else
+			mmu_flush_page(f->cpu, ADDR);
+		assert_null(tlb_fetch_hit(f->cpu, ADDR + 1));
+	}
+	flat_free(f);
+}
+
 static void non_canonical(void **state)
 {
 	struct flat *f = start(flat_long);
@@ -706,6 +730,23 @@ static void dirty_log_is_exact(void **state)
 	flat_free(f);
 }
 
+/* Neither a read nor a fetch leaves a way to write unnoticed. */
+static void dirty_log_after_reads(void **state)
+{
+	struct flat *f = start(flat_prot32);
+	uint8_t buf[15];
+	unsigned len;
+
+	f->log = true;
+	reads(f, PAGE, 4, 0);
+	writes(f, PAGE, 4, 0);
+	assert_int_equal(marked(f, PAGE), 1);
+	assert_int_equal(mmu_fetch(f->cpu, OTHER, buf, &len), RESULT_OK);
+	writes(f, OTHER, 4, 0);
+	assert_int_equal(marked(f, OTHER), 1);
+	flat_free(f);
+}
+
 /* The walker's own writes count: A bits in each table, but a fault writes nothing. */
 static void dirty_log_sees_walks(void **state)
 {
@@ -755,6 +796,60 @@ static void debug_walks_leave_no_trace(void **state)
 	assert_false(touched(f, ADDR));
 	assert_false(mmu_translate_debug(f->cpu, ADDR + PAGE_SIZE, &gpa, &flags));
 	assert_false(f->cpu->fault.valid);
+	flat_free(f);
+}
+
+/* Another processor changes the PTE between its reading and the setting of D: the walk starts anew. */
+static void change_entry(struct flat *f, gpa_t gpa)
+{
+	f->on_mark = NULL;
+	flat_set_entry(f, ADDR, 1, OTHER | PTE_P | PTE_W);
+}
+
+static void walk_loses_a_race(void **state)
+{
+	struct flat *f = two_pages(PTE_P | PTE_W | PTE_A, PTE_P);
+
+	reads(f, ADDR, 4, 0);
+	f->log = true;
+	mmu_flush_all(f->cpu);
+	f->on_mark = change_entry;
+	writes(f, ADDR, 4, 0x77);
+	assert_int_equal(flat_get_entry(f, ADDR, 1), OTHER | PTE_P | PTE_W | PTE_A | PTE_D);
+	assert_int_equal(flat_peek(f, PAGE, 4), 0);
+	assert_int_equal(flat_peek(f, OTHER, 4), 0x77);
+	flat_free(f);
+}
+
+/* ---- slots ---- */
+
+static void slots_change(void **state)
+{
+	struct flat *f = start(flat_prot32);
+	uint64_t val;
+
+	reads(f, 0xf00000, 4, 0);
+	f->ram_size = 0xf00000;
+	mmu_flush_all(f->cpu);
+	assert_int_equal(mmu_read(f->cpu, 0xf00000, 4, &val), RESULT_EXIT);
+	assert_int_equal(f->cpu->exit.kind, CPU_EXIT_MMIO_READ);
+	f->ram_size = FLAT_RAM;
+	mmu_flush_all(f->cpu);
+	reads(f, 0xf00000, 4, 0);
+	flat_free(f);
+}
+
+/* The debugger comes before the flush that a new slot asked for is served. */
+static void slots_change_before_debugger(void **state)
+{
+	struct flat *f = start(flat_long);
+	uint32_t flags;
+	gpa_t gpa;
+
+	f->ram_size = 0;
+	assert_false(mmu_translate_debug(f->cpu, PAGE, &gpa, &flags));
+	f->ram_size = FLAT_RAM;
+	assert_true(mmu_translate_debug(f->cpu, PAGE, &gpa, &flags));
 	flat_free(f);
 }
 
@@ -908,7 +1003,12 @@ int main(void)
 		cmocka_unit_test(pointers),
 		cmocka_unit_test(compare_exchange),
 		cmocka_unit_test(dirty_log_is_exact),
+		cmocka_unit_test(dirty_log_after_reads),
 		cmocka_unit_test(dirty_log_sees_walks),
+		cmocka_unit_test(walk_loses_a_race),
+		cmocka_unit_test(slots_change),
+		cmocka_unit_test(slots_change_before_debugger),
+		cmocka_unit_test(fetch_follows_flushes),
 		cmocka_unit_test(d_before_write_tag),
 		cmocka_unit_test(debug_walks_leave_no_trace),
 		cmocka_unit_test(memory_taken_away),
