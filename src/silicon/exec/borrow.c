@@ -94,8 +94,8 @@ static bool uses_fpu(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 
 static bool is_x87(const ZydisDecodedInstruction *z)
 {
-	return z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_set == ZYDIS_ISA_SET_FCMOV ||
-	       z->meta.isa_set == ZYDIS_ISA_SET_SSE3X87;
+	return z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.category == ZYDIS_CATEGORY_X87_ALU ||
+	       z->meta.isa_set == ZYDIS_ISA_SET_FCMOV;
 }
 
 /* F3 90 with REX.B is XCHG R8,RAX, whatever the decoder calls it. */
@@ -143,7 +143,8 @@ static const uint16_t unaligned[] = {
 /* The multiple that the operand must stand on in any case (SDM, exception types 1, 2, 4 and E1). */
 static uint8_t must_align(const ZydisDecodedInstruction *z, const struct insn *insn)
 {
-	if (z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B)
+	if (z->mnemonic == ZYDIS_MNEMONIC_CMPXCHG16B || z->mnemonic == ZYDIS_MNEMONIC_CVTPD2PI ||
+	    z->mnemonic == ZYDIS_MNEMONIC_CVTTPD2PI)
 		return 16;
 	switch (z->meta.exception_class) {
 	case ZYDIS_EXCEPTION_CLASS_SSE1:
@@ -167,6 +168,197 @@ static bool only_arithmetic_flags(const ZydisDecodedInstruction *z)
 		       ~(ZydisAccessedFlagsMask)FLAGS_ARITH);
 }
 
+/* ---- masks ---- */
+
+/* Types whose faults no mask suppresses: SDM, EVEX exception types "NF". */
+static const uint16_t whole_operand[] = {
+	ZYDIS_MNEMONIC_VDBPSADBW,
+	ZYDIS_MNEMONIC_VGF2P8AFFINEQB,
+	ZYDIS_MNEMONIC_VGF2P8AFFINEINVQB,
+	ZYDIS_MNEMONIC_VCVTNE2PS2BF16,
+};
+
+static bool faults_anyway(const ZydisDecodedInstruction *z)
+{
+	if (LISTED(whole_operand, z->mnemonic))
+		return true;
+	switch (z->meta.exception_class) {
+	case ZYDIS_EXCEPTION_CLASS_E1NF:
+	case ZYDIS_EXCEPTION_CLASS_E2NF:
+	case ZYDIS_EXCEPTION_CLASS_E3NF:
+	case ZYDIS_EXCEPTION_CLASS_E4NF:
+	case ZYDIS_EXCEPTION_CLASS_E5NF:
+	case ZYDIS_EXCEPTION_CLASS_E6NF:
+	case ZYDIS_EXCEPTION_CLASS_E9NF:
+	case ZYDIS_EXCEPTION_CLASS_E10NF:
+	case ZYDIS_EXCEPTION_CLASS_E11NF:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static const ZydisDecodedOperand *memory_operand(const ZydisDecodedInstruction *z,
+						 const ZydisDecodedOperand *ops)
+{
+	for (unsigned i = 0; i < z->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			return &ops[i];
+	return NULL;
+}
+
+/* How many bits of the mask count: elements of what is written. */
+static unsigned mask_elements(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
+{
+	const ZydisDecodedOperand *op = &ops[0];
+
+	if (memory_operand(z, ops)->element_count == 1 &&
+	    z->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_INVALID)
+		return 1;
+	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_MASK) {
+		for (unsigned i = 1; i < z->operand_count_visible; i++)
+			if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+			    ops[i].encoding != ZYDIS_OPERAND_ENCODING_MASK)
+				op = &ops[i];
+			else if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && op == &ops[0])
+				op = &ops[i];
+	}
+	return op->element_count;
+}
+
+static const uint16_t packed_bytes[] = {
+	ZYDIS_MNEMONIC_VPCOMPRESSB,
+	ZYDIS_MNEMONIC_VPCOMPRESSW,
+	ZYDIS_MNEMONIC_VPEXPANDB,
+	ZYDIS_MNEMONIC_VPEXPANDW,
+};
+
+static bool packed(const ZydisDecodedInstruction *z)
+{
+	return z->meta.category == ZYDIS_CATEGORY_COMPRESS ||
+	       z->meta.category == ZYDIS_CATEGORY_EXPAND || LISTED(packed_bytes, z->mnemonic);
+}
+
+static void set_mask(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops,
+		     struct insn *insn)
+{
+	bool broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
+	unsigned nr = mask_elements(z, ops);
+
+	insn->mask_reg = ZydisRegisterGetId(z->avx.mask.reg);
+	insn->nr_mask = nr;
+	insn->nr_elem = nr;
+	insn->mask_kind = MASK_BITS;
+	if (packed(z)) {
+		insn->mask_kind = MASK_PACKED;
+	} else if (broadcast) {
+		const ZydisDecodedOperand *op = memory_operand(z, ops);
+
+		insn->mask_kind = MASK_FOLDED;
+		insn->nr_elem = max(insn->mem_size * 8u / op->element_size, 1u);
+	}
+	insn->elem = insn->mem_size / insn->nr_elem;
+}
+
+static void set_sign_mask(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops,
+			  struct insn *insn)
+{
+	insn->mask_kind = MASK_SIGN;
+	insn->mask_reg = ZydisRegisterGetId(ops[1].reg.value);
+	if (ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	    ops[2].type == ZYDIS_OPERAND_TYPE_REGISTER)
+		insn->mask_reg = ZydisRegisterGetId(ops[2].reg.value);
+	insn->elem = (z->mnemonic == ZYDIS_MNEMONIC_VMASKMOVPS ||
+		      z->mnemonic == ZYDIS_MNEMONIC_VPMASKMOVD)
+			     ? 4
+			     : 8;
+	insn->nr_elem = insn->mem_size / insn->elem;
+}
+
+static const uint16_t sign_masked[] = {
+	ZYDIS_MNEMONIC_VMASKMOVPS,
+	ZYDIS_MNEMONIC_VMASKMOVPD,
+	ZYDIS_MNEMONIC_VPMASKMOVD,
+	ZYDIS_MNEMONIC_VPMASKMOVQ,
+};
+
+static bool masked(const ZydisDecodedInstruction *z)
+{
+	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
+	       z->avx.mask.reg != ZYDIS_REGISTER_NONE && z->avx.mask.reg != ZYDIS_REGISTER_K0 &&
+	       !faults_anyway(z);
+}
+
+static bool is_gather(const ZydisDecodedInstruction *z)
+{
+	return z->meta.category == ZYDIS_CATEGORY_GATHER ||
+	       z->meta.category == ZYDIS_CATEGORY_AVX2GATHER ||
+	       z->meta.category == ZYDIS_CATEGORY_SCATTER;
+}
+
+static unsigned gather_index_size(ZydisMnemonic mnemonic)
+{
+	switch (mnemonic) {
+	case ZYDIS_MNEMONIC_VGATHERQPD:
+	case ZYDIS_MNEMONIC_VGATHERQPS:
+	case ZYDIS_MNEMONIC_VPGATHERQD:
+	case ZYDIS_MNEMONIC_VPGATHERQQ:
+	case ZYDIS_MNEMONIC_VSCATTERQPD:
+	case ZYDIS_MNEMONIC_VSCATTERQPS:
+	case ZYDIS_MNEMONIC_VPSCATTERQD:
+	case ZYDIS_MNEMONIC_VPSCATTERQQ:
+		return 8;
+	default:
+		return 4;
+	}
+}
+
+/* VPGATHERDQ: operand sizes differ between index and data; the narrower count rules. */
+static bool choose_gather(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops,
+			  struct insn *insn)
+{
+	const ZydisDecodedOperand *mem = &ops[0], *data = &ops[0];
+	unsigned index_bytes;
+
+	for (unsigned i = 0; i < z->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			mem = &ops[i];
+		else if (ops[i].encoding == ZYDIS_OPERAND_ENCODING_MODRM_REG)
+			data = &ops[i];
+	if (data->type != ZYDIS_OPERAND_TYPE_REGISTER || mem->type != ZYDIS_OPERAND_TYPE_MEMORY)
+		return false; /* gather prefetches */
+	insn->elem = data->element_size / 8;
+	insn->mem_op = z->meta.category == ZYDIS_CATEGORY_SCATTER ? ACCESS_WRITE : ACCESS_READ;
+	insn->index_elem = gather_index_size(z->mnemonic);
+	index_bytes = ZydisRegisterGetWidth(ZYDIS_MACHINE_MODE_LONG_64, mem->mem.index) / 8;
+	insn->nr_elem = min(index_bytes / insn->index_elem, data->size / 8u / insn->elem);
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX) {
+		insn->mask_kind = MASK_BITS;
+		insn->mask_reg = ZydisRegisterGetId(z->avx.mask.reg);
+	} else {
+		insn->mask_kind = MASK_SIGN;
+		insn->mask_reg = ZydisRegisterGetId(ops[2].reg.value);
+	}
+	insn->reg = ZydisRegisterGetId(data->reg.value);
+	insn->run = run_gather;
+	return true;
+}
+
+/* Cache-line instructions translate one byte's address, as a read. */
+static const uint16_t flushes[] = {
+	ZYDIS_MNEMONIC_CLFLUSH,
+	ZYDIS_MNEMONIC_CLFLUSHOPT,
+	ZYDIS_MNEMONIC_CLWB,
+};
+
+static bool xchg_with_itself(const ZydisDecodedInstruction *z, const struct insn *insn)
+{
+	return z->mnemonic == ZYDIS_MNEMONIC_XCHG && !(insn->flags & INSN_MEM) &&
+	       z->operand_width != 32 && insn->opcode != 0x90 && insn->reg == insn->rm &&
+	       !((insn->flags ^ insn->flags >> 1) & INSN_HIGH_REG);
+}
+
 static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops,
 		       struct insn *insn)
 {
@@ -174,6 +366,10 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->flags |= INSN_FPU;
 	if (is_x87(z) && !LISTED(x87_control, z->mnemonic))
 		insn->flags |= INSN_X87;
+	if (LISTED(flushes, z->mnemonic)) {
+		insn->mem_size = 1;
+		insn->mem_op = ACCESS_READ;
+	}
 	insn->align = alignment_of(z, insn);
 	insn->must_align = must_align(z, insn);
 	if (insn->align > 1)
@@ -182,8 +378,14 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->run = insn->flags & INSN_FPU ? run_reg_fpu : run_reg;
 	else if (bit_index_in_register(z, ops))
 		insn->run = run_bit;
+	else if (LISTED(sign_masked, z->mnemonic))
+		set_sign_mask(z, ops, insn);
+	else if (masked(z))
+		set_mask(z, ops, insn);
 	else
 		insn->run = run_mem;
+	if (insn->mask_kind)
+		insn->run = run_masked;
 }
 
 bool borrow_choose(struct exec_cache *c, const ZydisDecodedInstruction *z,
@@ -191,15 +393,15 @@ bool borrow_choose(struct exec_cache *c, const ZydisDecodedInstruction *z,
 {
 	if (pause_is_xchg(z))
 		return choose_xchg_r8(c, z, insn);
-	if (LISTED(nops, z->mnemonic) || z->meta.category == ZYDIS_CATEGORY_WIDENOP) {
+	if (xchg_with_itself(z, insn) || LISTED(nops, z->mnemonic) ||
+	    z->meta.category == ZYDIS_CATEGORY_WIDENOP) {
 		insn->run = run_nop;
 		insn->flags |= INSN_PLAIN;
 		return true;
 	}
-	if (z->meta.category == ZYDIS_CATEGORY_GATHER ||
-	    z->meta.category == ZYDIS_CATEGORY_AVX2GATHER ||
-	    z->meta.category == ZYDIS_CATEGORY_SCATTER ||
-	    z->meta.category == ZYDIS_CATEGORY_SYSTEM || !only_arithmetic_flags(z))
+	if (is_gather(z))
+		return choose_gather(z, ops, insn);
+	if (z->meta.category == ZYDIS_CATEGORY_SYSTEM || !only_arithmetic_flags(z))
 		return false;
 	choose_run(z, ops, insn);
 	return thunk_make(c, z, ops, insn);

@@ -9,7 +9,8 @@
  */
 #include "silicon/exec/borrow.h"
 
-#define LINE 64
+#define LINE	       64
+#define XSAVE_X87_SIZE 160 /* of the image: x87 and MXCSR */
 
 enum result run_nop(struct cpu *cpu, const struct insn *insn)
 {
@@ -93,15 +94,23 @@ static enum result check_alignment(struct cpu *cpu, const struct insn *insn, gva
 	return RESULT_OK;
 }
 
+static bool misaligned(const struct cpu *cpu, const struct insn *insn, uint64_t off)
+{
+	if (cpu->mode.code != CODE_64 || insn->seg >= SEG_FS)
+		off += cpu->seg[insn->seg].base;
+	return off & (insn->must_align - 1);
+}
+
 enum result borrow_address(struct cpu *cpu, const struct insn *insn, uint64_t off, gva_t *ret)
 {
-	enum result r = seg_linear(cpu, insn->seg, off, insn->mem_size, insn->mem_op, ret);
+	enum result r;
 
+	/* Silicon judges it before anything else about the address; the host would, but later. */
+	if (insn->must_align && unlikely(misaligned(cpu, insn, off)))
+		return fault_gp(cpu, 0);
+	r = seg_linear(cpu, insn->seg, off, insn->mem_size, insn->mem_op, ret);
 	if (unlikely(r))
 		return r;
-	/* Before the page is looked at; the host would judge alike, but only after that. */
-	if (insn->must_align && unlikely(*ret & (insn->must_align - 1)))
-		return fault_gp(cpu, 0);
 	return unlikely(alignment_checked(cpu)) ? check_alignment(cpu, insn, *ret) : RESULT_OK;
 }
 
@@ -133,6 +142,15 @@ static enum result bounce_write(struct cpu *cpu, gva_t addr, const uint8_t *buf,
 	return mmu_write(cpu, addr, size, val);
 }
 
+/* An x87 store that raised an unmasked exception, precision apart, stored nothing. */
+static bool x87_stored(void)
+{
+	uint16_t fsw, fcw;
+
+	asm volatile("fnstsw %0; fnstcw %1" : "=a"(fsw), "=m"(fcw));
+	return !(fsw & ~fcw & 0x1f);
+}
+
 enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
 {
 	uint8_t area[3 * LINE] __aligned_(LINE), *buf = area + addr % LINE;
@@ -147,9 +165,42 @@ enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
 		fpu_load(cpu);
 	if (insn->thunk(cpu, buf))
 		return borrow_trapped(cpu);
-	if (insn->mem_op & ACCESS_WRITE)
+	if (insn->mem_op & ACCESS_WRITE && !(insn->flags & INSN_X87 && !x87_stored()))
 		r = bounce_write(cpu, addr, buf, size);
 	return r ? r : finish(cpu, insn);
+}
+
+/*
+ * An x87 store whose address is no good, while exceptions are unmasked: it may not come to storing. Try it on
+ * a buffer, and take the state back if it would have stored.
+ */
+static enum result x87_store_anyway(struct cpu *cpu, const struct insn *insn, enum result r)
+{
+	uint8_t buf[LINE] __aligned_(16), image[XSAVE_X87_SIZE];
+
+	fpu_save(cpu);
+	__builtin_memcpy(image, cpu->fpu.area, sizeof(image));
+	fpu_load(cpu);
+	if (insn->thunk(cpu, buf))
+		return borrow_trapped(cpu);
+	if (!x87_stored()) {
+		cpu->fault.valid = false;
+		return finish(cpu, insn);
+	}
+	fpu_save(cpu);
+	__builtin_memcpy(cpu->fpu.area, image, sizeof(image));
+	return r;
+}
+
+static bool x87_unmasked(struct cpu *cpu, const struct insn *insn)
+{
+	uint16_t fcw;
+
+	if (!(insn->flags & INSN_X87) || insn->mem_op != ACCESS_WRITE)
+		return false;
+	fpu_load(cpu);
+	asm volatile("fnstcw %0" : "=m"(fcw));
+	return (fcw & 0x1f) != 0x1f;
 }
 
 static enum result run_at(struct cpu *cpu, const struct insn *insn, gva_t addr)
@@ -173,7 +224,11 @@ enum result run_mem(struct cpu *cpu, const struct insn *insn)
 	gva_t addr;
 	enum result r = borrow_address(cpu, insn, insn_ea(cpu, insn), &addr);
 
-	return r ? r : run_at(cpu, insn, addr);
+	if (likely(!r))
+		r = run_at(cpu, insn, addr);
+	if (unlikely(r == RESULT_FAULT) && x87_unmasked(cpu, insn) && cpu->fault.vector != VEC_MF)
+		return x87_store_anyway(cpu, insn, r);
+	return r;
 }
 
 /* ---- bit strings: the index reaches beyond the operand ---- */
@@ -206,15 +261,4 @@ enum result run_bit(struct cpu *cpu, const struct insn *insn)
 	r = run_at(cpu, insn, addr);
 	cpu->gpr[insn->reg] = was;
 	return r;
-}
-
-/* ---- masks ---- */
-
-/*
- * The whole operand at once where all of it may be accessed, which is the rule; else an element at a
- * time, leaving out those that the mask leaves out.
- */
-enum result run_masked(struct cpu *cpu, const struct insn *insn)
-{
-	return run_mem(cpu, insn);
 }

@@ -17,12 +17,30 @@ static struct insn *insns_alloc(void)
 	return mem;
 }
 
+static uint32_t component_offset(unsigned component)
+{
+	uint32_t r[4] = {0};
+
+	if (host_xcr0() & BIT(component))
+		host_cpuid(0xd, component, r);
+	return r[1];
+}
+
+static void xsave_offsets(struct exec_cache *c)
+{
+	c->xoff_avx = component_offset(2);
+	c->xoff_k = component_offset(5);
+	c->xoff_zmm_hi = component_offset(6);
+	c->xoff_hi16 = component_offset(7);
+}
+
 struct exec_cache *exec_create(void)
 {
 	struct exec_cache *c = calloc(1, sizeof(*c));
 
 	if (!c)
 		return NULL;
+	xsave_offsets(c);
 	c->insn = insns_alloc();
 	if (!c->insn || thunk_init(c)) {
 		exec_destroy(c);

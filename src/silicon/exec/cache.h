@@ -48,6 +48,9 @@ struct exec_cache {
 	ZydisDecoder decoder[4]; /* by enum code_mode; the last for real and virtual-8086 mode */
 	ZydisDecoder host_decoder;
 	bool decoders_set;
+
+	/* Offsets in the host's XSAVE image, 0 where the component is absent. */
+	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16;
 };
 
 static inline struct insn *cache_slot(const struct exec_cache *c, uint64_t rip)

@@ -38,6 +38,15 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_PLAIN    BIT(15) /* emulated, but changes nothing that the mode key depends on */
 #define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
 
+/* Which elements of a memory operand are accessed. */
+enum mask_kind {
+	MASK_NONE,
+	MASK_BITS,   /* a mask register's bits */
+	MASK_FOLDED, /* the same, an element of memory serving several bits */
+	MASK_PACKED, /* as many as bits are set: compress and expand */
+	MASK_SIGN,   /* sign bits of a vector register's elements */
+};
+
 struct insn {
 	uint64_t bytes[2]; /* the instruction, zero-padded to 16 bytes */
 	uint64_t mask[2];  /* ff for each of its len bytes */
@@ -75,6 +84,8 @@ struct insn {
 	uint8_t trap;	    /* vector raised instead of running */
 	uint8_t align;	    /* INSN_ALIGN: the multiple that the operand must stand on */
 	uint8_t must_align; /* the same for #GP(0) in any case; 0: none */
+	uint8_t mask_kind;  /* enum mask_kind */
+	uint8_t nr_mask;    /* bits of the mask register that count */
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");

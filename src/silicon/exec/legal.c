@@ -11,6 +11,8 @@
 #include "silicon/exec/legal.h"
 #include "silicon/models/features.h"
 
+#include <string.h>
+
 #define S(set)	[ZYDIS_ISA_SET_##set]
 #define F(name) (FEAT_##name + 1)
 #define X512(set, name)                                                   \
@@ -160,6 +162,8 @@ static bool has(const struct cpu *cpu, enum feature f)
 
 static bool vector_length_known(const struct cpu *cpu, const ZydisDecodedInstruction *z)
 {
+	const char *set;
+
 	switch (z->meta.isa_set) {
 	case ZYDIS_ISA_SET_VAES:
 		return has(cpu, FEAT_AVX);
@@ -173,17 +177,10 @@ static bool vector_length_known(const struct cpu *cpu, const ZydisDecodedInstruc
 		return true;
 	if (!has(cpu, FEAT_AVX512F))
 		return false;
-	switch (z->meta.exception_class) {
-	case ZYDIS_EXCEPTION_CLASS_E3:
-	case ZYDIS_EXCEPTION_CLASS_E3NF:
-	case ZYDIS_EXCEPTION_CLASS_E10:
-	case ZYDIS_EXCEPTION_CLASS_E10NF:
-	case ZYDIS_EXCEPTION_CLASS_E9NF:
-	case ZYDIS_EXCEPTION_CLASS_E7NM128:
-		return true; /* scalars */
-	default:
-		return z->avx.vector_length == 512 || has(cpu, FEAT_AVX512VL);
-	}
+	/* "_128" and "_256"; what works on scalars has other endings. */
+	set = ZydisISASetGetString(z->meta.isa_set);
+	set = strrchr(set, '_');
+	return !set || (strcmp(set, "_128") && strcmp(set, "_256")) || has(cpu, FEAT_AVX512VL);
 }
 
 /* The calls to the hypervisor below need no VMX or SVM in the guest, and KVM takes either vendor's. */
@@ -241,7 +238,7 @@ static uint8_t legal_legacy(uint16_t key, const ZydisDecodedInstruction *z, unsi
 	}
 	if (z->mnemonic == ZYDIS_MNEMONIC_FWAIT)
 		return (key & (KEY_MP | KEY_TS)) == (KEY_MP | KEY_TS) ? VEC_NM : LEGAL;
-	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ||
+	if (z->meta.isa_ext == ZYDIS_ISA_EXT_X87 || z->meta.category == ZYDIS_CATEGORY_X87_ALU ||
 	    z->meta.isa_set == ZYDIS_ISA_SET_FCMOV)
 		return key & (KEY_EM | KEY_TS) ? VEC_NM : LEGAL;
 	return LEGAL;

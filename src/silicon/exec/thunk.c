@@ -218,13 +218,20 @@ static bool plan_encode(struct exec_cache *c, struct plan *p)
 	       p->z.length == p->len;
 }
 
+static uint64_t width_mask(unsigned bits)
+{
+	return bits == 0 || bits >= 64 ? ~0ull : BIT(bits) - 1;
+}
+
 static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 			 const ZydisDecodedOperand *is)
 {
-	/* The encoder may choose a shorter form of an immediate; its value is what counts. */
+	if (was->type != is->type)
+		return false;
+	/* The encoder may take a shorter immediate, extended to the same value. */
 	if (was->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-		return is->type == was->type && was->imm.value.u == is->imm.value.u;
-	if (was->type != is->type || was->size != is->size || was->actions != is->actions)
+		return !((was->imm.value.u ^ is->imm.value.u) & width_mask(p->z.operand_width));
+	if (was->size != is->size || was->actions != is->actions)
 		return false;
 	switch (was->type) {
 	case ZYDIS_OPERAND_TYPE_REGISTER:
