@@ -191,6 +191,20 @@ static void rf_passes_one_code_breakpoint(void **state)
 	flat_free(f);
 }
 
+static void mov_ss_holds_back_a_code_breakpoint(void **state)
+{
+	struct flat *f = long_machine();
+
+	load(f, movss_code);
+	f->cpu->gpr[RAX] = FLAT_DS32;
+	arm(f, 0, CODE + 2, 0, 0);
+	arm(f, 1, CODE + 3, 0, 0);
+	assert_int_equal(run_to_handler(f), VEC_DB);
+	assert_int_equal(RIP_PUSHED(f), CODE + 3);
+	assert_int_equal(f->cpu->dr6, DR6_NONE | 2);
+	flat_free(f);
+}
+
 GUEST(iret_code, 64, "iretq\n nop\n nop\n hlt");
 
 static void iret_loads_rf_for_the_next_instruction(void **state)
@@ -472,6 +486,7 @@ int main(void)
 		cmocka_unit_test(hlt_wakes_for_an_interrupt),
 		cmocka_unit_test(dr6_reports_all_matches_and_keeps_bs_and_bd),
 		cmocka_unit_test(rf_passes_one_code_breakpoint),
+		cmocka_unit_test(mov_ss_holds_back_a_code_breakpoint),
 		cmocka_unit_test(iret_loads_rf_for_the_next_instruction),
 		cmocka_unit_test(faults_push_rf_and_traps_do_not),
 		cmocka_unit_test(data_watch_is_a_trap),

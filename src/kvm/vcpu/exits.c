@@ -206,6 +206,9 @@ static int exit_request(struct vcpu *vcpu)
 static int exit_hlt(struct vcpu *vcpu)
 {
 	vcpu_count(vcpu, halt_exits);
+	/* A trap on HLT itself (single-step) woke it at once. */
+	if (vcpu->cpu.activity == ACTIVITY_RUN)
+		return RUN_AGAIN;
 	vcpu->cpu.activity = ACTIVITY_RUN;
 	if (vcpu->lapic) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;

@@ -69,7 +69,7 @@ static enum result serve_debug(struct cpu *cpu)
 		return NOT_SERVED;
 	if (debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, dr6, RESULT_EXIT);
-	return deliver_event(cpu, &ev);
+	return event_intercepted(cpu, &ev) ? RESULT_OK : deliver_event(cpu, &ev);
 }
 
 static enum result serve_nmi(struct cpu *cpu)
@@ -78,6 +78,8 @@ static enum result serve_nmi(struct cpu *cpu)
 
 	if (!cpu->nmi_pending || cpu->nmi_blocked || cpu->shadow)
 		return NOT_SERVED;
+	if (cpu_intercept(cpu, INTERCEPT_NMI, 0))
+		return RESULT_OK;
 	cpu->nmi_pending = false;
 	return deliver_event(cpu, &ev);
 }
@@ -85,8 +87,11 @@ static enum result serve_nmi(struct cpu *cpu)
 static enum result deliver_interrupt(struct cpu *cpu)
 {
 	struct event ev = {.valid = true, .type = EVENT_INTERRUPT};
-	int vector = platform_call(cpu, interrupt_ack);
+	int vector;
 
+	if (cpu_intercept(cpu, INTERCEPT_INTERRUPT, 0))
+		return RESULT_OK;
+	vector = platform_call(cpu, interrupt_ack);
 	/* Whatever else is pending is looked at again when IF opens. */
 	cpu_raise(cpu, ATTN_EVENTS);
 	if (vector < 0)
@@ -109,15 +114,20 @@ static enum result serve_interrupt(struct cpu *cpu)
 	return NOT_SERVED;
 }
 
+/* On the instruction after MOV SS, code breakpoints are held back as if RF were set. */
 static enum result serve_code_bp(struct cpu *cpu)
 {
 	gva_t addr = cpu->rip;
+	enum result r;
 
+	if (cpu->shadow & SHADOW_MOV_SS)
+		return NOT_SERVED;
 	if (!cpu_64bit(cpu))
 		addr = (uint32_t)(cpu->seg[SEG_CS].base + addr);
 	if (sys_check_code_bp(cpu, addr) != RESULT_FAULT)
 		return NOT_SERVED;
-	return sys_deliver(cpu, &cpu->fault);
+	r = sys_deliver(cpu, &cpu->fault);
+	return r == RESULT_AGAIN ? RESULT_OK : r;
 }
 
 /* ---- the order ---- */
@@ -145,7 +155,7 @@ static enum result serve_first(struct cpu *cpu)
 			continue;
 		r = servers[i].serve(cpu);
 		if (r != NOT_SERVED)
-			return r;
+			return r == RESULT_AGAIN ? RESULT_OK : r;
 		if (instruction_open(cpu))
 			break;
 	}

@@ -434,8 +434,16 @@ static bool escalate(struct event *ev, const struct event *fault)
 	return true;
 }
 
+/* True where a guest hypervisor takes the exception; the event being injected is none of them. */
+bool event_intercepted(struct cpu *cpu, const struct event *ev)
+{
+	return ev->type == EVENT_EXCEPTION && cpu_intercept(cpu, INTERCEPT_EXCEPTION, ev->vector);
+}
+
 static enum result shutdown(struct cpu *cpu)
 {
+	if (cpu_intercept(cpu, INTERCEPT_SHUTDOWN, 0))
+		return RESULT_AGAIN;
 	cpu->fault.valid = false;
 	cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_SHUTDOWN};
 	return RESULT_STOP;
@@ -475,6 +483,8 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 		set_ext(&cur, &cpu->fault);
 		if (!escalate(&cur, &cpu->fault))
 			return shutdown(cpu);
+		if (event_intercepted(cpu, &cur))
+			return RESULT_AGAIN;
 	}
 }
 
@@ -489,6 +499,8 @@ enum result sys_deliver(struct cpu *cpu, const struct event *ev)
 		cpu->pending_dr6 = 0;
 	if (copy.type == EVENT_EXCEPTION && copy.vector == VEC_DB && debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, copy.payload, RESULT_EXIT);
+	if (event_intercepted(cpu, &copy))
+		return RESULT_AGAIN;
 	return deliver_event(cpu, &copy);
 }
 
@@ -549,6 +561,9 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 	if (type == EVENT_SOFT_EXC && vector == VEC_BP && cpu->debug.enabled &&
 	    cpu->debug.use_sw_bp)
 		return debug_exit(cpu, VEC_BP, 0, RESULT_EXIT);
+	if (cpu_intercept(cpu, type == EVENT_PRIV_SOFT_EXC ? INTERCEPT_ICEBP : INTERCEPT_SOFT_INT,
+			  vector))
+		return RESULT_AGAIN;
 	if (cpu->mode.v86 && type == EVENT_SOFT_INT)
 		r = soft_v86(cpu, vector, insn_len);
 	if (r == RESULT_AGAIN)

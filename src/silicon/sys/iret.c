@@ -243,6 +243,8 @@ static enum result iret_protected(struct cpu *cpu, unsigned size)
 
 enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next)
 {
+	if (cpu_intercept(cpu, INTERCEPT_IRET, 0))
+		return RESULT_AGAIN;
 	cpu->nmi_blocked = false;
 	if (cpu->mode.real)
 		return iret_real(cpu, opsize);
