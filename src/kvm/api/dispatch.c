@@ -113,6 +113,8 @@ static long dispatch(const struct object *object, uint32_t number, unsigned long
 
 	if (object->vm && __atomic_load_n(&object->vm->dead, __ATOMIC_RELAXED))
 		return -EIO;
+	if (object->vm)
+		stats_add(object->vm->stats, STAT_VM_ioctls, 1);
 	row = find_row(object->kind, number);
 	return row ? call_row(row, object, arg) : unknown(object->kind, number);
 }

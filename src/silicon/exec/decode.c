@@ -11,6 +11,7 @@
 #include "silicon/exec/legal.h"
 #include "silicon/exec/thunk.h"
 #include "silicon/models/features.h"
+#include "silicon/models/model.h"
 
 #include <string.h>
 
@@ -60,6 +61,8 @@ static void decoder_setup(struct exec_cache *c, const struct cpu *cpu)
 				       feature_has(has, FEAT_WBNOINVD));
 		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_CLDEMOTE,
 				       feature_has(has, FEAT_CLDEMOTE));
+		ZydisDecoderEnableMode(d, ZYDIS_DECODER_MODE_AMD_BRANCHES,
+				       !model_branch_66_ignored(cpu->model));
 	}
 	ZydisDecoderInit(&c->host_decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	c->decoders_set = true;
@@ -268,19 +271,37 @@ static bool choose(struct decoding *d)
 	return borrow_choose(d->cpu->exec, &d->z, d->ops, insn);
 }
 
-/* What Zydis 4.0.0 rejects although it runs: see borrowing in docs/. */
-static bool decode_gap(struct decoding *d, const ZydisDecoder *decoder)
+/* VMCALL ignores 66h, F2h and F3h. */
+static unsigned vmcall_prefixes(const struct decoding *d)
 {
-	uint8_t bytes[MAX_INSN];
 	unsigned i = 0;
 
-	/* VMCALL ignores 66h, F2h and F3h. */
 	while (i < d->nr && (d->bytes[i] == 0x66 || d->bytes[i] == 0xf2 || d->bytes[i] == 0xf3))
 		i++;
-	if (!i || d->nr - i < 3 || memcmp(d->bytes + i, "\x0f\x01\xc1", 3))
+	return d->nr - i >= 3 && !memcmp(d->bytes + i, "\x0f\x01\xc1", 3) ? i : 0;
+}
+
+/* LOCK MOV CR0 is MOV CR8 where the model says so. */
+static unsigned lock_mov_cr0_prefixes(const struct decoding *d)
+{
+	const uint8_t *p = d->bytes + 1;
+
+	if (!model_lock_mov_cr8(d->cpu->model) || d->nr < 4 || d->bytes[0] != 0xf0)
+		return 0;
+	return p[0] == 0x0f && (p[1] == 0x20 || p[1] == 0x22) && !(p[2] & 0x38) ? 1 : 0;
+}
+
+/* What Zydis 4.0.0 rejects although it runs (see borrowing in docs/): decode it without the prefixes. */
+static bool decode_gap(struct decoding *d, const ZydisDecoder *decoder)
+{
+	unsigned lock = lock_mov_cr0_prefixes(d), i = lock + vmcall_prefixes(d);
+	uint8_t bytes[MAX_INSN];
+
+	if (!i)
 		return false;
 	memset(bytes, 0x3e, i); /* a prefix without meaning here */
 	memcpy(bytes + i, d->bytes + i, 3);
+	d->insn->flags |= lock ? INSN_LOCK : 0;
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, i + 3, &d->z, d->ops));
 }
 

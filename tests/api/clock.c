@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: MIT */
+/* KVM_GET_CLOCK, KVM_SET_CLOCK and the pvclock page that a vCPU shows (KVM api.rst, msr.rst). */
+#include "api_test.h"
+
+#include <x86intrin.h>
+
+#define MSR_SYSTEM_TIME_NEW 0x4b564d01
+#define MSR_WALL_CLOCK_NEW  0x4b564d00
+#define MSR_TSC		    0x10
+
+struct time_info {
+	uint32_t version, pad0;
+	uint64_t tsc, ns;
+	uint32_t mul;
+	int8_t shift;
+	uint8_t flags, pad[2];
+};
+
+static long set_msr(int vcpu, uint32_t index, uint64_t val)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry v[1];
+	} msrs = {.head.nmsrs = 1, .v[0] = {.index = index, .data = val}};
+
+	return ioctl(vcpu, KVM_SET_MSRS, &msrs);
+}
+
+static uint64_t get_msr(int vcpu, uint32_t index)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry v[1];
+	} msrs = {.head.nmsrs = 1, .v[0] = {.index = index}};
+
+	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &msrs), 1);
+	return msrs.v[0].data;
+}
+
+static void test_ioctls(void)
+{
+	int kvm = open_kvm(), vm = create_vm(kvm);
+	struct kvm_clock_data data = {.flags = 1};
+
+	CHECK_ERR(ioctl(vm, KVM_SET_CLOCK, &data), EINVAL);
+	CHECK_ERR(ioctl(vm, KVM_SET_CLOCK, BAD_POINTER), EFAULT);
+	CHECK_ERR(ioctl(vm, KVM_GET_CLOCK, BAD_POINTER), EFAULT);
+	data = (struct kvm_clock_data){.clock = 3600000000000};
+	CHECK_EQ(ioctl(vm, KVM_SET_CLOCK, &data), 0);
+	CHECK_EQ(ioctl(vm, KVM_GET_CLOCK, &data), 0);
+	CHECK(data.clock >= 3600000000000 && data.clock < 3610000000000);
+	CHECK_EQ(data.flags, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC);
+}
+
+/* What a guest computes from its page is what KVM_GET_CLOCK says. */
+static void test_page(void)
+{
+	struct machine m = machine_open();
+	struct time_info *info = (void *)(m.ram + 0x3000);
+	struct kvm_clock_data before, after;
+	uint64_t delta, now;
+
+	MACHINE_CODE(&m, 0xe6, 0x80, 0xeb, 0xfc);
+	CHECK_ERR(ioctl(m.vcpu, KVM_KVMCLOCK_CTRL, 0), EINVAL);
+	CHECK_EQ(set_msr(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3001), 1);
+	CHECK_EQ(get_msr(m.vcpu, MSR_SYSTEM_TIME_NEW), 0x3001);
+	RUN_TO(&m, KVM_EXIT_IO);
+	CHECK(info->version && info->version % 2 == 0);
+	CHECK(info->flags & 1);
+	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &before), 0);
+	delta = get_msr(m.vcpu, MSR_TSC) - info->tsc;
+	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &after), 0);
+	delta = info->shift < 0 ? delta >> -info->shift : delta << info->shift;
+	now = info->ns + (uint64_t)(((unsigned __int128)delta * info->mul) >> 32);
+	CHECK(now + 1000 >= before.clock && now <= after.clock + 1000);
+	/* A paused guest is told so, once. */
+	CHECK_EQ(ioctl(m.vcpu, KVM_KVMCLOCK_CTRL, 0), 0);
+	RUN_TO(&m, KVM_EXIT_IO);
+	CHECK(info->flags & 2);
+	/* A set clock shows in the page of the next entry. */
+	before = (struct kvm_clock_data){.clock = 7200000000000};
+	CHECK_EQ(ioctl(m.vm, KVM_SET_CLOCK, &before), 0);
+	RUN_TO(&m, KVM_EXIT_IO);
+	CHECK(info->ns >= 7200000000000 && info->ns < 7210000000000);
+	/* Switched off: the page is left alone. */
+	CHECK_EQ(set_msr(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3000), 1);
+	memset(info, 0, sizeof(*info));
+	RUN_TO(&m, KVM_EXIT_IO);
+	CHECK_EQ(info->version, 0);
+}
+
+static void test_wall_clock(void)
+{
+	struct machine m = machine_open();
+	uint32_t *wall = (void *)(m.ram + 0x3000);
+	struct kvm_clock_data clock;
+	int64_t boot;
+
+	MACHINE_CODE(&m, 0xf4);
+	CHECK_EQ(set_msr(m.vcpu, MSR_WALL_CLOCK_NEW, 0x3000), 1);
+	CHECK(wall[0] && wall[0] % 2 == 0);
+	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &clock), 0);
+	boot = clock.realtime - clock.clock;
+	CHECK(llabs(boot - (wall[1] * 1000000000ll + wall[2])) < 1000000);
+	/* An address without memory is no error. */
+	CHECK_EQ(set_msr(m.vcpu, MSR_WALL_CLOCK_NEW, 0x7000000), 1);
+}
+
+int main(void)
+{
+	test_ioctls();
+	test_page();
+	test_wall_clock();
+	return 0;
+}

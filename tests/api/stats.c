@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MIT */
+/* KVM_GET_STATS_FD (KVM api.rst): the layout as read by a program, and that it counts. */
+#include "api_test.h"
+
+static uint64_t value_of(int fd, const char *name)
+{
+	struct kvm_stats_header h;
+	struct kvm_stats_desc *desc;
+	uint64_t val = ~0ull;
+	size_t size;
+
+	CHECK_EQ(pread(fd, &h, sizeof(h), 0), sizeof(h));
+	size = sizeof(*desc) + h.name_size;
+	desc = malloc(size);
+	for (unsigned i = 0; i < h.num_desc; i++) {
+		CHECK_EQ(pread(fd, desc, size, h.desc_offset + i * size), size);
+		CHECK(desc->size == 1 && desc->name[0] && memchr(desc->name, 0, h.name_size));
+		CHECK((desc->flags & KVM_STATS_TYPE_MASK) <= KVM_STATS_TYPE_MAX);
+		CHECK((desc->flags & KVM_STATS_UNIT_MASK) <= KVM_STATS_UNIT_MAX);
+		if (!strcmp(desc->name, name))
+			CHECK_EQ(pread(fd, &val, 8, h.data_offset + desc->offset), 8);
+	}
+	free(desc);
+	CHECK(val != ~0ull);
+	return val;
+}
+
+int main(void)
+{
+	struct machine m = machine_open();
+	int vm_stats, vcpu_stats, other;
+	struct kvm_regs regs;
+
+	MACHINE_CODE(&m, 0xe6, 0x80, 0xe6, 0x81, 0xf4);
+	vm_stats = ioctl(m.vm, KVM_GET_STATS_FD, 0);
+	vcpu_stats = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
+	CHECK(vm_stats >= 0 && vcpu_stats >= 0);
+	value_of(vm_stats, "remote_tlb_flush");
+	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 0);
+	RUN_TO(&m, KVM_EXIT_IO);
+	RUN_TO(&m, KVM_EXIT_IO);
+	RUN_TO(&m, KVM_EXIT_HLT);
+	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 2);
+	CHECK_EQ(value_of(vcpu_stats, "halt_exits"), 1);
+	CHECK(value_of(vcpu_stats, "exits") >= 3);
+	CHECK_EQ(value_of(vcpu_stats, "instructions"), 3);
+	other = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
+	CHECK_EQ(value_of(other, "io_exits"), 2);
+	CHECK_ERR(ioctl(other, KVM_GET_REGS, &regs), ENOTTY);
+	CHECK_ERR(write(other, "x", 1), EBADF);
+	CHECK_EQ(fcntl(other, F_GETFD), FD_CLOEXEC);
+	/* It outlives its VM. */
+	close(m.vcpu);
+	close(m.vm);
+	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 2);
+	CHECK_EQ(value_of(dup(other), "halt_exits"), 1);
+	return 0;
+}
