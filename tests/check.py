@@ -89,7 +89,7 @@ def format_part(args):
 
 SANITIZE = ["-Db_sanitize=address,undefined", "-Doptimization=1"]
 ASAN = {"ASAN_OPTIONS": "detect_leaks=1:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:"
-        "use_sigaltstack=0:allow_user_segv_handler=1:detect_stack_use_after_return=0",
+        "use_sigaltstack=0:allow_user_segv_handler=1:detect_stack_use_after_return=0:verify_asan_link_order=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
 
 # name, budget in seconds, function
