@@ -111,7 +111,8 @@ static enum result serve_interrupt(struct cpu *cpu)
 	if (platform_call(cpu, interrupt_pending) >= 0)
 		return deliver_interrupt(cpu);
 	sys_notify(cpu);
-	return NOT_SERVED;
+	/* Whoever waited for the window may want to leave before another instruction closes it. */
+	return cpu->attention & ATTN_REQUEST ? RESULT_OK : NOT_SERVED;
 }
 
 /* On the instruction after MOV SS, code breakpoints are held back as if RF were set. */
