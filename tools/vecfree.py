@@ -11,7 +11,7 @@ import glob, os, re, subprocess, sys
 # host/ functions built for this purpose, and linker-made names. Anything else is a call that may clobber.
 # Calls that are made only with vector state saved (after fpu_save()) stand in SAVED, with the place.
 ALLOWED = {"_GLOBAL_OFFSET_TABLE_", "memcpy", "memset", "memmove", "memcmp"}
-SAVED = {line.split()[0] for line in open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "vecfree.allow"))
+SAVED = {line.split()[0].rstrip(":") for line in open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "vecfree.allow"))
          if line.strip() and not line.startswith("#")}
 VECTOR = re.compile(r"%[xyz]mm\d|%mm\d|%st\b")
 # The functions whose purpose is to move that state.

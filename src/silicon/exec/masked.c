@@ -37,6 +37,16 @@ static uint64_t low_bits(unsigned nr)
 	return nr >= 64 ? ~0ull : BIT(nr) - 1;
 }
 
+/* Without the compiler's helper, which may be built with vector registers. */
+static unsigned count_bits(uint64_t mask)
+{
+	unsigned nr = 0;
+
+	for (; mask; mask &= mask - 1)
+		nr++;
+	return nr;
+}
+
 /* Elements of the memory operand that are accessed. */
 static uint64_t selected(struct cpu *cpu, const struct insn *insn)
 {
@@ -46,7 +56,7 @@ static uint64_t selected(struct cpu *cpu, const struct insn *insn)
 		return sign_mask(cpu, insn);
 	mask = *mask_register(cpu, insn->mask_reg) & low_bits(insn->nr_mask);
 	if (insn->mask_kind == MASK_PACKED)
-		return low_bits(__builtin_popcountll(mask));
+		return low_bits(count_bits(mask));
 	return insn->mask_kind == MASK_FOLDED ? fold(mask, insn->nr_elem) : mask;
 }
 
