@@ -238,6 +238,23 @@ static void stepped(void **state)
 	flat_free(f);
 }
 
+/* So does the program's, by leaving. */
+static void stepped_by_program(void **state)
+{
+	struct flat *f = with_pattern(flat_long);
+
+	f->cpu->gpr[RCX] = 100;
+	f->cpu->debug.enabled = f->cpu->debug.singlestep = true;
+	cpu_update_attention(f->cpu);
+	EMUL_CODE(f, "\xf3\xa4\xf4");
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(flat_run_once(f, 10), CPU_EXIT_DEBUG);
+		assert_int_equal(f->cpu->gpr[RCX], 100 - i);
+		assert_int_equal(f->cpu->rip, FLAT_CODE);
+	}
+	flat_free(f);
+}
+
 static uint64_t count_up(struct flat *f, uint16_t port, unsigned size)
 {
 	return f->nr_events * 0x11111111u;
@@ -286,13 +303,14 @@ static void ins_faults_first(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(rep_movs_sizes), cmocka_unit_test(rep_movs_overlap),
-		cmocka_unit_test(backwards),	  cmocka_unit_test(fault_midway),
-		cmocka_unit_test(fault_across),	  cmocka_unit_test(stos_lods),
-		cmocka_unit_test(compares),	  cmocka_unit_test(scans),
-		cmocka_unit_test(count_of_zero),  cmocka_unit_test(address_wrap),
-		cmocka_unit_test(interrupted),	  cmocka_unit_test(stepped),
-		cmocka_unit_test(ports),	  cmocka_unit_test(ins_faults_first),
+		cmocka_unit_test(rep_movs_sizes),     cmocka_unit_test(rep_movs_overlap),
+		cmocka_unit_test(backwards),	      cmocka_unit_test(fault_midway),
+		cmocka_unit_test(fault_across),	      cmocka_unit_test(stos_lods),
+		cmocka_unit_test(compares),	      cmocka_unit_test(scans),
+		cmocka_unit_test(count_of_zero),      cmocka_unit_test(address_wrap),
+		cmocka_unit_test(interrupted),	      cmocka_unit_test(stepped),
+		cmocka_unit_test(stepped_by_program), cmocka_unit_test(ports),
+		cmocka_unit_test(ins_faults_first),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
