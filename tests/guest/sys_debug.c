@@ -433,7 +433,38 @@ static void the_program_breaks(void **state)
 	flat_free(f);
 }
 
-GUEST(nmi_code, 64, "nop\n nop\n iretq");
+/* As KVM's own debug_regs expects: general detect by the DR7 that the program set. */
+static void the_program_detects_debug_register_accesses(void **state)
+{
+	struct flat *f = long_machine();
+
+	load(f, mov_dr0_code);
+	f->cpu->debug.enabled = f->cpu->debug.use_hw_bp = true;
+	f->cpu->debug.dr7 = DR7_FIXED_1 | DR7_GD;
+	cpu_update_attention(f->cpu);
+	assert_int_equal(flat_run(f, 100), CPU_EXIT_DEBUG);
+	assert_int_equal(f->cpu->exit.pc, CODE);
+	assert_int_equal(f->cpu->exit.dr6, DR6_NONE | DR6_BD);
+	assert_int_equal(f->cpu->exit.exception, VEC_DB);
+	flat_free(f);
+}
+
+static void the_program_watches_data(void **state)
+{
+	struct flat *f = long_machine();
+
+	load(f, store_code);
+	f->cpu->gpr[RBX] = FLAT_DATA;
+	f->cpu->debug.enabled = f->cpu->debug.use_hw_bp = true;
+	f->cpu->debug.dr[2] = FLAT_DATA;
+	f->cpu->debug.dr7 = DR7_FIXED_1 | BIT(5) | 1ull << 24;
+	cpu_update_attention(f->cpu);
+	mmu_update_mode(f->cpu);
+	assert_int_equal(flat_run(f, 100), CPU_EXIT_DEBUG);
+	assert_int_equal(f->cpu->exit.pc, CODE + 2);
+	assert_int_equal(f->cpu->exit.dr6, DR6_NONE | 4);
+	flat_free(f);
+}
 
 static void nmi_blocks_nmis_until_iret(void **state)
 {
@@ -501,6 +532,8 @@ int main(void)
 		cmocka_unit_test(popf_steps_the_next_instruction),
 		cmocka_unit_test(the_program_steps),
 		cmocka_unit_test(the_program_breaks),
+		cmocka_unit_test(the_program_detects_debug_register_accesses),
+		cmocka_unit_test(the_program_watches_data),
 		cmocka_unit_test(nmi_blocks_nmis_until_iret),
 		cmocka_unit_test(traps_before_nmi_before_interrupts),
 	};

@@ -269,7 +269,7 @@ static enum result dr_check(struct cpu *cpu, unsigned n)
 		return fault_ud(cpu);
 	if (cpu->mode.cpl)
 		return fault_gp(cpu, 0);
-	if (cpu->dr7 & DR7_GD)
+	if (cpu_dr7(cpu) & DR7_GD)
 		return fault_debug(cpu, DR6_BD);
 	return RESULT_OK;
 }
