@@ -242,6 +242,22 @@ static void test_immunity(void **state)
 	assert_false(has(FEAT_MCDT_NO));
 }
 
+/* IBRS_ALL without IA32_SPEC_CTRL would have guests write an MSR that is not there. */
+static void test_spec_ctrl(void **state)
+{
+	host_is(&model_spec_ice_lake_sp);
+	*host_reg(7, 0, CPUID_EDX) = 0;
+	assert_null(build(&model_spec_host, 0x2e7));
+	assert_true(built.model.arch_capabilities & BIT(1));
+	assert_true(has(FEAT_SPEC_CTRL));
+	assert_false(has(FEAT_AMD_IBRS));
+	host_is(&model_spec_milan);
+	*host_reg(0x80000008, 0, CPUID_EBX) = 0;
+	assert_null(build(&model_spec_host, 0x207));
+	assert_false(has(FEAT_SPEC_CTRL));
+	assert_true(has(FEAT_AMD_IBRS));
+}
+
 static void test_widths(void **state)
 {
 	host_is(&model_spec_ice_lake_sp);
@@ -280,6 +296,7 @@ int main(void)
 		cmocka_unit_test(test_rows_and_bitmap_agree),
 		cmocka_unit_test(test_amd_repeats_leaf_1),
 		cmocka_unit_test(test_immunity),
+		cmocka_unit_test(test_spec_ctrl),
 		cmocka_unit_test(test_widths),
 		cmocka_unit_test(test_find),
 	};

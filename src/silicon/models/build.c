@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-enum lending { HIDE, BORROW, BORROW_AVX, BORROW_AVX512, EMULATE, ALWAYS, IMMUNE, HOST };
+enum lending { HIDE, BORROW, BORROW_AVX, BORROW_AVX512, EMULATE, ALWAYS, VENDOR, IMMUNE, HOST };
 
 static const uint8_t lending[NR_FEATURES] = {
 #define LEND(feature, way) [FEAT_##feature] = way,
@@ -154,8 +154,8 @@ static bool host_has(const struct model_host *host, const struct feature_bit *f)
 	return r[f->reg] >> f->bit & 1;
 }
 
-/* An immunity bit is architectural in one vendor's leaf only, and only up to the model's last leaf. */
-static bool immune(struct model_built *b, const struct feature_bit *f)
+/* True if the bit's leaf is the vendor's own, and not beyond the model's last. */
+static bool vendors_own(struct model_built *b, const struct feature_bit *f)
 {
 	struct cpuid_row *top = row_find(b, f->leaf & 0x80000000, 0);
 	enum vendor owner = f->leaf >= 0x80000000 ? VENDOR_AMD : VENDOR_INTEL;
@@ -182,8 +182,9 @@ static bool offered(struct model_built *b, const struct model_host *host, enum f
 		return in_dump;
 	case ALWAYS:
 		return true;
+	case VENDOR:
 	case IMMUNE:
-		return immune(b, f);
+		return vendors_own(b, f);
 	case HOST:
 		return host_has(host, f);
 	case HIDE:
