@@ -27,6 +27,7 @@ static struct vm_ops fixture_ops;
 
 static void fixture_release(struct vm *dead)
 {
+	vm_quiesce(dead);
 	for (unsigned i = 0; i < dead->nr_vcpus; i++) {
 		void *pages = dead->vcpus[i]->run;
 

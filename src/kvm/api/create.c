@@ -135,6 +135,7 @@ long api_create_vm(struct system *sys, void *arg)
 /* The last reference is gone: no thread is inside any of its vCPUs. */
 static void release(struct vm *vm)
 {
+	vm_quiesce(vm);
 	for (unsigned i = 0; i < vm->nr_vcpus; i++) {
 		void *run = vm->vcpus[i]->run;
 

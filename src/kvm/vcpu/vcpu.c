@@ -114,7 +114,7 @@ int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void 
 
 void vcpu_destroy(struct vcpu *vcpu)
 {
-	if (vcpu->lapic)
+	if (vcpu->lapic && vcpu->vm->service)
 		service_timer_stop(vcpu->vm->service, &vcpu->timer);
 	free_parts(vcpu);
 }

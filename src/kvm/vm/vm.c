@@ -82,11 +82,18 @@ static void slots_free(struct memslots *slots)
 	free(slots);
 }
 
+void vm_quiesce(struct vm *vm)
+{
+	if (!vm->service)
+		return;
+	irqfd_release_all(vm);
+	service_destroy(vm->service);
+	vm->service = NULL;
+}
+
 void vm_destroy(struct vm *vm)
 {
-	if (vm->service)
-		irqfd_release_all(vm);
-	service_destroy(vm->service);
+	vm_quiesce(vm);
 	irqchip_destroy(vm);
 	ioeventfd_release_all(vm);
 	coalesced_free_all(vm);

@@ -125,6 +125,11 @@ int vm_create(const struct vm_ops *ops, struct vm **ret);
 void vm_get(struct vm *vm);
 /* Drop a reference; the last one releases the VM. Not on the service thread. */
 void vm_put(struct vm *vm);
+/*
+ * Stop the service thread, whose timers and eventfds reach vCPUs. From ops->release(), before the vCPUs
+ * are freed.
+ */
+void vm_quiesce(struct vm *vm);
 /* Free everything but the vCPUs. Only from ops->release(). */
 void vm_destroy(struct vm *vm);
 
