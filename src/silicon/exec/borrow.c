@@ -339,6 +339,7 @@ static bool choose_gather(const ZydisDecodedInstruction *z, const ZydisDecodedOp
 	} else {
 		insn->mask_kind = MASK_SIGN;
 		insn->mask_reg = ZydisRegisterGetId(ops[2].reg.value);
+		insn->nr_mask = z->avx.vector_length / 8;
 	}
 	insn->reg = ZydisRegisterGetId(data->reg.value);
 	insn->run = run_gather;

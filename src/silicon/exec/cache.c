@@ -6,9 +6,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
-static struct insn *insns_alloc(void)
+static struct insn *insns_alloc(size_t nr)
 {
-	size_t size = CACHE_INSNS * sizeof(struct insn);
+	size_t size = nr * sizeof(struct insn);
 	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (mem == MAP_FAILED)
@@ -41,8 +41,10 @@ struct exec_cache *exec_create(void)
 	if (!c)
 		return NULL;
 	xsave_offsets(c);
-	c->insn = insns_alloc();
-	if (!c->insn || thunk_init(c)) {
+	c->insn = insns_alloc(CACHE_INSNS);
+	c->pool = insns_alloc(POOL_INSNS);
+	c->guess = calloc(1, GUESSES);
+	if (!c->insn || !c->pool || !c->guess || thunk_init(c)) {
 		exec_destroy(c);
 		return NULL;
 	}
@@ -56,5 +58,8 @@ void exec_destroy(struct exec_cache *c)
 	thunk_free(c);
 	if (c->insn)
 		munmap(c->insn, CACHE_INSNS * sizeof(struct insn));
+	if (c->pool)
+		munmap(c->pool, POOL_INSNS * sizeof(struct insn));
+	free(c->guess);
 	free(c);
 }

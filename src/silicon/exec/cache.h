@@ -2,8 +2,11 @@
 /*
  * What one vCPU remembers about code: decoded instructions and thunks. Room header of exec/.
  *
- * Instructions stand in one table indexed by RIP; a hit is proven by comparing mode key and bytes, so
- * that code may change at any time by anybody's hand. vCPU thread only.
+ * Instructions stand in a table of pairs found by RIP; a hit is proven by comparing mode key and bytes, so
+ * that code may change at any time by anybody's hand. Behind it is a pool found by the bytes
+ * themselves: as instructions come again at other addresses, it spares most decoding. The length, which
+ * the pool's hash needs, is guessed from the first bytes and proven by the comparison, for no
+ * instruction is the beginning of another. vCPU thread only.
  */
 #ifndef SILICON_EXEC_CACHE_H
 #define SILICON_EXEC_CACHE_H
@@ -13,10 +16,14 @@
 
 #include <Zydis/Zydis.h>
 
-#define CACHE_BITS  15
+#define CACHE_BITS  17
 #define CACHE_INSNS (1u << CACHE_BITS)
-#define THUNK_CODE  (4u << 20) /* bytes of code memory */
-#define THUNK_BITS  16
+#define POOL_BITS   16
+#define POOL_INSNS  (1u << POOL_BITS)
+#define GUESS_BITS  14
+#define GUESSES	    (1u << GUESS_BITS)
+#define THUNK_CODE  (16u << 20) /* bytes of code memory */
+#define THUNK_BITS  18
 #define THUNK_SLOTS (1u << THUNK_BITS) /* of the hash table */
 #define THUNK_MAX   (THUNK_SLOTS / 2)
 
@@ -34,8 +41,11 @@ struct thunk {
 
 struct exec_cache {
 	struct insn *insn; /* CACHE_INSNS */
+	struct insn *pool; /* POOL_INSNS */
+	uint8_t *guess;	   /* GUESSES: lengths */
 	struct cpu *cpu;
-	uint16_t key; /* mode key of the next instruction */
+	uint32_t victim; /* which of a pair is replaced next */
+	uint16_t key;	 /* mode key of the next instruction */
 
 	/* Thunks, in order of their code; table holds 1 + number. */
 	struct host_code code;
@@ -53,9 +63,14 @@ struct exec_cache {
 	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16;
 };
 
-static inline struct insn *cache_slot(const struct exec_cache *c, uint64_t rip)
+static inline struct insn *cache_pair(const struct exec_cache *c, uint64_t rip)
 {
-	return &c->insn[(rip ^ rip >> CACHE_BITS) & (CACHE_INSNS - 1)];
+	return &c->insn[((rip ^ rip >> CACHE_BITS) & (CACHE_INSNS / 2 - 1)) * 2];
+}
+
+static inline uint32_t hash_words(uint64_t a, uint64_t b, unsigned bits)
+{
+	return ((a ^ b * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull) >> (64 - bits);
 }
 
 /* Forget all decoded instructions (their thunks are gone). */

@@ -76,18 +76,17 @@ static void finish_gather(struct cpu *cpu, const struct insn *insn)
  */
 static void leave_partial(struct cpu *cpu, const struct insn *insn, bool loaded)
 {
-	unsigned size = insn->nr_elem * insn->elem;
+	unsigned size = insn->nr_mask;
 
 	if (insn->mask_kind != MASK_SIGN)
 		return;
-	/* A mask of two dwords is four of them in its register. */
-	size = max(size, 16u);
+	/* Where indices are wider than data, the mask is spread over the indices' width. */
 	for (unsigned i = 0; i < size / insn->elem; i++)
 		vector_put(cpu, insn->mask_reg, i, insn->elem,
 			   element_selected(cpu, insn, i) ? ~0ull : 0);
 	clear_above(cpu, insn->mask_reg, size);
 	if (loaded)
-		clear_above(cpu, insn->reg, size);
+		clear_above(cpu, insn->reg, insn->nr_elem * insn->elem);
 }
 
 enum result run_gather(struct cpu *cpu, const struct insn *insn)

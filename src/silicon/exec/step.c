@@ -88,14 +88,56 @@ void cache_flush(struct exec_cache *c)
 {
 	for (unsigned i = 0; i < CACHE_INSNS; i++)
 		c->insn[i].mode = 0;
+	for (unsigned i = 0; i < POOL_INSNS; i++)
+		c->pool[i].mode = 0;
+}
+
+/* ---- the pool: instructions by their bytes ---- */
+
+static uint8_t *length_guess(const struct exec_cache *c, const struct fetched *f)
+{
+	return &c->guess[hash_words((uint32_t)f->word[0], c->key & KEY_CODE, GUESS_BITS)];
+}
+
+static struct insn *pool_slot(const struct exec_cache *c, const struct fetched *f, unsigned len)
+{
+	uint64_t a = f->word[0], b = 0;
+
+	if (len < 8)
+		a &= BIT(8 * len) - 1;
+	else if (len > 8)
+		b = f->word[1] & (BIT(8 * (len - 8)) - 1);
+	return &c->pool[hash_words(a, b ^ c->key, POOL_BITS)];
+}
+
+static const struct insn *pool_find(const struct exec_cache *c, const struct fetched *f)
+{
+	unsigned len = *length_guess(c, f);
+	const struct insn *insn;
+
+	if (!len || len > f->nr)
+		return NULL;
+	insn = pool_slot(c, f, len);
+	return insn_is(insn, f, c->key) && insn->len == len ? insn : NULL;
+}
+
+static void pool_put(struct exec_cache *c, const struct fetched *f, const struct insn *insn)
+{
+	*length_guess(c, f) = insn->len;
+	*pool_slot(c, f, insn->len) = *insn;
 }
 
 /* Decode what was fetched into its slot. RESULT_FAULT: the instruction goes on where nothing can be fetched. */
 static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct insn *slot)
 {
-	struct insn insn;
+	const struct insn *known = pool_find(cpu->exec, f);
 	struct event stop = cpu->fault;
+	struct insn insn;
 
+	if (known) {
+		*slot = *known;
+		return RESULT_OK;
+	}
 	fpu_save(cpu);
 	if (!decode_insn(cpu, cpu->exec->key, (const uint8_t *)f->word, f->nr, &insn)) {
 		if (f->limit)
@@ -104,21 +146,41 @@ static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct 
 		return RESULT_FAULT;
 	}
 	*slot = insn;
+	pool_put(cpu->exec, f, &insn);
+	return RESULT_OK;
+}
+
+/* The pair's second, or whichever of the two is to be replaced. */
+static __noinline enum result find(struct cpu *cpu, struct fetched *f, struct insn *pair,
+				   const struct insn **ret)
+{
+	struct exec_cache *c = cpu->exec;
+	struct insn *insn = pair + 1;
+
+	if (!insn_is(insn, f, c->key)) {
+		enum result r;
+
+		insn = pair + (c->victim++ & 1);
+		r = decode(cpu, f, insn);
+		if (r)
+			return r;
+	}
+	*ret = insn;
 	return RESULT_OK;
 }
 
 /* Run one instruction; the result is its own. */
 static inline enum result run_one(struct cpu *cpu, const struct insn **ret)
 {
-	struct exec_cache *c = cpu->exec;
-	struct insn *insn = cache_slot(c, cpu->rip);
+	struct insn *pair = cache_pair(cpu->exec, cpu->rip);
+	const struct insn *insn = pair;
 	struct fetched f;
 	enum result r = fetch(cpu, &f);
 
 	if (unlikely(r))
 		return r;
-	if (unlikely(!insn_is(insn, &f, c->key))) {
-		r = decode(cpu, &f, insn);
+	if (unlikely(!insn_is(pair, &f, cpu->exec->key))) {
+		r = find(cpu, &f, pair, &insn);
 		if (r)
 			return r;
 	}
