@@ -349,15 +349,17 @@ static const struct {
 	{CR4_PCIDE, FEAT_PCID},
 };
 
-static void apply_cr4(struct cpu *cpu)
+/* Before KVM_SET_CPUID2 only silicon limits what the program may set. */
+static void apply_cr4(struct cpu *cpu, bool has_cpuid)
 {
+	const uint64_t *guest = has_cpuid ? cpu->guest_features : cpu->model_features;
 	uint64_t allowed = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(cr4_bits); i++) {
 		enum feature f = cr4_bits[i].feature;
 
 		if (f == NR_FEATURES ||
-		    (feature_has(cpu->guest_features, f) && feature_has(cpu->model_features, f)))
+		    (feature_has(guest, f) && feature_has(cpu->model_features, f)))
 			allowed |= cr4_bits[i].bit;
 	}
 	cpu->cr4_reserved = ~allowed;
@@ -394,7 +396,7 @@ void vcpu_cpuid_apply(struct vcpu *vcpu)
 	const struct kvm_cpuid_entry2 *e = find_set(vcpu, 0xd, 0);
 
 	apply_features(vcpu);
-	apply_cr4(cpu);
+	apply_cr4(cpu, vcpu->nr_cpuid);
 	cpu->maxphyaddr = find_maxphyaddr(vcpu);
 	cpu->xcr0_allowed = e ? (e->eax | (uint64_t)e->edx << 32) & cpu->model->xcr0 : 0;
 	vcpu->pv_features = kvm_leaf_features(vcpu);
