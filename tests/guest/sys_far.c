@@ -241,7 +241,7 @@ static void call_gate_64(void **state)
 GUEST(syscall_code, 64, "syscall\n hlt");
 GUEST(sysret_code, 64, "sysretq");
 GUEST(sysenter_code, 64, "sysenter\n hlt");
-GUEST(sysexit_code, 64, "rex.w sysexit");
+GUEST(sysexit_code, 64, "sysexitq");
 
 static void set_star(struct flat *f)
 {
