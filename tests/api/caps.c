@@ -23,8 +23,17 @@ int main(void)
 	CHECK_EQ(enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, quirks), 0);
 	CHECK_EQ(enable_cap(vm, KVM_CAP_DISABLE_QUIRKS, ~0ull), 0);
 	CHECK_EQ(enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, 7), 0);
-	CHECK_ERR(enable_cap(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 2), EINVAL);
-	CHECK_EQ(enable_cap(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1), 0);
+	/* What cannot be done is not announced, and refused. */
+	CHECK_EQ(ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS), 0);
+	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, 1), EINVAL);
+	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 0), EINVAL);
+	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 1ull << 40), EINVAL);
+	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 10), ENXIO);
+	CHECK_EQ(ioctl(vm, KVM_CREATE_IRQCHIP, 0), 0);
+	CHECK_EQ(enable_cap(vm, KVM_CAP_X86_APIC_BUS_CYCLES_NS, 10), 0);
+	CHECK_ERR(ioctl(vm, KVM_CREATE_DEVICE, &(struct kvm_create_device){.type = 4}), ENODEV);
+	CHECK_ERR(ioctl(vm, KVM_CREATE_DEVICE, BAD_POINTER), EFAULT);
+	CHECK_ERR(ioctl(vm, KVM_RESET_DIRTY_RINGS, 0), EINVAL);
 	CHECK_ERR(ioctl(vm, KVM_SET_TSS_ADDR, 0xffffe000ul), EINVAL);
 	CHECK_ERR(ioctl(vm, KVM_SET_TSS_ADDR, 1ul << 32), EINVAL);
 	CHECK_EQ(ioctl(vm, KVM_SET_TSS_ADDR, 0xfeffd000ul), 0);

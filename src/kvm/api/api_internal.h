@@ -76,6 +76,8 @@ long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap
 long api_create_vcpu(struct vm *vm, void *arg);
 long api_check_extension_vm(struct vm *vm, void *arg);
 long api_enable_cap_vm(struct vm *vm, void *arg);
+long api_create_device(struct vm *vm, void *arg);
+long api_reset_dirty_rings(struct vm *vm, void *arg);
 long api_vm_stats_fd(struct vm *vm, void *arg);
 
 #endif

@@ -128,12 +128,6 @@ static int enable_user_space_msr(struct vm *vm, const struct kvm_enable_cap *cap
 	return 0;
 }
 
-static int enable_msr_platform_info(struct vm *vm, const struct kvm_enable_cap *cap)
-{
-	__atomic_store_n(&vm->platform_info_hidden, !cap->args[0], __ATOMIC_RELAXED);
-	return 0;
-}
-
 static int enable_disable_quirks(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	__atomic_fetch_or(&vm->disabled_quirks, cap->args[0] & VM_QUIRKS, __ATOMIC_RELAXED);
@@ -145,11 +139,23 @@ static int enable_disable_quirks2(struct vm *vm, const struct kvm_enable_cap *ca
 	return cap->args[0] & ~(uint64_t)VM_QUIRKS ? -EINVAL : enable_disable_quirks(vm, cap);
 }
 
-static int enable_exit_on_emulation_failure(struct vm *vm, const struct kvm_enable_cap *cap)
+/* The bus clock of the local APICs' timers. KVM's order: overflow of the longest period comes first. */
+static int enable_apic_bus_cycles(struct vm *vm, const struct kvm_enable_cap *cap)
 {
-	if (cap->args[0] & ~1ull)
+	uint64_t longest;
+	int r = 0;
+
+	if (!cap->args[0] || __builtin_mul_overflow(UINT32_MAX * 128ull, cap->args[0], &longest))
 		return -EINVAL;
-	return set_flag(&vm->exit_on_emulation_error, cap);
+	pthread_mutex_lock(&vm->lock);
+	if (!vm_irqchip(vm))
+		r = -ENXIO;
+	else if (vm->created_vcpus)
+		r = -EINVAL;
+	else
+		vm->apic_bus_cycle_ns = cap->args[0];
+	pthread_mutex_unlock(&vm->lock);
+	return r;
 }
 
 static enable_fn *enable_of(uint32_t cap)
@@ -163,6 +169,18 @@ static enable_fn *enable_of(uint32_t cap)
 	default:
 		return none;
 	}
+}
+
+/* Linux has no device type that a VM could create here (VFIO, and those of other architectures). */
+long api_create_device(struct vm *vm, void *arg)
+{
+	return -ENODEV;
+}
+
+/* No dirty ring was enabled: KVM_CAP_DIRTY_LOG_RING answers 0. */
+long api_reset_dirty_rings(struct vm *vm, void *arg)
+{
+	return -EINVAL;
 }
 
 long api_enable_cap_vm(struct vm *vm, void *arg)

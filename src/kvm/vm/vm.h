@@ -31,11 +31,11 @@ struct msr_filter; /* msr_filter.h */
 #define VM_MAX_SLOTS   32764
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
 #define VM_MAX_SLOT_PAGES ((1ull << 31) - 1)
-#define VM_QUIRKS                                                                \
-	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |           \
-	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_OUT_7E_INC_RIP |          \
-	 KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | KVM_X86_QUIRK_FIX_HYPERCALL_INSN | \
-	 KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | KVM_X86_QUIRK_SLOT_ZAP_ALL)
+/* Quirks that can be disabled: those whose two behaviours exist (or cannot be told apart here). */
+#define VM_QUIRKS                                                             \
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |        \
+	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | \
+	 KVM_X86_QUIRK_SLOT_ZAP_ALL)
 
 struct memslot {
 	uint32_t id;	/* slot, address space in the high half */
@@ -106,11 +106,9 @@ struct vm {
 	/* KVM_ENABLE_CAP's state; atomic words, written under vm->lock. */
 	uint64_t disabled_quirks, disabled_exits;
 	uint32_t user_space_msr_mask;
-	bool exception_payload, triple_fault_event, exit_on_emulation_error;
+	bool exception_payload, triple_fault_event;
 	bool manual_dirty_log, manual_dirty_init_set;
 	bool x2apic_format, x2apic_broadcast_quirk_off;
-	bool platform_info_hidden; /* KVM_CAP_MSR_PLATFORM_INFO with 0 */
-	bool enforce_pv_cpuid;
 	uint64_t apic_bus_cycle_ns;
 	struct msr_filter *msr_filter; /* published like slots; NULL: all allowed */
 	gpa_t tss_addr, identity_map_addr;
