@@ -12,6 +12,7 @@
 #define PAGE	4096
 #define COUNTER 0x8000 /* in slot 1 */
 #define STOP	0x2000 /* in slot 0: the guest halts when it is not 0 */
+#define SLOW_MS 10000  /* a busy host may give the vCPU little time */
 #define RUN_MS	400
 
 static double now_ms(void)
@@ -81,7 +82,7 @@ static void test_dirty_log(void)
 	CHECK_EQ(set_region(m.vm, 1, KVM_MEM_LOG_DIRTY_PAGES, COUNTER, PAGE, m.ram + COUNTER), 0);
 	CHECK_EQ(pthread_create(&thread, NULL, vcpu_main, &m), 0);
 	after = 0;
-	while (now_ms() < end) {
+	while (now_ms() < end || (dirty <= 5 && now_ms() < end + SLOW_MS)) {
 		before = count_of(&m);
 		CHECK_EQ(ioctl(m.vm, KVM_GET_DIRTY_LOG, &log), 0);
 		if (before != after)
@@ -91,7 +92,7 @@ static void test_dirty_log(void)
 		rounds++;
 	}
 	stop(&m, thread);
-	CHECK(rounds > 10 && dirty > 5);
+	CHECK(rounds && dirty > 5);
 }
 
 /* After a slot is gone, nothing is written through it any more. */
@@ -99,24 +100,24 @@ static void test_slot_removal(void)
 {
 	struct machine m = counting(0);
 	double end = now_ms() + RUN_MS;
-	uint16_t seen;
 	pthread_t thread;
 	unsigned moved = 0;
+	uint16_t seen = 0;
 
 	CHECK_EQ(pthread_create(&thread, NULL, vcpu_main, &m), 0);
-	while (now_ms() < end) {
-		uint16_t start = count_of(&m);
+	while (now_ms() < end || (!moved && now_ms() < end + SLOW_MS)) {
+		uint16_t last = seen;
 
 		CHECK_EQ(set_region(m.vm, 1, 0, COUNTER, 0, NULL), 0);
 		seen = count_of(&m);
-		moved += seen != start;
+		moved += seen != last;
 		usleep(200);
 		CHECK_EQ(count_of(&m), seen);
 		CHECK_EQ(set_region(m.vm, 1, 0, COUNTER, PAGE, m.ram + COUNTER), 0);
 		usleep(200);
 	}
 	stop(&m, thread);
-	CHECK(count_of(&m) != 0 || moved);
+	CHECK(moved); /* it did write in between */
 }
 
 static void test_bus_and_filter(void)
@@ -132,7 +133,7 @@ static void test_bus_and_filter(void)
 	ranged.ranges[0] = (struct kvm_msr_filter_range){
 		.flags = KVM_MSR_FILTER_READ, .base = 0x174, .nmsrs = 1, .bitmap = bits};
 	CHECK_EQ(pthread_create(&thread, NULL, vcpu_main, &m), 0);
-	while (now_ms() < end) {
+	while (now_ms() < end || (!signalled && now_ms() < end + SLOW_MS)) {
 		uint64_t n;
 
 		io.flags = KVM_IOEVENTFD_FLAG_PIO;

@@ -181,8 +181,8 @@ bool vcpu_service(struct vcpu *vcpu)
 			serve[req](vcpu);
 	}
 	__atomic_store_n(&vcpu->serving, 0, __ATOMIC_SEQ_CST);
-	if (taken & ~REQS_EXIT)
-		pass_safepoint(vcpu);
+	/* Even with nothing taken: a waiter may have gone to sleep because it saw ->serving. */
+	pass_safepoint(vcpu);
 	leave |= vcpu->leave || vcpu_signalled(vcpu);
 	vcpu->leave = false;
 	return leave;
