@@ -2,7 +2,7 @@
 /*
  * The instruction differential: the host CPU against step, one random instruction at a time.
  *
- *	insn-diff [--cases N] [--seed S] [--known FILE] [--only MNEMONIC] [--verbose]
+ *	insn-diff [--cases N] [--seed S] [--known FILE] [--only MNEMONIC] [--bits 16|32|64] [--verbose]
  *
  * Compared: where RIP went or which fault with what error code and address, general registers,
  * flags (undefined ones too), vector, x87, MXCSR and mask state, and memory. What differs by design is
@@ -21,7 +21,7 @@
 #define MAX_KNOWN   200
 
 struct options {
-	unsigned long cases, seed;
+	unsigned long cases, seed, bits;
 	const char *only;
 	bool verbose;
 };
@@ -32,6 +32,7 @@ struct tally {
 	unsigned reports;
 };
 
+static const struct segments *segs;
 static char known[MAX_KNOWN][32];
 static unsigned nr_known;
 
@@ -104,10 +105,11 @@ static void compare_registers(struct report *r, const struct state *host, const 
 {
 	static const char *const names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-	uint64_t mask = FLAGS_ARITH | FLAG_DF;
+	uint64_t mask = FLAGS_ARITH | FLAG_DF, wide = segs->bits == 64 ? ~0ull : 0xffffffff;
 
-	for (int i = 0; i < NR_GPRS; i++)
-		if (host->gpr[i] != guest->gpr[i])
+	/* Upper halves and R8 to R15 are undefined outside of 64-bit mode. */
+	for (int i = 0; i < (segs->bits == 64 ? 16 : 8); i++)
+		if ((host->gpr[i] ^ guest->gpr[i]) & wide)
 			say(r, "  %s: host %lx, guest %lx\n", names[i], host->gpr[i],
 			    guest->gpr[i]);
 	if ((host->rflags ^ guest->rflags) & mask)
@@ -192,25 +194,26 @@ static bool in_stack(uint64_t addr)
 
 static void place(const struct guest *gu, const struct testcase *t)
 {
-	uint64_t from = t->target & ~63ul, to = CODE_PAGE + (t->target & 0x7ff);
+	uint64_t from = t->target & ~63ul, to = CODE_PAGE - segs->code_base + (t->target & 0x7ff);
 	static const uint8_t int3[2 * PAGE_SIZE] = {[0 ... 2 * PAGE_SIZE - 1] = 0xcc};
 
 	if (from >= DATA_PAGE && from + sizeof(t->memory) <= DATA_PAGE + DATA_SIZE)
 		put_both(gu, from, t->memory, sizeof(t->memory));
 	memcpy((void *)CODE_PAGE, int3, sizeof(int3));
 	memcpy(guest_memory(gu, CODE_PAGE), int3, sizeof(int3));
-	put_both(gu, t->in.rip, t->bytes, t->len);
+	put_both(gu, t->code, t->bytes, t->len);
 	if (t->decoded && t->z.meta.branch_type && t->target >= DATA_PAGE &&
 	    t->target + 8 <= DATA_PAGE + DATA_SIZE)
 		put_both(gu, t->target, &to, sizeof(to));
-	if (t->decoded && t->z.meta.category == ZYDIS_CATEGORY_RET && in_stack(t->in.gpr[RSP]))
-		put_both(gu, t->in.gpr[RSP], &to, sizeof(to));
+	if (t->decoded && t->z.meta.category == ZYDIS_CATEGORY_RET &&
+	    in_stack(t->in.gpr[RSP] + segs->stack_base))
+		put_both(gu, t->in.gpr[RSP] + segs->stack_base, &to, sizeof(to));
 }
 
 /* A fetch fault elsewhere than at the instruction: the branch itself was done. */
 static void branch_done(const struct testcase *t, struct state *s)
 {
-	if (s->vector == VEC_PF && s->rip != t->in.rip && s->cr2 == s->rip) {
+	if (s->vector == VEC_PF && s->rip != t->in.rip && s->cr2 == s->rip + segs->code_base) {
 		s->vector = -1;
 		s->error = 0;
 	}
@@ -258,6 +261,9 @@ static void judge(struct tally *tally, const struct testcase *t, unsigned long n
 
 static bool masked_store(const struct testcase *t)
 {
+	if (t->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
+	    t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
+		return true;
 	switch (t->z.mnemonic) {
 	case ZYDIS_MNEMONIC_MASKMOVQ:
 	case ZYDIS_MNEMONIC_MASKMOVDQU:
@@ -305,10 +311,19 @@ static void forgive(const struct testcase *t, struct state *host, const struct s
 	/* How long an instruction that nobody knows would be, silicon may know. */
 	if (!t->decoded && host->vector == VEC_GP && guest->vector == VEC_UD)
 		host->vector = VEC_UD;
+	/* "Behavior is implementation-specific" for an operand that wraps at 4 GiB in a segment so large. */
+	if (segs->bits == 32 && host->vector == VEC_PF &&
+	    (guest->vector == VEC_SS || guest->vector == VEC_GP) &&
+	    (uint32_t)(host->cr2 + 64) < 128)
+		host->vector = guest->vector;
 	if (host->vector < 0 || !t->decoded)
 		return;
 	if (t->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
 		host->rflags = guest->rflags;
+	/* So is which of two bad operands is named. */
+	if (t->z.meta.category == ZYDIS_CATEGORY_STRINGOP && host->vector == VEC_PF &&
+	    guest->vector == VEC_PF)
+		host->cr2 = guest->cr2;
 	/* Which byte of its elements a masked store names is up to it. */
 	if (masked_store(t) && !((host->cr2 ^ guest->cr2) & PAGE_MASK))
 		host->cr2 = guest->cr2;
@@ -348,12 +363,12 @@ static void run_case(struct gen *g, struct guest *gu, struct testcase *t, struct
 
 static void run_all(const struct options *o, struct tally *tally)
 {
-	struct guest *gu = guest_new();
+	struct guest *gu = guest_new(segs);
 	static struct testcase t;
 	struct gen g;
 
-	native_init(guest_xfeatures(gu));
-	gen_init(&g, o->seed, guest_xfeatures(gu));
+	native_init(segs, guest_xfeatures(gu));
+	gen_init(&g, segs, o->seed, guest_xfeatures(gu));
 	for (unsigned long i = 0; i < o->cases; i++) {
 		gen_case(&g, &t);
 		if (o->only && strcmp(o->only, name_of(&t)))
@@ -366,8 +381,13 @@ static void run_all(const struct options *o, struct tally *tally)
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option long_options[] = {
-		{"cases", 1, NULL, 'n'}, {"seed", 1, NULL, 's'},    {"known", 1, NULL, 'k'},
-		{"only", 1, NULL, 'o'},	 {"verbose", 0, NULL, 'v'}, {0},
+		{"cases", 1, NULL, 'n'},
+		{"seed", 1, NULL, 's'},
+		{"known", 1, NULL, 'k'},
+		{"only", 1, NULL, 'o'},
+		{"verbose", 0, NULL, 'v'},
+		{"bits", 1, NULL, 'b'},
+		{0},
 	};
 	int c;
 
@@ -380,6 +400,8 @@ static void parse(int argc, char **argv, struct options *o)
 			load_known(optarg);
 		else if (c == 'o')
 			o->only = optarg;
+		else if (c == 'b')
+			o->bits = strtoul(optarg, NULL, 0);
 		else if (c == 'v')
 			o->verbose = true;
 		else
@@ -389,12 +411,17 @@ static void parse(int argc, char **argv, struct options *o)
 
 int main(int argc, char **argv)
 {
-	struct options o = {.cases = 300000, .seed = 1};
+	struct options o = {.cases = 300000, .seed = 1, .bits = 64};
 	static struct tally tally;
 
 	parse(argc, argv, &o);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	printf("seed %lu\n", o.seed);
+	segs = native_segments(o.bits);
+	if (!segs) {
+		printf("no segments of %lu bits on this host\n", o.bits);
+		return 77;
+	}
+	printf("seed %lu, %lu bits\n", o.seed, o.bits);
 	run_all(&o, &tally);
 	printf("%lu cases, %lu faulted, %lu differ, %lu differ as known\n", tally.ran,
 	       tally.faulted, tally.differed, tally.known);

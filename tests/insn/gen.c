@@ -50,7 +50,7 @@ static void make_legacy(struct gen *g, uint8_t *b)
 
 	while (percent(g, 30))
 		*p++ = prefixes[below(g, percent(g, 80) ? 3 : sizeof(prefixes))];
-	if (percent(g, 45))
+	if (g->segs->bits == 64 && percent(g, 45))
 		*p++ = 0x40 | below(g, 16);
 	switch (below(g, 8)) {
 	case 0:
@@ -188,7 +188,15 @@ static const uint16_t denied[] = {
 	ZYDIS_MNEMONIC_PCONFIG,
 };
 
-static bool is_denied(const struct testcase *t)
+/* FS is the thread's; GS is not set up, nor is CS for data; all but 64-bit mode has its own DS, ES, SS. */
+static bool host_segment(const struct gen *g, ZydisRegister segment)
+{
+	return segment == ZYDIS_REGISTER_FS ||
+	       (g->segs->bits != 64 &&
+		(segment == ZYDIS_REGISTER_GS || segment == ZYDIS_REGISTER_CS));
+}
+
+static bool is_denied(const struct gen *g, const struct testcase *t)
 {
 	const ZydisDecodedInstruction *z = &t->z;
 
@@ -210,7 +218,7 @@ static bool is_denied(const struct testcase *t)
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
 		    ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT)
 			return true;
-		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && op->mem.segment == ZYDIS_REGISTER_FS)
+		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && host_segment(g, op->mem.segment))
 			return true;
 	}
 	return false;
@@ -374,6 +382,7 @@ static int gpr_id(ZydisRegister reg)
 	if (reg == ZYDIS_REGISTER_NONE || reg == ZYDIS_REGISTER_RIP || reg == ZYDIS_REGISTER_EIP)
 		return -1;
 	switch (ZydisRegisterGetClass(reg)) {
+	case ZYDIS_REGCLASS_GPR16:
 	case ZYDIS_REGCLASS_GPR32:
 	case ZYDIS_REGCLASS_GPR64:
 		return ZydisRegisterGetId(reg);
@@ -387,10 +396,18 @@ static bool patch_disp(struct testcase *t, uint64_t disp)
 {
 	unsigned size = t->z.raw.disp.size / 8;
 
-	if (size < 4)
+	if (size < 2)
 		return false;
 	memcpy(t->bytes + t->z.raw.disp.offset, &disp, size);
 	return true;
+}
+
+/* The target as the operand's segment sees it. */
+static uint64_t offset_of(const struct gen *g, const struct testcase *t,
+			  const ZydisDecodedOperand *op)
+{
+	return t->target -
+	       (op->mem.segment == ZYDIS_REGISTER_SS ? g->segs->stack_base : g->segs->data_base);
 }
 
 static void steer_vsib(struct gen *g, struct testcase *t, const ZydisDecodedOperand *op)
@@ -416,14 +433,14 @@ static void steer_vsib(struct gen *g, struct testcase *t, const ZydisDecodedOper
 			memcpy(t->in.x + g->xoff_zmm_hi + 32 * v, index + 32, 32);
 	}
 	if (base >= 0)
-		t->in.gpr[base] = t->target - op->mem.disp.value;
+		t->in.gpr[base] = offset_of(g, t, op) - op->mem.disp.value;
 }
 
 /* Choose register values so that the operand is at the target. False: cannot be. */
 static bool steer(struct gen *g, struct testcase *t, const ZydisDecodedOperand *op)
 {
 	int base = gpr_id(op->mem.base), index = gpr_id(op->mem.index);
-	uint64_t disp = op->mem.disp.value, *gpr = t->in.gpr;
+	uint64_t disp = op->mem.disp.value, *gpr = t->in.gpr, target = offset_of(g, t, op);
 
 	/* The decoder is wrong about these: no base, and a displacement. */
 	if (t->z.raw.modrm.mod == 0 && t->z.raw.sib.base == 5 && base == R13)
@@ -435,17 +452,17 @@ static bool steer(struct gen *g, struct testcase *t, const ZydisDecodedOperand *
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
 		return true;
 	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP)
-		return patch_disp(t, t->target - t->in.rip - t->len);
+		return patch_disp(t, target - t->in.rip - t->len);
 	if (base < 0 && index < 0)
-		return patch_disp(t, t->target);
+		return patch_disp(t, target);
 	if (base >= 0 && base == index) {
-		gpr[base] = (t->target - disp) / (1 + op->mem.scale);
+		gpr[base] = (target - disp) / (1 + op->mem.scale);
 	} else if (base >= 0) {
 		if (index >= 0)
 			gpr[index] = (int64_t)gpr[index] >> below(g, 64);
-		gpr[base] = t->target - disp - (index >= 0 ? gpr[index] * op->mem.scale : 0);
+		gpr[base] = target - disp - (index >= 0 ? gpr[index] * op->mem.scale : 0);
 	} else {
-		gpr[index] = (t->target - disp) / op->mem.scale;
+		gpr[index] = (target - disp) / op->mem.scale;
 	}
 	if (t->z.address_width == 32 && percent(g, 50)) {
 		if (base >= 0)
@@ -474,7 +491,7 @@ static bool steer_all(struct gen *g, struct testcase *t)
 		int reg = gpr_id(t->ops[0].reg.value);
 
 		if (reg >= 0 && reg != RSP)
-			t->in.gpr[reg] = CODE_PAGE + below(g, 0x700);
+			t->in.gpr[reg] = CODE_PAGE - g->segs->code_base + below(g, 0x700);
 	}
 	return true;
 }
@@ -483,11 +500,11 @@ static void make_state(struct gen *g, struct testcase *t)
 {
 	for (int i = 0; i < NR_GPRS; i++)
 		t->in.gpr[i] = integer(g);
-	t->in.gpr[RSP] = STACK_PAGE + 0x800 + 8 * below(g, 128);
+	t->in.gpr[RSP] = STACK_PAGE - g->segs->stack_base + 0x800 + 8 * below(g, 128);
 	if (percent(g, 10))
 		t->in.gpr[RSP] += below(g, 8);
 	if (percent(g, 60))
-		t->in.gpr[RBP] = STACK_PAGE + 0x1000 + below(g, 1024);
+		t->in.gpr[RBP] = STACK_PAGE - g->segs->stack_base + 0x1000 + below(g, 1024);
 	if (t->decoded && t->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
 		t->in.gpr[RCX] = below(g, percent(g, 90) ? 80 : 5000);
 	t->in.rflags = 0x202 | (rnd(g) & FLAGS_ARITH) | (percent(g, 30) ? FLAG_DF : 0);
@@ -499,9 +516,10 @@ static void place(struct gen *g, struct testcase *t)
 {
 	/* Now and then across the two pages. */
 	if (percent(g, 5))
-		t->in.rip = CODE_PAGE + PAGE_SIZE - below(g, 15);
+		t->code = CODE_PAGE + PAGE_SIZE - below(g, 15);
 	else
-		t->in.rip = CODE_PAGE + 0x800 + below(g, 64);
+		t->code = CODE_PAGE + 0x800 + below(g, 64);
+	t->in.rip = t->code - g->segs->code_base;
 }
 
 /* Zydis's word on the bytes; false if they must not be run. */
@@ -512,7 +530,7 @@ static bool acceptable(struct gen *g, struct testcase *t)
 	t->decoded = ZYAN_SUCCESS(s);
 	if (t->decoded) {
 		t->len = t->z.length;
-		return !is_denied(t) && !loops(t);
+		return !is_denied(g, t) && !loops(t);
 	}
 	t->len = 15;
 	/* Bytes that nobody knows: mostly #UD, but few of them are wanted. */
@@ -534,12 +552,26 @@ void gen_case(struct gen *g, struct testcase *t)
 	} while (1);
 }
 
-void gen_init(struct gen *g, uint64_t seed, uint64_t mask)
+static void init_decoder(struct gen *g)
+{
+	if (g->segs->bits == 64)
+		ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	else if (g->segs->bits == 32)
+		ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_32,
+				 ZYDIS_STACK_WIDTH_32);
+	else
+		ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_COMPAT_16,
+				 ZYDIS_STACK_WIDTH_16);
+	ZydisDecoderEnableMode(&g->decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+}
+
+void gen_init(struct gen *g, const struct segments *segs, uint64_t seed, uint64_t mask)
 {
 	uint32_t r[4];
 
 	g->seed = seed * 0x9e3779b97f4a7c15ull + 1;
 	g->mask = mask;
+	g->segs = segs;
 	host_cpuid(0xd, 2, r);
 	g->xoff_avx = mask & XCR0_AVX ? r[1] : 0;
 	host_cpuid(0xd, 5, r);
@@ -548,6 +580,5 @@ void gen_init(struct gen *g, uint64_t seed, uint64_t mask)
 	g->xoff_zmm_hi = mask & BIT(6) ? r[1] : 0;
 	host_cpuid(0xd, 7, r);
 	g->xoff_hi16 = mask & BIT(7) ? r[1] : 0;
-	ZydisDecoderInit(&g->decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	ZydisDecoderEnableMode(&g->decoder, ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+	init_decoder(g);
 }

@@ -14,18 +14,20 @@ struct testcase {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	struct state in;
+	uint64_t code;	     /* linear address of the bytes */
 	uint64_t target;     /* linear address that memory operands were steered to */
 	uint8_t memory[128]; /* what stands there before */
 };
 
 struct gen {
 	uint64_t seed;
+	const struct segments *segs;
 	ZydisDecoder decoder;
 	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16; /* offsets in the XSAVE area, or 0 */
 	uint64_t mask;
 };
 
-void gen_init(struct gen *g, uint64_t seed, uint64_t mask);
+void gen_init(struct gen *g, const struct segments *segs, uint64_t seed, uint64_t mask);
 /* One case: an encoding that can be run here, in a state where its operands are in the sandbox. */
 void gen_case(struct gen *g, struct testcase *t);
 

@@ -54,18 +54,25 @@ static void make_tables(struct guest *g)
 			*entry(g, 3 + addr / 0x200000, addr / PAGE_SIZE % 512) = addr | 7;
 }
 
-static void set_segment(struct segment *s, uint16_t sel, uint32_t attr)
+static void set_segment(struct segment *s, uint16_t sel, uint32_t base, uint32_t limit,
+			uint32_t attr)
 {
-	*s = (struct segment){.sel = sel, .limit = 0xffffffff, .attr = attr};
+	*s = (struct segment){.sel = sel, .base = base, .limit = limit, .attr = attr};
 }
 
-static void set_mode(struct cpu *cpu)
+static void set_mode(struct cpu *cpu, const struct segments *segs)
 {
-	uint32_t data = SEG_A | SEG_W | SEG_S | SEG_P | 3 << SEG_DPL_SHIFT | SEG_DB | SEG_G;
+	uint32_t data = SEG_A | SEG_W | SEG_S | SEG_P | 3 << SEG_DPL_SHIFT, code;
 
+	if (segs->bits > 16)
+		data |= SEG_DB | SEG_G;
+	code = data | SEG_CODE;
+	if (segs->bits == 64)
+		code = (code & ~SEG_DB) | SEG_L;
 	for (int i = SEG_ES; i <= SEG_GS; i++)
-		set_segment(&cpu->seg[i], 0x2b, data);
-	set_segment(&cpu->seg[SEG_CS], 0x33, (data & ~SEG_DB) | SEG_CODE | SEG_L);
+		set_segment(&cpu->seg[i], segs->data_sel, segs->data_base, segs->limit, data);
+	set_segment(&cpu->seg[SEG_SS], segs->stack_sel, segs->stack_base, segs->limit, data);
+	set_segment(&cpu->seg[SEG_CS], segs->code_sel, segs->code_base, segs->limit, code);
 	cpu->cr0 = CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_PG;
 	cpu->cr3 = TABLES;
 	cpu->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE | CR4_FSGSBASE;
@@ -81,7 +88,7 @@ static void die(const char *why)
 	exit(1);
 }
 
-struct guest *guest_new(void)
+struct guest *guest_new(const struct segments *segments)
 {
 	const char *why = NULL;
 	const struct cpu_model *model = model_find(NULL, &why);
@@ -107,7 +114,7 @@ struct guest *guest_new(void)
 	make_tables(g);
 	cpu->xcr0 = host_xcr0() & (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512);
 	cpu->fpu.xfeatures = cpu->xcr0;
-	set_mode(cpu);
+	set_mode(cpu, segments);
 	return g;
 }
 

@@ -7,7 +7,7 @@
 
 struct guest;
 
-struct guest *guest_new(void); /* exits on failure */
+struct guest *guest_new(const struct segments *segments); /* exits on failure */
 void guest_free(struct guest *g);
 uint64_t guest_xfeatures(const struct guest *g);
 /* Host pointer to the guest's memory at a linear address of native.h. */

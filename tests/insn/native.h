@@ -30,8 +30,22 @@ struct state {
 #define STACK_PAGE 0x400000ul
 #define STACK_SIZE 0x2000ul
 
+/*
+ * What the segment registers hold: 64-bit mode; flat 32-bit; 16-bit segments whose bases are the pages
+ * above, so that all offsets are small. RIP and addresses in registers are offsets.
+ */
+struct segments {
+	unsigned bits;
+	uint32_t code_base, data_base, stack_base;
+	uint32_t limit;
+	uint16_t code_sel, data_sel, stack_sel;
+};
+
+/* NULL where the host has no such segments. */
+const struct segments *native_segments(unsigned bits);
+
 /* Map the pages and take the host's faults. mask: XSAVE components. Exits on failure. */
-void native_init(uint64_t mask);
+void native_init(const struct segments *segments, uint64_t mask);
 void native_run(const struct state *in, struct state *out);
 
 #endif

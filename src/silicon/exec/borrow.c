@@ -207,24 +207,19 @@ static const ZydisDecodedOperand *memory_operand(const ZydisDecodedInstruction *
 	return NULL;
 }
 
-/* How many bits of the mask count: elements of what is written. */
+/* How many bits of the mask count: elements of what is written, or compared. */
 static unsigned mask_elements(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
 {
 	const ZydisDecodedOperand *op = &ops[0];
 
-	if (memory_operand(z, ops)->element_count == 1 &&
-	    z->avx.broadcast.mode == ZYDIS_BROADCAST_MODE_INVALID)
-		return 1;
-	if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-	    ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_MASK) {
-		for (unsigned i = 1; i < z->operand_count_visible; i++)
-			if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-			    ops[i].encoding != ZYDIS_OPERAND_ENCODING_MASK)
-				op = &ops[i];
-			else if (ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY && op == &ops[0])
-				op = &ops[i];
-	}
-	return op->element_count;
+	if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	    ZydisRegisterGetClass(op->reg.value) != ZYDIS_REGCLASS_MASK)
+		return op->element_count;
+	for (unsigned i = 1; i < z->operand_count_visible; i++)
+		if (ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    ops[i].encoding != ZYDIS_OPERAND_ENCODING_MASK)
+			return ops[i].element_count;
+	return memory_operand(z, ops)->element_count;
 }
 
 static const uint16_t packed_bytes[] = {
@@ -243,21 +238,16 @@ static bool packed(const ZydisDecodedInstruction *z)
 static void set_mask(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops,
 		     struct insn *insn)
 {
-	bool broadcast = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID;
-	unsigned nr = mask_elements(z, ops);
+	const ZydisDecodedOperand *mem = memory_operand(z, ops);
+	unsigned nr = mask_elements(z, ops), nr_mem = mem->size / mem->element_size;
+	bool folded = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID ||
+		      z->meta.category == ZYDIS_CATEGORY_BROADCAST;
 
 	insn->mask_reg = ZydisRegisterGetId(z->avx.mask.reg);
-	insn->nr_mask = nr;
-	insn->nr_elem = nr;
-	insn->mask_kind = MASK_BITS;
-	if (packed(z)) {
-		insn->mask_kind = MASK_PACKED;
-	} else if (broadcast) {
-		const ZydisDecodedOperand *op = memory_operand(z, ops);
-
-		insn->mask_kind = MASK_FOLDED;
-		insn->nr_elem = max(insn->mem_size * 8u / op->element_size, 1u);
-	}
+	insn->mask_kind = packed(z) ? MASK_PACKED : folded ? MASK_FOLDED : MASK_BITS;
+	/* Of a wider register, scalars and narrowing conversions write only as much as memory has. */
+	insn->nr_mask = folded ? nr : min(nr, nr_mem);
+	insn->nr_elem = folded ? nr_mem : insn->nr_mask;
 	insn->elem = insn->mem_size / insn->nr_elem;
 }
 
@@ -398,6 +388,12 @@ bool borrow_choose(struct exec_cache *c, const ZydisDecodedInstruction *z,
 	    z->meta.category == ZYDIS_CATEGORY_WIDENOP) {
 		insn->run = run_nop;
 		insn->flags |= INSN_PLAIN;
+		return true;
+	}
+	if ((z->mnemonic == ZYDIS_MNEMONIC_VZEROALL || z->mnemonic == ZYDIS_MNEMONIC_VZEROUPPER) &&
+	    z->machine_mode != ZYDIS_MACHINE_MODE_LONG_64) {
+		insn->nr_elem = z->mnemonic == ZYDIS_MNEMONIC_VZEROALL ? 0 : 16;
+		insn->run = run_vzero;
 		return true;
 	}
 	if (is_gather(z))

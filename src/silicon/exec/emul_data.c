@@ -37,11 +37,15 @@ enum result emul_bound(struct cpu *cpu, const struct insn *insn)
 	uint64_t lower, upper;
 	enum result r = seg_read(cpu, insn->seg, insn_ea(cpu, insn), size, &lower);
 
-	if (!r)
-		r = seg_read(cpu, insn->seg, emul_ea_plus(cpu, insn, size), size, &upper);
 	if (r)
 		return r;
-	if (index < sign_extend(lower, size) || index > sign_extend(upper, size))
+	/* The lower bound alone decides before the upper is read. */
+	if (index < sign_extend(lower, size))
+		return fault_raise(cpu, VEC_BR);
+	r = seg_read(cpu, insn->seg, emul_ea_plus(cpu, insn, size), size, &upper);
+	if (r)
+		return r;
+	if (index > sign_extend(upper, size))
 		return fault_raise(cpu, VEC_BR);
 	return insn_next(cpu, insn);
 }

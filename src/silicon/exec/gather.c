@@ -112,3 +112,13 @@ enum result run_gather(struct cpu *cpu, const struct insn *insn)
 	finish_gather(cpu, insn);
 	return insn_next(cpu, insn);
 }
+
+/* Outside of 64-bit mode only the eight registers that exist there are cleared. */
+enum result run_vzero(struct cpu *cpu, const struct insn *insn)
+{
+	fpu_save(cpu);
+	vector_changed(cpu);
+	for (unsigned reg = 0; reg < 8; reg++)
+		clear_above(cpu, reg, insn->nr_elem);
+	return insn_next(cpu, insn);
+}
