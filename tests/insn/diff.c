@@ -2,7 +2,7 @@
 /*
  * The instruction differential: the host CPU against step, one random instruction at a time.
  *
- *	insn-diff [--cases N] [--seed S] [--known FILE] [--only MNEMONIC] [--bits 16|32|64] [--verbose]
+ *	insn-diff [--cases N] [--seed S|clock] [--known FILE] [--only MNEMONIC] [--bits 16|32|64] [--verbose]
  *
  * Compared: where RIP went or which fault with what error code and address, general registers,
  * flags (undefined ones too), vector, x87, MXCSR and mask state, and memory. What differs by design is
@@ -395,7 +395,8 @@ static void parse(int argc, char **argv, struct options *o)
 		if (c == 'n')
 			o->cases = strtoul(optarg, NULL, 0);
 		else if (c == 's')
-			o->seed = strtoul(optarg, NULL, 0);
+			o->seed = strcmp(optarg, "clock") ? strtoul(optarg, NULL, 0)
+							  : host_realtime_ns();
 		else if (c == 'k')
 			load_known(optarg);
 		else if (c == 'o')
