@@ -248,9 +248,10 @@ static int run_once(struct vcpu *vcpu)
 		return RUN_AGAIN;
 	}
 	r = check_window(vcpu);
-	if (r != RUN_AGAIN)
-		return r;
-	return vcpu_handle_exit(vcpu, cpu_run(&vcpu->cpu));
+	if (r == RUN_AGAIN)
+		r = vcpu_handle_exit(vcpu, cpu_run(&vcpu->cpu));
+	/* STI, HLT: what the program wants to inject is what wakes the vCPU. */
+	return r == RUN_AGAIN ? check_window(vcpu) : r;
 }
 
 static int run_loop(struct vcpu *vcpu)
