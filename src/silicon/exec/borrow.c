@@ -361,6 +361,9 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->mem_size = 1;
 		insn->mem_op = ACCESS_READ;
 	}
+	/* With 66h it reads a word (SDM), whatever the decoder says. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_MOVSXD && insn->opsize == 2)
+		insn->mem_size = 2;
 	insn->align = alignment_of(z, insn);
 	insn->must_align = must_align(z, insn);
 	if (insn->align > 1)

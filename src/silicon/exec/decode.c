@@ -8,6 +8,7 @@
  */
 #include "silicon/exec/borrow.h"
 #include "silicon/exec/decode.h"
+#include "silicon/exec/fast.h"
 #include "silicon/exec/legal.h"
 #include "silicon/exec/thunk.h"
 #include "silicon/models/features.h"
@@ -79,10 +80,10 @@ static ZydisDecoder *decoder_for(struct exec_cache *c, const struct cpu *cpu, ui
 
 static void set_bytes(struct insn *insn, const uint8_t *bytes, unsigned len)
 {
-	memset(insn->bytes, 0, sizeof(insn->bytes) + sizeof(insn->mask));
+	memset(insn->bytes, 0, sizeof(insn->bytes));
 	memcpy(insn->bytes, bytes, len);
-	memset(insn->mask, 0xff, len);
 	insn->len = len;
+	insn->shift = -8 * len % 64;
 }
 
 static bool decode_trap(struct decoding *d, unsigned len, uint8_t vector)
@@ -264,11 +265,15 @@ static bool choose(struct decoding *d)
 	struct insn *insn = d->insn;
 
 	insn->run = insn_emulated_form(d->z.mnemonic, d->z.opcode, two_byte);
-	if (insn->run) {
+	if (insn->run)
 		insn->flags |= borrow_plain(&d->z) ? INSN_PLAIN : 0;
-		return true;
-	}
-	return borrow_choose(d->cpu->exec, &d->z, d->ops, insn);
+	else if (borrow_choose(d->cpu->exec, &d->z, d->ops, insn))
+		insn->flags |= INSN_PLAIN;
+	else
+		return false;
+	if ((d->key & KEY_CODE) == CODE_64)
+		fast_choose(&d->z, insn);
+	return true;
 }
 
 /* VMCALL ignores 66h, F2h and F3h. */

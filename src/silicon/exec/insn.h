@@ -35,7 +35,7 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_66	      BIT(11) /* 66h present, whatever it means */
 #define INSN_REX      BIT(12)
 #define INSN_X87      BIT(13) /* x87, not a control instruction: records its pointers */
-#define INSN_PLAIN    BIT(15) /* emulated, but changes nothing that the mode key depends on */
+#define INSN_PLAIN    BIT(15) /* changes nothing that the mode key depends on */
 #define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
 
 /* Which elements of a memory operand are accessed. */
@@ -49,7 +49,6 @@ enum mask_kind {
 
 struct insn {
 	uint64_t bytes[2]; /* the instruction, zero-padded to 16 bytes */
-	uint64_t mask[2];  /* ff for each of its len bytes */
 	insn_fn *run;
 	thunk_fn *thunk;     /* borrowed only */
 	int64_t disp;	     /* displacement, sign-extended */
@@ -63,17 +62,20 @@ struct insn {
 	uint16_t mem_size; /* bytes of the memory operand */
 	uint8_t mem_op;	   /* enum access_op of the memory operand */
 	uint8_t opsize;	   /* operand size in bytes: 1, 2, 4, 8 */
-	uint8_t opcode;	   /* last opcode byte */
-	uint8_t modrm;	   /* raw; valid if it has one */
 	/*
 	 * ModRM register numbers with REX applied (segment, control and debug registers too), REG_NONE
 	 * if absent. The register in an opcode byte (PUSH r, MOV r,imm) is rm; PUSH and POP of
 	 * segment registers have it in reg.
 	 */
 	uint8_t reg, rm;
-	int64_t imm;  /* first immediate or relative offset, sign-extended */
-	int64_t imm2; /* ENTER's second, far pointer's selector */
-	uint16_t op;  /* ZydisMnemonic */
+	uint8_t shift; /* drops what is behind the instruction in the last of its words: insn_is() */
+	uint8_t opcode; /* last opcode byte */
+	/* The second cache line: what the most frequent instructions do without. */
+	uint8_t modrm __aligned_(64); /* raw; valid if it has one */
+	insn_fn *general;	      /* of a fast form (fast.c): what runs it in all cases */
+	int64_t imm;		      /* first immediate or relative offset, sign-extended */
+	int64_t imm2;		      /* ENTER's second, far pointer's selector */
+	uint16_t op;		      /* ZydisMnemonic */
 	/* Vector operands of the borrowed classes that look at elements. */
 	uint8_t elem;	    /* bytes of an element */
 	uint8_t mask_reg;   /* k1..k7, or the vector register whose sign bits select */
@@ -89,6 +91,14 @@ struct insn {
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");
+
+/* True if the bytes that begin with these two words begin with the instruction. */
+static inline bool insn_is(const struct insn *insn, uint64_t first, uint64_t second)
+{
+	if (insn->len <= 8)
+		return !((first ^ insn->bytes[0]) << insn->shift);
+	return first == insn->bytes[0] && !((second ^ insn->bytes[1]) << insn->shift);
+}
 
 /* Effective address (offset), wrapped to the address size. */
 static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *insn)

@@ -25,12 +25,6 @@ struct fetched {
 	bool limit;	  /* the code segment ends behind them */
 };
 
-static bool insn_is(const struct insn *insn, const struct fetched *f, uint16_t key)
-{
-	return insn->mode == key && !((insn->bytes[0] ^ f->word[0]) & insn->mask[0]) &&
-	       !((insn->bytes[1] ^ f->word[1]) & insn->mask[1]);
-}
-
 /* How many bytes the code segment allows at RIP: SDM, limit checking. */
 static unsigned within_limit(const struct cpu *cpu)
 {
@@ -68,16 +62,19 @@ static __noinline enum result fetch_slow(struct cpu *cpu, struct fetched *f)
 	return RESULT_OK;
 }
 
-/* In 16 bytes of one page that is in the TLB, away from the segment's end. */
-static inline enum result fetch(struct cpu *cpu, struct fetched *f)
+/* The bytes at RIP in RAM, where 16 are left in a page that the TLB knows and in the segment; or NULL. */
+static inline const uint8_t *fetch_pointer(struct cpu *cpu)
 {
-	const uint8_t *ptr;
-
 	if (cpu->mode.code != CODE_64 && cpu->rip + MAX_INSN > cpu->seg[SEG_CS].limit)
-		return fetch_slow(cpu, f);
-	ptr = tlb_fetch_hit(cpu, linear_rip(cpu));
-	if (unlikely(!ptr || !host_load_64(ptr, &f->word[0]) ||
-		     !host_load_64(ptr + 8, &f->word[1])))
+		return NULL;
+	return tlb_fetch_hit(cpu, linear_rip(cpu));
+}
+
+static enum result fetch(struct cpu *cpu, struct fetched *f)
+{
+	const uint8_t *ptr = fetch_pointer(cpu);
+
+	if (!ptr || !host_load_64(ptr, &f->word[0]) || !host_load_64(ptr + 8, &f->word[1]))
 		return fetch_slow(cpu, f);
 	f->nr = MAX_INSN;
 	f->limit = false;
@@ -90,6 +87,11 @@ void cache_flush(struct exec_cache *c)
 		c->insn[i].mode = 0;
 	for (unsigned i = 0; i < POOL_INSNS; i++)
 		c->pool[i].mode = 0;
+}
+
+static bool fits(const struct insn *insn, const struct fetched *f, uint16_t key)
+{
+	return insn->mode == key && insn_is(insn, f->word[0], f->word[1]);
 }
 
 /* ---- the pool: instructions by their bytes ---- */
@@ -118,7 +120,7 @@ static const struct insn *pool_find(const struct exec_cache *c, const struct fet
 	if (!len || len > f->nr)
 		return NULL;
 	insn = pool_slot(c, f, len);
-	return insn_is(insn, f, c->key) && insn->len == len ? insn : NULL;
+	return fits(insn, f, c->key) && insn->len == len ? insn : NULL;
 }
 
 static void pool_put(struct exec_cache *c, const struct fetched *f, const struct insn *insn)
@@ -150,37 +152,37 @@ static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct 
 	return RESULT_OK;
 }
 
-/* The pair's second, or whichever of the two is to be replaced. */
-static __noinline enum result find(struct cpu *cpu, struct fetched *f, struct insn *pair,
-				   const struct insn **ret)
+/* What the first of the pair was not: the slow fetch, the pair's second, the pool, the decoder. */
+static __noinline enum result find(struct cpu *cpu, struct insn *pair, const struct insn **ret)
 {
 	struct exec_cache *c = cpu->exec;
-	struct insn *insn = pair + 1;
-
-	if (!insn_is(insn, f, c->key)) {
-		enum result r;
-
-		insn = pair + (c->victim++ & 1);
-		r = decode(cpu, f, insn);
-		if (r)
-			return r;
-	}
-	*ret = insn;
-	return RESULT_OK;
-}
-
-/* Run one instruction; the result is its own. */
-static inline enum result run_one(struct cpu *cpu, const struct insn **ret)
-{
-	struct insn *pair = cache_pair(cpu->exec, cpu->rip);
-	const struct insn *insn = pair;
 	struct fetched f;
 	enum result r = fetch(cpu, &f);
 
-	if (unlikely(r))
+	if (r)
 		return r;
-	if (unlikely(!insn_is(pair, &f, cpu->exec->key))) {
-		r = find(cpu, &f, pair, &insn);
+	*ret = pair;
+	if (fits(pair, &f, c->key))
+		return RESULT_OK;
+	*ret = pair + 1;
+	if (fits(pair + 1, &f, c->key))
+		return RESULT_OK;
+	*ret = pair += c->victim++ & 1;
+	return decode(cpu, &f, pair);
+}
+
+/* Run one instruction; the result is its own. */
+static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn **ret)
+{
+	struct insn *pair = cache_pair(cpu->exec, cpu->rip);
+	const uint8_t *ptr = fetch_pointer(cpu);
+	const struct insn *insn = pair;
+	uint64_t first, second;
+
+	if (unlikely(!ptr || !host_load_64(ptr, &first) || !host_load_64(ptr + 8, &second) ||
+		     pair->mode != cpu->exec->key || !insn_is(pair, first, second))) {
+		enum result r = find(cpu, pair, &insn);
+
 		if (r)
 			return r;
 	}
@@ -230,6 +232,8 @@ static __noinline enum cpu_exit_kind settle(struct cpu *cpu, enum result r)
 	case RESULT_AGAIN:
 		if (cpu->out.nr)
 			return exit_with(cpu, CPU_EXIT_WRITES);
+		if (cpu->answers.nr)
+			answers_rewind(cpu); /* it starts anew */
 		return CPU_EXIT_NONE;
 	case RESULT_FAULT:
 		return deliver(cpu);
@@ -280,24 +284,28 @@ static inline bool attention(const struct cpu *cpu)
 	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
 }
 
-static inline enum cpu_exit_kind step(struct cpu *cpu)
+static inline bool postponed(const struct cpu *cpu)
+{
+	return cpu->answers.nr | cpu->out.nr;
+}
+
+/* Steps, until one of them needs more than the loop itself. */
+static enum cpu_exit_kind run_steps(struct cpu *cpu)
 {
 	const struct insn *insn;
 	enum result r;
 
-	if (unlikely(attention(cpu)))
-		return attend(cpu);
-	if (unlikely(cpu->answers.nr))
-		answers_rewind(cpu);
-	r = run_one(cpu, &insn);
-	if (likely(r == RESULT_OK)) {
-		retire(cpu);
-		if (likely((insn->thunk || insn->flags & INSN_PLAIN) && !cpu->out.nr))
-			return CPU_EXIT_NONE;
-	} else if (r == RESULT_STOP) {
-		retire(cpu);
+	while (likely(!attention(cpu))) {
+		r = run_one(cpu, &insn);
+		if (likely(r == RESULT_OK && insn->flags & INSN_PLAIN && !postponed(cpu))) {
+			cpu->retired++;
+			continue;
+		}
+		if (r == RESULT_OK || r == RESULT_STOP)
+			retire(cpu);
+		return settle(cpu, r);
 	}
-	return settle(cpu, r);
+	return attend(cpu);
 }
 
 /* A thread's preparations, and the caller's state back at the end. */
@@ -321,7 +329,7 @@ enum cpu_exit_kind cpu_run(struct cpu *cpu)
 	if (!enter(cpu))
 		return CPU_EXIT_INTERNAL;
 	while (!kind)
-		kind = step(cpu);
+		kind = run_steps(cpu);
 	fpu_save(cpu);
 	return kind;
 }

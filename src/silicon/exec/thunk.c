@@ -305,6 +305,24 @@ static uint32_t touched_flags(const ZydisDecodedInstruction *z)
 	return f ? f->tested | f->modified | f->set_0 | f->set_1 | f->undefined : 0;
 }
 
+/* Writes all six whatever they were, undefined ones too; shifts by zero and the like do not. */
+static bool sets_all_flags(const ZydisDecodedInstruction *z)
+{
+	switch (z->mnemonic) {
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+	case ZYDIS_MNEMONIC_CMP:
+	case ZYDIS_MNEMONIC_NEG:
+	case ZYDIS_MNEMONIC_AND:
+	case ZYDIS_MNEMONIC_OR:
+	case ZYDIS_MNEMONIC_XOR:
+	case ZYDIS_MNEMONIC_TEST:
+		return true;
+	default:
+		return false;
+	}
+}
+
 /* Offset of the guest register that host register reg holds. */
 static int32_t home_of(const struct plan *p, unsigned reg)
 {
@@ -335,7 +353,7 @@ static uint32_t emit_thunk(struct emit *e, const struct plan *p)
 
 	emit_pushes(e, saved);
 	emit_mov_reg(e, p->cpu_reg, RDI);
-	if (touched_flags(&p->z) & FLAGS_ARITH)
+	if (touched_flags(&p->z) & FLAGS_ARITH && !sets_all_flags(&p->z))
 		emit_load_flags(e, p);
 	if (p->base != REG_NONE)
 		emit_mov_reg(e, p->base, RSI);
