@@ -27,7 +27,7 @@ $(BUILD)/build.ninja: | need-build
 build: need-build $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 
-run: need-run build
+run: need-run
 	@sh tools/boot-demo $(BUILD)
 
 check: need-check build

@@ -1,0 +1,42 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# bare.sh: the README's first command on a bare Debian 12, in a debootstrapped tree with the host's /dev/kvm masked.
+# As root `./setup run` installs, builds and boots; as a user without sudo `make run` does with the packages there.
+# Needs root, debootstrap and a Debian mirror (ANYKVM_MIRROR); else skipped.
+top=$(cd "$(dirname "$0")/../.." && pwd)
+skip() {
+	echo "SKIP: $*"
+	exit 77
+}
+[ "$(id -u)" = 0 ] || skip "not root"
+command -v debootstrap >/dev/null && command -v unshare >/dev/null || skip "no debootstrap"
+unshare -m true 2>/dev/null || skip "no mount namespaces"
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf --one-file-system "$dir"' EXIT
+debootstrap --variant=minbase bookworm "$dir/root" ${ANYKVM_MIRROR:+"$ANYKVM_MIRROR"} >"$dir/log" 2>&1 ||
+	skip "debootstrap failed: $(tail -1 "$dir/log")"
+git -c safe.directory='*' clone -q "$top" "$dir/root/srv/anykvm" || exit 1
+
+# inside COMMAND: in the tree; the mounts go with the namespace.
+inside() {
+	unshare -m sh -c 'cd "$1" && mount -t proc proc proc && mount --rbind /dev dev &&
+		{ [ ! -e dev/kvm ] || mount --bind /dev/null dev/kvm; } && exec chroot . sh -c "$2"' sh "$dir/root" "$1" </dev/null
+}
+failed=0
+check() {
+	echo "== $1 (status $2, expected $3 /$4/)"
+	tail -15 "$dir/out"
+	{ [ "$2" = "$3" ] && grep -q "$4" "$dir/out"; } || { echo "FAILED: $1"; failed=1; }
+}
+
+inside 'useradd -m guest; cp -a /srv/anykvm /home/guest/anykvm; chown -R guest: /home/guest/anykvm'
+inside 'su guest -c "cd ~/anykvm && ./setup run"' >"$dir/out" 2>&1
+check "a user without sudo is told what to install" $? 1 "as root: apt-get install make gcc"
+inside 'cd /srv/anykvm && ./setup run' >"$dir/out" 2>&1
+check "./setup run as root" $? 0 "^BOOT-OK"
+grep -q "setup: installing with apt-get: make gcc" "$dir/out" || { echo "FAILED: says what it installs"; failed=1; }
+inside 'su guest -c "cd ~/anykvm && make run"' >"$dir/out" 2>&1
+check "make run as a user" $? 0 "^BOOT-OK"
+inside 'apt-get -qq -y purge busybox-static >/dev/null 2>&1; su guest -c "cd ~/anykvm && make run"' >"$dir/out" 2>&1
+check "make names what is missing" $? 2 "missing Debian packages: busybox-static"
+exit $failed
