@@ -243,6 +243,7 @@ static void set_mask(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 	bool folded = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID ||
 		      z->meta.category == ZYDIS_CATEGORY_BROADCAST;
 
+	insn->whole = faults_anyway(z);
 	insn->mask_reg = ZydisRegisterGetId(z->avx.mask.reg);
 	insn->mask_kind = packed(z) ? MASK_PACKED : folded ? MASK_FOLDED : MASK_BITS;
 	/* Of a wider register, scalars and narrowing conversions write only as much as memory has. */
@@ -273,11 +274,11 @@ static const uint16_t sign_masked[] = {
 	ZYDIS_MNEMONIC_VPMASKMOVQ,
 };
 
-static bool masked(const ZydisDecodedInstruction *z)
+static bool masked(const ZydisDecodedInstruction *z, const struct insn *insn)
 {
 	return z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
 	       z->avx.mask.reg != ZYDIS_REGISTER_NONE && z->avx.mask.reg != ZYDIS_REGISTER_K0 &&
-	       !faults_anyway(z);
+	       (!faults_anyway(z) || insn->mem_op & ACCESS_WRITE);
 }
 
 static bool is_gather(const ZydisDecodedInstruction *z)
@@ -374,7 +375,7 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->run = run_bit;
 	else if (LISTED(sign_masked, z->mnemonic))
 		set_sign_mask(z, ops, insn);
-	else if (masked(z))
+	else if (masked(z, insn))
 		set_mask(z, ops, insn);
 	else
 		insn->run = run_mem;

@@ -134,7 +134,7 @@ static enum result run_elements(struct cpu *cpu, const struct insn *insn)
 	/* Some results depend on what lies beside the selected elements. */
 	if (insn->mem_op == ACCESS_READ && whole_readable(cpu, insn))
 		mask = low_bits(insn->nr_elem);
-	r = probe_elements(cpu, insn, mask);
+	r = probe_elements(cpu, insn, insn->whole ? low_bits(insn->nr_elem) : mask);
 	if (!r && insn->mem_op & ACCESS_READ)
 		r = move_elements(cpu, insn, mask, buf, false);
 	if (r)
