@@ -24,7 +24,7 @@ static long list_out(const struct system *sys, void *user, enum msr_list_kind ki
 		return -EFAULT;
 	if (room < head.nmsrs)
 		return -E2BIG;
-	return ioctl_copy_out((char *)user + sizeof(head), indices,
+	return ioctl_copy_out(ioctl_behind(user, sizeof(head)), indices,
 			      head.nmsrs * sizeof(indices[0]));
 }
 
@@ -43,7 +43,7 @@ long api_get_feature_msrs(struct system *sys, void *arg)
 {
 	struct kvm_msr_entry entries[MAX_IO_MSRS];
 	struct kvm_msrs head;
-	char *user = (char *)arg + sizeof(head);
+	void *user = ioctl_behind(arg, sizeof(head));
 	unsigned n;
 
 	if (ioctl_copy_in(&head, arg, sizeof(head)))

@@ -246,7 +246,7 @@ static bool padding_clean(const struct kvm_cpuid_entry2 *user, unsigned nr)
 static long get_list(const struct cpu_model *m, void *user, bool emulated)
 {
 	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 *entries = (void *)((char *)user + sizeof(head));
+	struct kvm_cpuid_entry2 *entries = ioctl_behind(user, sizeof(head));
 	struct list l = {0};
 	long r = 0;
 
@@ -453,7 +453,7 @@ long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg)
 	v = calloc(head.nent + 1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
-	if (!ioctl_copy_in(v, (char *)arg + sizeof(head), head.nent * sizeof(*v)))
+	if (!ioctl_copy_in(v, ioctl_behind(arg, sizeof(head)), head.nent * sizeof(*v)))
 		r = set_cpuid(vcpu, v, head.nent);
 	if (r)
 		free(v);
@@ -475,7 +475,8 @@ long vcpu_set_cpuid(struct vcpu *vcpu, void *arg)
 	if (!v)
 		return -ENOMEM;
 	for (unsigned i = 0; i < head.nent && !r; i++) {
-		r = ioctl_copy_in(&old, (char *)arg + sizeof(head) + i * sizeof(old), sizeof(old));
+		r = ioctl_copy_in(&old, ioctl_behind(arg, sizeof(head) + i * sizeof(old)),
+				  sizeof(old));
 		v[i].function = old.function;
 		v[i].eax = old.eax;
 		v[i].ebx = old.ebx;
@@ -568,7 +569,7 @@ void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t ret
 long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg)
 {
 	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 *user = (void *)((char *)arg + sizeof(head));
+	struct kvm_cpuid_entry2 *user = ioctl_behind(arg, sizeof(head));
 
 	if (ioctl_copy_in(&head, arg, sizeof(head)))
 		return -EFAULT;

@@ -217,7 +217,7 @@ static long msr_io(struct vcpu *vcpu, void *user, bool write_back,
 {
 	struct kvm_msrs head;
 	struct kvm_msr_entry *e;
-	void *entries = (char *)user + sizeof(head);
+	void *entries = ioctl_behind(user, sizeof(head));
 	size_t size;
 	long n = -EFAULT;
 

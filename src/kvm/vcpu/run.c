@@ -86,7 +86,7 @@ long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg)
 	if (head.len != KERNEL_SIGSET)
 		return -EINVAL;
 	sigemptyset(&set);
-	if (ioctl_copy_in(&set, (char *)arg + sizeof(head), KERNEL_SIGSET))
+	if (ioctl_copy_in(&set, ioctl_behind(arg, sizeof(head)), KERNEL_SIGSET))
 		return -EFAULT;
 	sigdelset(&set, SIGKILL);
 	sigdelset(&set, SIGSTOP);

@@ -36,4 +36,10 @@ static inline int ioctl_copy_out(void *user, const void *src, size_t size)
 	return host_copy_guarded(user, src, size) ? 0 : -EFAULT;
 }
 
+/* What lies off bytes behind a program's pointer, which may be any number. */
+static inline void *ioctl_behind(const void *user, size_t off)
+{
+	return (void *)((uintptr_t)user + off);
+}
+
 #endif

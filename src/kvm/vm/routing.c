@@ -155,7 +155,7 @@ static int routing_read(struct vm *vm, const struct kvm_irq_routing *head, const
 		entries = malloc(size);
 		if (!entries)
 			return -ENOMEM;
-		r = ioctl_copy_in(entries, (const char *)user + sizeof(*head), size);
+		r = ioctl_copy_in(entries, ioctl_behind(user, sizeof(*head)), size);
 	}
 	if (!r)
 		r = routes_build(entries, head->nr, vm->irqchip_split, vm->x2apic_format, ret);
