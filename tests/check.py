@@ -102,13 +102,15 @@ PARTS = [
     ("insn", 150, meson_part(".", ["insn"], 600)),
     ("guest", 60, meson_part(".", ["guest"], 300)),
     ("api", 60, meson_part(".", ["api"], 300)),
+    ("fuzz", 30, meson_part(".", ["fuzz"], 300)),
     ("regress", 30, meson_part(".", ["regress"], 300)),
     ("clients", 240, meson_part(".", ["clients"], 900)),
     ("clang", 120, build_part("clang", "clang", [])),
     ("sanitize", 150, build_part("sanitize", "gcc", SANITIZE)),
-    ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "regress"], 900, ASAN)),
+    ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "fuzz", "regress"], 900, ASAN)),
 ]
 LONG = [
+    ("fuzz-long", 1800, meson_part(".", ["fuzz-long"], 3600)),
     ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
     ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),
 ]

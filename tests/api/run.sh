@@ -1,11 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # Run one test under anykvm and prove that it was anykvm that answered: its counters moved.
-#   run.sh ANYKVM TEST
+#   run.sh ANYKVM TEST [ARGUMENT]...
 stats=$(mktemp) || exit 1
 trap 'rm -f "$stats"' EXIT
-ANYKVM_STATS_FILE=$stats "$1" run -- "$2" || exit
+anykvm=$1
+shift
+ANYKVM_STATS_FILE=$stats "$anykvm" run -- "$@" || exit
 grep -q '^ioctls [1-9]' "$stats" || {
-	echo "$2: anykvm counted no ioctl" >&2
+	echo "$1: anykvm counted no ioctl" >&2
 	exit 1
 }
