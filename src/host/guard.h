@@ -64,6 +64,20 @@ HOST_DEFINE_ACCESS(32, uint32_t, "k")
 HOST_DEFINE_ACCESS(64, uint64_t, "q")
 #undef HOST_DEFINE_ACCESS
 
+/* 16 bytes in two loads. */
+static inline HOST_NO_ASAN bool host_load_pair(const void *ptr, uint64_t ret[2])
+{
+	const uint64_t *p = ptr;
+	uint32_t ok = 1;
+
+	asm volatile("4: mov %3, %1\n"
+		     "1: mov %4, %2\n" HOST_EXTABLE_CLEAR("%0") HOST_EXTABLE("4b", "3b")
+		     : "+r"(ok), "=&r"(ret[0]), "=&r"(ret[1])
+		     : "m"(p[0]), "m"(p[1])
+		     : "memory", "cc");
+	return ok;
+}
+
 /* LOCK CMPXCHG: false if the host faulted; *old becomes what memory held, equal to before on success. */
 #define HOST_DEFINE_CMPXCHG(bits, type, mod)                                                       \
 	static inline HOST_NO_ASAN bool host_cmpxchg_##bits(void *ptr, type *old, type val)        \

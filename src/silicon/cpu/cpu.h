@@ -92,6 +92,7 @@ struct cpu {
 	/* Thunks know the offsets of these first members (exec/). */
 	uint64_t gpr[NR_GPRS];
 	uint64_t rip;
+	uint64_t zero;		/* always: stands for an absent base or index (exec/) */
 	uint64_t aflags;
 	uint64_t sflags;
 	uint32_t attention;	/* atomic */

@@ -83,7 +83,6 @@ static void set_bytes(struct insn *insn, const uint8_t *bytes, unsigned len)
 	memset(insn->bytes, 0, sizeof(insn->bytes));
 	memcpy(insn->bytes, bytes, len);
 	insn->len = len;
-	insn->shift = -8 * len % 64;
 }
 
 static bool decode_trap(struct decoding *d, unsigned len, uint8_t vector)
@@ -141,30 +140,27 @@ static void set_register(struct insn *insn, const ZydisDecodedOperand *op)
 	}
 }
 
-static uint8_t mem_register(ZydisRegister reg)
+static uint8_t mem_slot(ZydisRegister reg)
 {
 	switch (ZydisRegisterGetClass(reg)) {
 	case ZYDIS_REGCLASS_GPR16:
 	case ZYDIS_REGCLASS_GPR32:
 	case ZYDIS_REGCLASS_GPR64:
 		return ZydisRegisterGetId(reg);
+	case ZYDIS_REGCLASS_IP:
+		return SLOT_RIP;
 	default:
-		return REG_NONE;
+		return SLOT_ZERO;
 	}
 }
 
-static unsigned log2_of(unsigned scale)
-{
-	return scale > 1 ? __builtin_ctz(scale) : 0;
-}
-
-static void set_memory(struct insn *insn, const ZydisDecodedOperand *op)
+static void set_memory(struct insn *insn, const ZydisDecodedOperand *op, enum code_mode code)
 {
 	insn->flags |= INSN_MEM;
 	insn->seg = op->mem.segment ? op->mem.segment - ZYDIS_REGISTER_ES : SEG_DS;
-	insn->base = mem_register(op->mem.base);
-	insn->index = mem_register(op->mem.index);
-	insn->scale = log2_of(op->mem.scale);
+	insn->base = mem_slot(op->mem.base);
+	insn->index = mem_slot(op->mem.index);
+	insn->scale = max(op->mem.scale, 1);
 	insn->disp = op->mem.disp.value;
 	insn->mem_size = op->size / 8;
 	insn->mem_op = 0;
@@ -172,8 +168,8 @@ static void set_memory(struct insn *insn, const ZydisDecodedOperand *op)
 		insn->mem_op |= ACCESS_READ;
 	if (op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
 		insn->mem_op |= ACCESS_WRITE;
-	if (op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_EIP)
-		insn->flags |= INSN_RIP_REL;
+	if (code == CODE_64 || (insn->seg != SEG_CS && insn->seg < SEG_FS))
+		insn->flags |= INSN_LINEAR;
 	if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
 		insn->vindex = ZydisRegisterGetId(op->mem.index);
 }
@@ -251,10 +247,12 @@ static void set_fields(struct decoding *d)
 		if (op->type == ZYDIS_OPERAND_TYPE_REGISTER)
 			set_register(insn, op);
 		else if (op->type == ZYDIS_OPERAND_TYPE_MEMORY && i < z->operand_count_visible)
-			set_memory(insn, op);
+			set_memory(insn, op, d->key & KEY_CODE);
 	}
 	if (wrong_base(d))
-		insn->base = REG_NONE, insn->disp = z->raw.disp.value;
+		insn->base = SLOT_ZERO, insn->disp = z->raw.disp.value;
+	if (insn->base == SLOT_RIP)
+		insn->disp += z->length;
 }
 
 /* ---- who runs it ---- */
@@ -263,16 +261,19 @@ static bool choose(struct decoding *d)
 {
 	bool two_byte = d->z.opcode_map == ZYDIS_OPCODE_MAP_0F;
 	struct insn *insn = d->insn;
+	insn_fn *fast = fast_choose(&d->z, d->ops, insn);
 
 	insn->run = insn_emulated_form(d->z.mnemonic, d->z.opcode, two_byte);
 	if (insn->run)
 		insn->flags |= borrow_plain(&d->z) ? INSN_PLAIN : 0;
+	else if (fast && insn->mem_op != ACCESS_RMW)
+		insn->flags |= INSN_PLAIN;
 	else if (borrow_choose(d->cpu->exec, &d->z, d->ops, insn))
 		insn->flags |= INSN_PLAIN;
 	else
 		return false;
-	if ((d->key & KEY_CODE) == CODE_64)
-		fast_choose(&d->z, insn);
+	if (fast)
+		insn->run = fast;
 	return true;
 }
 
@@ -319,7 +320,8 @@ bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned n
 
 	memset(ret, 0, sizeof(*ret));
 	ret->mode = key;
-	ret->base = ret->index = ret->reg = ret->rm = REG_NONE;
+	ret->base = ret->index = SLOT_ZERO;
+	ret->reg = ret->rm = REG_NONE;
 	if (status == ZYDIS_STATUS_NO_MORE_DATA && nr < MAX_INSN)
 		return false;
 	if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)

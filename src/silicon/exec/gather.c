@@ -29,7 +29,7 @@ static enum result element_address(struct cpu *cpu, const struct insn *insn, uns
 
 	if (insn->index_elem == 4)
 		index = (int32_t)index;
-	off = insn_ea(cpu, insn) + (index << insn->scale);
+	off = insn_ea(cpu, insn) + index * insn->scale;
 	if (insn->addrsize < 8)
 		off &= BIT(8 * insn->addrsize) - 1;
 	return seg_linear(cpu, insn->seg, off, insn->elem, insn->mem_op, ret);

@@ -28,7 +28,6 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_MEM      BIT(4) /* has an explicit memory operand */
 #define INSN_HIGH_REG BIT(5) /* ->reg is AH..BH (numbers 4..7) */
 #define INSN_HIGH_RM  BIT(6)
-#define INSN_RIP_REL  BIT(7)
 #define INSN_FPU      BIT(8) /* uses x87, MMX, vector or mask state: fpu_load() first */
 #define INSN_SEG_PFX  BIT(9)
 #define INSN_KVM_EMUL BIT(10) /* KVM's emulator knows it (decisions.md 18) */
@@ -36,6 +35,7 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_REX      BIT(12)
 #define INSN_X87      BIT(13) /* x87, not a control instruction: records its pointers */
 #define INSN_PLAIN    BIT(15) /* changes nothing that the mode key depends on */
+#define INSN_LINEAR   BIT(16) /* insn_linear() serves its operand: no legacy CS, FS or GS */
 #define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
 
 /* Which elements of a memory operand are accessed. */
@@ -48,34 +48,34 @@ enum mask_kind {
 };
 
 struct insn {
+	/* The first cache line: all that the frequent instructions need. */
 	uint64_t bytes[2]; /* the instruction, zero-padded to 16 bytes */
 	insn_fn *run;
-	thunk_fn *thunk;     /* borrowed only */
-	int64_t disp;	     /* displacement, sign-extended */
-	uint8_t base, index; /* gpr numbers or REG_NONE */
-	uint8_t scale;	     /* log2 */
+	thunk_fn *thunk; /* borrowed only */
+	int64_t disp;	 /* displacement, sign-extended; if relative to RIP, plus len */
+	int64_t imm;	 /* first immediate or relative offset, sign-extended */
+	uint32_t flags;	 /* INSN_* */
+	uint16_t mode;	 /* decode mode key, see decode.h */
+	uint8_t len;
+	uint8_t base, index; /* gpr numbers, SLOT_RIP or SLOT_ZERO */
+	uint8_t scale;	     /* 1, 2, 4, 8 */
 	uint8_t seg;	     /* enum seg_id of the data operand (strings too), override applied */
 	uint8_t addrsize;    /* 2, 4, 8 */
-	uint8_t len;
-	uint16_t mode;	   /* decode mode key, see decode.h */
-	uint32_t flags;	   /* INSN_* */
+	uint8_t dst, src;    /* fast.h: where its register operands stand in struct cpu, in bytes */
+	uint8_t mem_op;	     /* enum access_op of the memory operand */
+	uint8_t opsize;	     /* operand size in bytes: 1, 2, 4, 8 */
+
 	uint16_t mem_size; /* bytes of the memory operand */
-	uint8_t mem_op;	   /* enum access_op of the memory operand */
-	uint8_t opsize;	   /* operand size in bytes: 1, 2, 4, 8 */
+	uint8_t opcode;	   /* last opcode byte */
+	uint8_t modrm;	   /* raw; valid if it has one */
 	/*
 	 * ModRM register numbers with REX applied (segment, control and debug registers too), REG_NONE
 	 * if absent. The register in an opcode byte (PUSH r, MOV r,imm) is rm; PUSH and POP of
 	 * segment registers have it in reg.
 	 */
 	uint8_t reg, rm;
-	uint8_t shift; /* drops what is behind the instruction in the last of its words: insn_is() */
-	uint8_t opcode; /* last opcode byte */
-	/* The second cache line: what the most frequent instructions do without. */
-	uint8_t modrm __aligned_(64); /* raw; valid if it has one */
-	insn_fn *general;	      /* of a fast form (fast.c): what runs it in all cases */
-	int64_t imm;		      /* first immediate or relative offset, sign-extended */
-	int64_t imm2;		      /* ENTER's second, far pointer's selector */
-	uint16_t op;		      /* ZydisMnemonic */
+	int64_t imm2; /* ENTER's second, far pointer's selector */
+	uint16_t op;  /* ZydisMnemonic */
 	/* Vector operands of the borrowed classes that look at elements. */
 	uint8_t elem;	    /* bytes of an element */
 	uint8_t mask_reg;   /* k1..k7, or the vector register whose sign bits select */
@@ -87,34 +87,47 @@ struct insn {
 	uint8_t align;	    /* INSN_ALIGN: the multiple that the operand must stand on */
 	uint8_t must_align; /* the same for #GP(0) in any case; 0: none */
 	uint8_t mask_kind;  /* enum mask_kind */
+	uint8_t whole;	    /* elements left out fault, too */
 	uint8_t nr_mask;    /* bits of the mask register that count */
 	uint8_t whole;	    /* elements left out fault, too */
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");
+_Static_assert(offsetof(struct insn, mem_size) == 64, "the first of them");
 
-/* True if the bytes that begin with these two words begin with the instruction. */
-static inline bool insn_is(const struct insn *insn, uint64_t first, uint64_t second)
+/* ff for each of the first n bytes, as two words (step.c). */
+extern const uint64_t insn_masks[16][2];
+
+/* True if the bytes that begin with these two words begin with the instruction, decoded under this key. */
+static inline bool insn_is(const struct insn *insn, uint16_t key, uint64_t first, uint64_t second)
 {
-	if (insn->len <= 8)
-		return !((first ^ insn->bytes[0]) << insn->shift);
-	return first == insn->bytes[0] && !((second ^ insn->bytes[1]) << insn->shift);
+	const uint64_t *mask = insn_masks[insn->len];
+
+	return !(((insn->bytes[0] ^ first) & mask[0]) | ((insn->bytes[1] ^ second) & mask[1]) |
+		 (insn->mode ^ key));
+}
+
+/* What addresses are made of: struct cpu's first members by number, general registers before all. */
+#define SLOT_RIP  16
+#define SLOT_ZERO 17
+
+_Static_assert(offsetof(struct cpu, rip) == 8 * SLOT_RIP, "behind the general registers");
+_Static_assert(offsetof(struct cpu, zero) == 8 * SLOT_ZERO, "behind RIP");
+
+static inline uint64_t insn_slot(const struct cpu *cpu, unsigned slot)
+{
+	return ((const uint64_t *)cpu)[slot];
 }
 
 /* Effective address (offset), wrapped to the address size. */
 static inline uint64_t insn_ea(const struct cpu *cpu, const struct insn *insn)
 {
-	uint64_t ea = insn->disp;
+	uint64_t ea =
+		insn->disp + insn_slot(cpu, insn->base) + insn_slot(cpu, insn->index) * insn->scale;
 
-	if (insn->base != REG_NONE)
-		ea += cpu->gpr[insn->base];
-	if (insn->index != REG_NONE)
-		ea += cpu->gpr[insn->index] << insn->scale;
-	if (insn->flags & INSN_RIP_REL)
-		ea += cpu->rip + insn->len;
-	if (insn->addrsize == 4)
-		return (uint32_t)ea;
-	return insn->addrsize == 2 ? (uint16_t)ea : ea;
+	if (likely(insn->addrsize == 8))
+		return ea;
+	return insn->addrsize == 4 ? (uint32_t)ea : (uint16_t)ea;
 }
 
 /* Read a general register of size bytes (1: AH..BH if high). */
@@ -149,6 +162,18 @@ static inline enum result insn_next(struct cpu *cpu, const struct insn *insn)
 		   : cpu->mode.code == CODE_32 ? (uint32_t)rip
 					       : (uint16_t)rip;
 	return RESULT_OK;
+}
+
+/*
+ * The operand's linear address, where it needs no check but the TLB's hit: flat segments, or 64-bit mode (what
+ * hits is canonical). False: seg_linear().
+ */
+static inline bool insn_linear(const struct cpu *cpu, const struct insn *insn, gva_t *ret)
+{
+	*ret = insn_ea(cpu, insn);
+	if (unlikely(insn->seg >= SEG_FS))
+		*ret += cpu->seg[insn->seg].base;
+	return likely(insn->flags & INSN_LINEAR && cpu->mode.flat);
 }
 
 /*

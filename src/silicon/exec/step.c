@@ -25,6 +25,16 @@ struct fetched {
 	bool limit;	  /* the code segment ends behind them */
 };
 
+#define ONES(n) ((n) <= 0 ? 0 : ~0ull >> (64 - 8 * ((n) < 8 ? (n) : 8)) % 64)
+/* clang-format off */
+#define ROW(n) {ONES(n), ONES(n - 8)}
+/* clang-format on */
+
+const uint64_t insn_masks[16][2] = {
+	ROW(0), ROW(1), ROW(2),	 ROW(3),  ROW(4),  ROW(5),  ROW(6),  ROW(7),
+	ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14), ROW(15),
+};
+
 /* How many bytes the code segment allows at RIP: SDM, limit checking. */
 static unsigned within_limit(const struct cpu *cpu)
 {
@@ -74,7 +84,7 @@ static enum result fetch(struct cpu *cpu, struct fetched *f)
 {
 	const uint8_t *ptr = fetch_pointer(cpu);
 
-	if (!ptr || !host_load_64(ptr, &f->word[0]) || !host_load_64(ptr + 8, &f->word[1]))
+	if (!ptr || !host_load_pair(ptr, f->word))
 		return fetch_slow(cpu, f);
 	f->nr = MAX_INSN;
 	f->limit = false;
@@ -87,11 +97,6 @@ void cache_flush(struct exec_cache *c)
 		c->insn[i].mode = 0;
 	for (unsigned i = 0; i < POOL_INSNS; i++)
 		c->pool[i].mode = 0;
-}
-
-static bool fits(const struct insn *insn, const struct fetched *f, uint16_t key)
-{
-	return insn->mode == key && insn_is(insn, f->word[0], f->word[1]);
 }
 
 /* ---- the pool: instructions by their bytes ---- */
@@ -120,7 +125,7 @@ static const struct insn *pool_find(const struct exec_cache *c, const struct fet
 	if (!len || len > f->nr)
 		return NULL;
 	insn = pool_slot(c, f, len);
-	return fits(insn, f, c->key) && insn->len == len ? insn : NULL;
+	return insn_is(insn, c->key, f->word[0], f->word[1]) && insn->len == len ? insn : NULL;
 }
 
 static void pool_put(struct exec_cache *c, const struct fetched *f, const struct insn *insn)
@@ -162,10 +167,10 @@ static __noinline enum result find(struct cpu *cpu, struct insn *pair, const str
 	if (r)
 		return r;
 	*ret = pair;
-	if (fits(pair, &f, c->key))
+	if (insn_is(pair, c->key, f.word[0], f.word[1]))
 		return RESULT_OK;
 	*ret = pair + 1;
-	if (fits(pair + 1, &f, c->key))
+	if (insn_is(pair + 1, c->key, f.word[0], f.word[1]))
 		return RESULT_OK;
 	*ret = pair += c->victim++ & 1;
 	return decode(cpu, &f, pair);
@@ -177,10 +182,10 @@ static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn *
 	struct insn *pair = cache_pair(cpu->exec, cpu->rip);
 	const uint8_t *ptr = fetch_pointer(cpu);
 	const struct insn *insn = pair;
-	uint64_t first, second;
+	uint64_t word[2];
 
-	if (unlikely(!ptr || !host_load_64(ptr, &first) || !host_load_64(ptr + 8, &second) ||
-		     pair->mode != cpu->exec->key || !insn_is(pair, first, second))) {
+	if (unlikely(!ptr || !host_load_pair(ptr, word) ||
+		     !insn_is(pair, cpu->exec->key, word[0], word[1]))) {
 		enum result r = find(cpu, pair, &insn);
 
 		if (r)
