@@ -11,6 +11,7 @@
 #include "host/guard.h"
 
 #include <errno.h>
+#include <sys/syscall.h>
 
 #define MAX_RANGES 8192
 
@@ -120,6 +121,53 @@ static bool extable_handle(const struct host_trap *trap, ucontext_t *uc)
 	return false;
 }
 
+/* ---- accesses that wait ---- */
+
+static __thread bool *restart_flag __attribute__((tls_model("initial-exec")));
+static const char restart_message; /* its address is the value */
+
+void host_restart_scope(bool *flag)
+{
+	__atomic_store_n(&restart_flag, flag, __ATOMIC_RELAXED);
+	__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+bool *host_restart_pause(void)
+{
+	bool *flag = restart_flag;
+
+	host_restart_scope(NULL);
+	return flag;
+}
+
+int host_restart_send(int tid)
+{
+	siginfo_t info = {.si_signo = SIGTRAP, .si_code = SI_QUEUE};
+
+	/* Members of one union of the C library's: not to be initialized together. */
+	info.si_pid = host_syscall(SYS_getpid, 0, 0, 0, 0, 0, 0);
+	info.si_uid = host_syscall(SYS_getuid, 0, 0, 0, 0, 0, 0);
+	info.si_value.sival_ptr = (void *)&restart_message;
+	return host_syscall(SYS_rt_tgsigqueueinfo, info.si_pid, tid, SIGTRAP, (long)&info, 0, 0);
+}
+
+static bool is_restart(int signo, const siginfo_t *info)
+{
+	return signo == SIGTRAP && info->si_code == SI_QUEUE &&
+	       info->si_value.sival_ptr == &restart_message;
+}
+
+static void restart(ucontext_t *uc)
+{
+	const struct host_trap trap = {
+		.signo = HOST_RESTART,
+		.rip = uc->uc_mcontext.gregs[REG_RIP],
+	};
+
+	if (restart_flag && (extable_handle(&trap, uc) || ranges_handle(&trap, uc)))
+		*restart_flag = true;
+}
+
 /* Sent by kill(2) and its kin, or not tied to the instruction that it interrupted. */
 static bool asynchronous(int signo, int code)
 {
@@ -137,6 +185,10 @@ bool host_fault_handle(int signo, siginfo_t *info, ucontext_t *uc)
 		.rip = uc->uc_mcontext.gregs[REG_RIP],
 	};
 
+	if (is_restart(signo, info)) {
+		restart(uc);
+		return true;
+	}
 	if (asynchronous(signo, info->si_code))
 		return false;
 	return extable_handle(&trap, uc) || ranges_handle(&trap, uc);

@@ -25,7 +25,8 @@ void host_log(const char *fmt, ...) __printf_(1, 2);
 long host_syscall(long nr, long a, long b, long c, long d, long e, long f);
 int host_futex_wait(const uint32_t *word, uint32_t val, uint64_t timeout_ns); /* 0 = no timeout */
 int host_futex_wake(uint32_t *word, int count);
-int host_gettid(void);
+int host_gettid(void); /* remembered: a system call only once in a thread */
+void host_gettid_forked(void);
 
 /* ---- clock.c ---- */
 uint64_t host_rdtsc(void);
@@ -71,6 +72,24 @@ bool host_fault_handle(int signo, siginfo_t *info, ucontext_t *uc);
  * stack; called at each KVM_RUN entry and before guarded accesses on a new thread. 0 or -errno.
  */
 int host_fault_thread_init(void);
+
+/*
+ * ---- fault.c: an access that waits (userfaultfd, a slow file) gives up when asked ----
+ *
+ * While a thread has a flag set here, host_restart_send() makes the access that it stands at fail like memory
+ * that is gone, and sets the flag: who sees an access fail with the flag set makes it again, after looking
+ * at what is asked of the thread. An access that is just being made may fail so too. Guarded accesses
+ * give up; a range's fixup is asked with signo HOST_RESTART and returns false unless rip is at an access that
+ * has not happened.
+ */
+#define HOST_RESTART 0
+
+/* This thread only. NULL: accesses wait for as long as they take. */
+void host_restart_scope(bool *flag);
+/* The scope that is left for a while, to be set again. */
+bool *host_restart_pause(void);
+/* Any thread. SIGTRAP with a value of ours to a thread of this process; 0 or -errno. */
+int host_restart_send(int tid);
 
 /*
  * ---- guard.h has the inline guarded accesses for guest memory (exception table by RIP):

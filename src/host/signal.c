@@ -649,6 +649,7 @@ int host_fault_thread_init(void)
 static void forked(void)
 {
 	owner = kernel_getpid();
+	host_gettid_forked();
 	/* The lock's holder, if any, is not in this process. */
 	__atomic_store_n(&actions_lock, 0, __ATOMIC_RELEASE);
 }

@@ -38,7 +38,16 @@ int host_futex_wake(uint32_t *word, int count)
 	return host_syscall(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, count, 0, 0, 0);
 }
 
+static __thread int tid __attribute__((tls_model("initial-exec"))); /* 0: not asked yet */
+
 int host_gettid(void)
 {
-	return host_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	if (!tid)
+		tid = host_syscall(SYS_gettid, 0, 0, 0, 0, 0, 0);
+	return tid;
+}
+
+void host_gettid_forked(void)
+{
+	tid = 0;
 }

@@ -23,10 +23,9 @@ bool vcpu_interrupt_allowed(const struct vcpu *vcpu)
 /* The TPR that a guest keeps in memory (KVM_SET_VAPIC_ADDR). */
 static void read_vapic(struct vcpu *vcpu)
 {
-	const uint8_t *page = vm_hva(vcpu->vm, vcpu->vapic_addr, 4);
 	uint8_t tpr;
 
-	if (page && host_load_8(page, &tpr))
+	if (!vm_read_guest(vcpu->vm, vcpu->vapic_addr, &tpr, sizeof(tpr)))
 		lapic_set_tpr_reg(vcpu->lapic, tpr);
 }
 

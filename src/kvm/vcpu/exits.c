@@ -260,8 +260,11 @@ static int exit_emulation(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+/* Nothing is committed: the instruction starts anew, here or when KVM_RUN is entered again. */
 static int exit_memory(struct vcpu *vcpu)
 {
+	if (__atomic_exchange_n(&vcpu->restarted, false, __ATOMIC_RELAXED))
+		return RUN_AGAIN;
 	return -EFAULT;
 }
 

@@ -14,6 +14,8 @@
 #include "kvm/pv/pv.h"
 #include "silicon/mmu/mmu.h"
 
+#include <errno.h>
+
 /*
  * The vCPU whose KVM_RUN this thread is in, for the handlers of signals: the one thing that is
  * keyed by thread (decisions), because a signal is. initial-exec: no lazy allocation in a handler.
@@ -90,6 +92,12 @@ static bool passed(struct vcpu *vcpu, enum vcpu_request req)
 	return !vcpu_test_request(vcpu, req) && !__atomic_load_n(&vcpu->serving, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * Between two instructions there is no wait that long, but an access may wait for the thread that
+ * calls here (userfaultfd): it is told to give up until it has passed the safepoint.
+ */
+#define PATIENCE_NS 5000000
+
 static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
 {
 	__atomic_fetch_add(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
@@ -98,7 +106,9 @@ static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
 
 		if (passed(vcpu, req))
 			break;
-		host_futex_wait(&vcpu->safepoint, seen, 0);
+		if (host_futex_wait(&vcpu->safepoint, seen, PATIENCE_NS) == -ETIMEDOUT &&
+		    !passed(vcpu, req))
+			host_restart_send(vcpu->tid);
 	}
 	__atomic_fetch_sub(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
 }

@@ -231,6 +231,17 @@ static bool kicked(struct vcpu *vcpu)
 	return __atomic_exchange_n(&vcpu->kicked, 0, __ATOMIC_SEQ_CST);
 }
 
+/* What waits in an access to guest memory can be called to a safepoint (request.c). */
+static enum cpu_exit_kind run_guest(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cpu))
+{
+	enum cpu_exit_kind kind;
+
+	host_restart_scope(&vcpu->restarted);
+	kind = run(&vcpu->cpu);
+	host_restart_scope(NULL);
+	return kind;
+}
+
 static int run_once(struct vcpu *vcpu)
 {
 	int r;
@@ -249,7 +260,7 @@ static int run_once(struct vcpu *vcpu)
 	}
 	r = check_window(vcpu);
 	if (r == RUN_AGAIN)
-		r = vcpu_handle_exit(vcpu, cpu_run(&vcpu->cpu));
+		r = vcpu_handle_exit(vcpu, run_guest(vcpu, cpu_run));
 	/* STI, HLT: what the program wants to inject is what wakes the vCPU. */
 	return r == RUN_AGAIN ? check_window(vcpu) : r;
 }
@@ -278,7 +289,7 @@ static int complete(struct vcpu *vcpu, bool immediate)
 	r = fn(vcpu);
 	if (r != RUN_AGAIN || !immediate)
 		return r;
-	kind = cpu_complete(&vcpu->cpu);
+	kind = run_guest(vcpu, cpu_complete);
 	return kind == CPU_EXIT_NONE ? RUN_AGAIN : vcpu_handle_exit(vcpu, kind);
 }
 
@@ -344,6 +355,7 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	if (r)
 		return r;
 	vcpu->has_run = true;
+	vcpu->tid = host_gettid();
 	signals_enter(vcpu, &old);
 	vcpu_set_running(vcpu, VCPU_INSIDE);
 	r = run_inside(vcpu);

@@ -81,13 +81,23 @@ void vm_mark_dirty(struct vm *vm, gpa_t gpa)
 		slot_mark_dirty(slot, gpa >> PAGE_SHIFT);
 }
 
+/* What the module itself reads and writes has no instruction that starts anew: it waits. */
+static bool copy_guarded(void *dst, const void *src, size_t size)
+{
+	bool *scope = host_restart_pause(), done;
+
+	done = host_copy_guarded(dst, src, size);
+	host_restart_scope(scope);
+	return done;
+}
+
 int vm_read_guest(struct vm *vm, gpa_t gpa, void *dst, size_t size)
 {
 	while (size) {
 		size_t part = min(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
 		uint8_t *hva = vm_hva(vm, gpa, part);
 
-		if (!hva || !host_copy_guarded(dst, hva, part))
+		if (!hva || !copy_guarded(dst, hva, part))
 			return -EFAULT;
 		dst = (char *)dst + part;
 		gpa += part;
@@ -102,7 +112,7 @@ int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size)
 		size_t part = min(size, PAGE_SIZE - (gpa & ~PAGE_MASK));
 		uint8_t *hva = vm_hva_writable(vm, gpa, part);
 
-		if (!hva || !host_copy_guarded(hva, src, part))
+		if (!hva || !copy_guarded(hva, src, part))
 			return -EFAULT;
 		vm_mark_dirty(vm, gpa);
 		src = (const char *)src + part;

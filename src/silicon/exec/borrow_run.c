@@ -28,7 +28,7 @@ enum result borrow_trapped(struct cpu *cpu)
 {
 	const struct host_trap *trap = &cpu->exec->trap;
 
-	if (trap->signo == SIGBUS || trap->trapno == VEC_PF)
+	if (trap->signo == SIGBUS || trap->signo == HOST_RESTART || trap->trapno == VEC_PF)
 		return memory_gone(cpu);
 	switch (trap->trapno) {
 	case VEC_GP:

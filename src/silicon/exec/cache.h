@@ -36,6 +36,7 @@ struct thunk_key {
 struct thunk {
 	struct thunk_key key;
 	uint32_t start; /* offset of its code */
+	uint32_t insn;	/* of the instruction in it */
 	uint32_t abort; /* where a host fault resumes */
 };
 

@@ -133,17 +133,20 @@ static uint8_t *run_pointer(struct cpu *cpu, const struct string *s, enum seg_id
 	return hva;
 }
 
+/*
+ * Each returns how many elements were moved before the host faulted: what is moved stays moved, as moving
+ * overlapping elements twice would give something else.
+ */
 #define DEFINE_HOST_MOVS(bits, suffix)                                                      \
-	static __noinline bool host_movs_##bits(void *dst, const void *src, uint64_t n)     \
+	static __noinline uint64_t host_movs_##bits(void *dst, const void *src, uint64_t n) \
 	{                                                                                   \
-		asm volatile goto("1: rep movs" suffix "\n" HOST_EXTABLE("1b", "%l[fault]") \
-				  : "+D"(dst), "+S"(src), "+c"(n)                           \
-				  :                                                         \
-				  : "memory"                                                \
-				  : fault);                                                 \
-		return true;                                                                \
-fault:                                                                                      \
-		return false;                                                               \
+		uint64_t left = n;                                                          \
+                                                                                            \
+		asm volatile("1: rep movs" suffix "\n2:\n" HOST_EXTABLE("1b", "2b")         \
+			     : "+D"(dst), "+S"(src), "+c"(left)                             \
+			     :                                                              \
+			     : "memory");                                                   \
+		return n - left;                                                            \
 	}
 
 DEFINE_HOST_MOVS(8, "b")
@@ -151,17 +154,16 @@ DEFINE_HOST_MOVS(16, "w")
 DEFINE_HOST_MOVS(32, "l")
 DEFINE_HOST_MOVS(64, "q")
 
-#define DEFINE_HOST_STOS(bits, suffix)                                                      \
-	static __noinline bool host_stos_##bits(void *dst, uint64_t val, uint64_t n)        \
-	{                                                                                   \
-		asm volatile goto("1: rep stos" suffix "\n" HOST_EXTABLE("1b", "%l[fault]") \
-				  : "+D"(dst), "+c"(n)                                      \
-				  : "a"(val)                                                \
-				  : "memory"                                                \
-				  : fault);                                                 \
-		return true;                                                                \
-fault:                                                                                      \
-		return false;                                                               \
+#define DEFINE_HOST_STOS(bits, suffix)                                                   \
+	static __noinline uint64_t host_stos_##bits(void *dst, uint64_t val, uint64_t n) \
+	{                                                                                \
+		uint64_t left = n;                                                       \
+                                                                                         \
+		asm volatile("1: rep stos" suffix "\n2:\n" HOST_EXTABLE("1b", "2b")      \
+			     : "+D"(dst), "+c"(left)                                     \
+			     : "a"(val)                                                  \
+			     : "memory");                                                \
+		return n - left;                                                         \
 	}
 
 DEFINE_HOST_STOS(8, "b")
@@ -169,7 +171,7 @@ DEFINE_HOST_STOS(16, "w")
 DEFINE_HOST_STOS(32, "l")
 DEFINE_HOST_STOS(64, "q")
 
-static bool host_movs(unsigned size, void *dst, const void *src, uint64_t n)
+static uint64_t host_movs(unsigned size, void *dst, const void *src, uint64_t n)
 {
 	switch (size) {
 	case 1:
@@ -182,7 +184,7 @@ static bool host_movs(unsigned size, void *dst, const void *src, uint64_t n)
 	return host_movs_64(dst, src, n);
 }
 
-static bool host_stos(unsigned size, void *dst, uint64_t val, uint64_t n)
+static uint64_t host_stos(unsigned size, void *dst, uint64_t val, uint64_t n)
 {
 	switch (size) {
 	case 1:
@@ -208,7 +210,7 @@ static uint64_t movs_run(struct cpu *cpu, const struct string *s)
 		return 0;
 	src = run_pointer(cpu, s, s->seg, RSI, n, ACCESS_READ);
 	dst = src ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
-	return dst && host_movs(s->size, dst, src, n) ? n : 0;
+	return dst ? host_movs(s->size, dst, src, n) : 0;
 }
 
 static enum result movs_one(struct cpu *cpu, const struct string *s)
@@ -246,7 +248,7 @@ static uint64_t stos_run(struct cpu *cpu, const struct string *s)
 	uint64_t n = run_length(cpu, s, SEG_ES, RDI, s->count);
 	uint8_t *dst = n > 1 ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
 
-	return dst && host_stos(s->size, dst, cpu->gpr[RAX], n) ? n : 0;
+	return dst ? host_stos(s->size, dst, cpu->gpr[RAX], n) : 0;
 }
 
 enum result emul_stos(struct cpu *cpu, const struct insn *insn)

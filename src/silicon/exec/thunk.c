@@ -342,14 +342,13 @@ static void emit_store_flags(struct emit *e, const struct plan *p)
 	emit_mov_mem(e, 0x89, RAX, p->cpu_reg, offsetof(struct cpu, aflags));
 }
 
-/* Returns the offset of the second exit. */
-static uint32_t emit_thunk(struct emit *e, const struct plan *p)
+/* Fill in the offsets of the instruction and of the second exit. */
+static void emit_thunk(struct emit *e, const struct plan *p, struct thunk *t)
 {
 	const ZydisAccessedFlags *f = p->z.cpu_flags;
 	uint32_t used = p->named | BIT(p->cpu_reg) | (p->base != REG_NONE ? BIT(p->base) : 0);
 	uint32_t saved = used & CALLEE_SAVED;
 	uint8_t *start = e->at;
-	uint32_t abort;
 
 	emit_pushes(e, saved);
 	emit_mov_reg(e, p->cpu_reg, RDI);
@@ -360,6 +359,7 @@ static uint32_t emit_thunk(struct emit *e, const struct plan *p)
 	for (unsigned i = 0; i < NR_GPRS; i++)
 		if (p->named & BIT(i))
 			emit_mov_mem(e, 0x8b, i, p->cpu_reg, home_of(p, i));
+	t->insn = t->start + (e->at - start);
 	emit_bytes(e, p->code, p->len);
 	for (unsigned i = 0; i < NR_GPRS; i++)
 		if (p->written & BIT(i))
@@ -367,9 +367,8 @@ static uint32_t emit_thunk(struct emit *e, const struct plan *p)
 	if (f && (f->modified | f->set_0 | f->set_1 | f->undefined) & FLAGS_ARITH)
 		emit_store_flags(e, p);
 	emit_return(e, saved, 0);
-	abort = e->at - start;
+	t->abort = t->start + (e->at - start);
 	emit_return(e, saved, 1);
-	return abort;
 }
 
 /* ---- the table ---- */
@@ -410,7 +409,7 @@ static uint32_t thunk_add(struct exec_cache *c, const struct thunk_key *key, con
 	t->key = *key;
 	t->start = c->used;
 	e.at = c->code.rw + c->used;
-	t->abort = t->start + emit_thunk(&e, p);
+	emit_thunk(&e, p, t);
 	c->used = ALIGN_UP(e.at - c->code.rw, 16);
 	*table_slot(c, key) = ++c->nr_thunks;
 	return t->start;
@@ -458,12 +457,15 @@ static bool thunk_fixup(void *opaque, const struct host_trap *trap, ucontext_t *
 {
 	struct exec_cache *c = opaque;
 	uint8_t *rip = (uint8_t *)uc->uc_mcontext.gregs[REG_RIP];
+	const struct thunk *t;
 
 	if (!c->nr_thunks || rip < c->code.rx || rip >= c->code.rx + c->used)
 		return false;
+	t = thunk_at(c, rip - c->code.rx);
+	if (trap->signo == HOST_RESTART && rip != c->code.rx + t->insn)
+		return false;
 	c->trap = *trap;
-	uc->uc_mcontext.gregs[REG_RIP] =
-		(uint64_t)c->code.rx + thunk_at(c, rip - c->code.rx)->abort;
+	uc->uc_mcontext.gregs[REG_RIP] = (uint64_t)c->code.rx + t->abort;
 	return true;
 }
 
