@@ -89,7 +89,6 @@ struct insn {
 	uint8_t mask_kind;  /* enum mask_kind */
 	uint8_t whole;	    /* elements left out fault, too */
 	uint8_t nr_mask;    /* bits of the mask register that count */
-	uint8_t whole;	    /* elements left out fault, too */
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");
