@@ -249,6 +249,7 @@ static bool events_valid(const struct vcpu *vcpu, const struct kvm_vcpu_events *
 static void set_injection(struct vcpu *vcpu, const struct kvm_vcpu_events *e)
 {
 	struct event ev = {.valid = true};
+	int waiting = e->interrupt.injected && !e->interrupt.soft ? e->interrupt.nr : -1;
 
 	if (e->exception.injected || e->exception.pending) {
 		ev.type = EVENT_EXCEPTION;
@@ -263,12 +264,13 @@ static void set_injection(struct vcpu *vcpu, const struct kvm_vcpu_events *e)
 	} else if (e->interrupt.injected) {
 		ev.type = e->interrupt.soft ? EVENT_SOFT_INT : EVENT_INTERRUPT;
 		ev.vector = e->interrupt.nr;
+		waiting = -1;
 	} else {
 		ev.valid = false;
 	}
 	vcpu->cpu.inject = ev;
 	if (!vcpu->lapic)
-		vcpu->interrupt_injected = -1;
+		vcpu->interrupt_injected = waiting; /* behind the exception or NMI */
 }
 
 static void set_request(struct vcpu *vcpu, enum vcpu_request req, bool on)

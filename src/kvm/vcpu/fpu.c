@@ -23,6 +23,7 @@ struct legacy {
 _Static_assert(sizeof(struct legacy) == 576, "XSAVE legacy region and header");
 
 #define FCW_DEFAULT 0x37f
+#define MXCSR_INIT  0x1f80
 #define MXCSR_MASK  0xffff
 #define X_FP_SSE    (XCR0_X87 | XCR0_SSE)
 
@@ -108,6 +109,11 @@ long vcpu_get_xsave(struct vcpu *vcpu, void *arg)
 	l->fdp = fpu->fdp;
 	l->mxcsr_mask = MXCSR_MASK;
 	l->xstate_bv &= keep;
+	/* The host's bits know neither; without them KVM_SET_XSAVE would not take the values. */
+	if (l->mxcsr != MXCSR_INIT)
+		l->xstate_bv |= XCR0_SSE;
+	if (l->fop || l->fip || l->fdp)
+		l->xstate_bv |= XCR0_X87;
 	l->xcomp_bv = 0;
 	init_components(vcpu, arg, keep & (l->xstate_bv | X_FP_SSE));
 	return 0;

@@ -215,6 +215,12 @@ static enum cpu_exit_kind exit_with(struct cpu *cpu, enum cpu_exit_kind kind)
 	return kind;
 }
 
+/* Writes that nobody in the process took leave before anything else happens; a frame's on a stack in MMIO, too. */
+static enum cpu_exit_kind writes_first(struct cpu *cpu)
+{
+	return cpu->out.nr ? exit_with(cpu, CPU_EXIT_WRITES) : CPU_EXIT_NONE;
+}
+
 /* Hand a fault to event delivery. CPU_EXIT_NONE: the handler's first instruction is next. */
 static enum cpu_exit_kind deliver(struct cpu *cpu)
 {
@@ -225,7 +231,7 @@ static enum cpu_exit_kind deliver(struct cpu *cpu)
 	cpu->fault.valid = false;
 	r = sys_deliver(cpu, &ev);
 	rekey(cpu);
-	return r == RESULT_OK || r == RESULT_AGAIN ? CPU_EXIT_NONE : cpu->exit.kind;
+	return r == RESULT_OK || r == RESULT_AGAIN ? writes_first(cpu) : cpu->exit.kind;
 }
 
 /* After an instruction: what its result means for the loop. */
@@ -279,8 +285,8 @@ static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 	enum result r = sys_attend(cpu);
 
 	rekey(cpu);
-	if (r == RESULT_AGAIN)
-		return CPU_EXIT_NONE;
+	if (r == RESULT_AGAIN || (r == RESULT_OK && cpu->out.nr))
+		return writes_first(cpu);
 	return r == RESULT_OK ? step_attended(cpu) : settle(cpu, r);
 }
 
@@ -345,6 +351,18 @@ static bool instruction_open(const struct cpu *cpu)
 	return cpu->answers.nr && cpu->answers.rip == cpu->rip;
 }
 
+/* An event whose delivery asked outside comes before the instruction at RIP. */
+static enum cpu_exit_kind finish(struct cpu *cpu)
+{
+	enum result r;
+
+	if (!cpu->inject.valid)
+		return step_attended(cpu);
+	r = sys_inject(cpu);
+	rekey(cpu);
+	return r == RESULT_OK || r == RESULT_AGAIN ? writes_first(cpu) : cpu->exit.kind;
+}
+
 enum cpu_exit_kind cpu_complete(struct cpu *cpu)
 {
 	enum cpu_exit_kind kind = CPU_EXIT_NONE;
@@ -354,7 +372,7 @@ enum cpu_exit_kind cpu_complete(struct cpu *cpu)
 	if (!enter(cpu))
 		return CPU_EXIT_INTERNAL;
 	while (!kind && instruction_open(cpu))
-		kind = step_attended(cpu);
+		kind = finish(cpu);
 	fpu_save(cpu);
 	return kind;
 }

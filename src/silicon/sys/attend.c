@@ -37,16 +37,22 @@ static enum result serve_budget(struct cpu *cpu)
 	return leave(cpu, CPU_EXIT_REQUEST);
 }
 
-static enum result serve_inject(struct cpu *cpu)
+enum result sys_inject(struct cpu *cpu)
 {
 	struct event ev = cpu->inject;
 
 	cpu->inject.valid = false;
 	cpu_lower(cpu, ATTN_INJECT);
-	if (!ev.valid)
-		return NOT_SERVED;
 	cpu->answers.used = 0;
 	return deliver_event(cpu, &ev);
+}
+
+static enum result serve_inject(struct cpu *cpu)
+{
+	if (cpu->inject.valid)
+		return sys_inject(cpu);
+	cpu_lower(cpu, ATTN_INJECT);
+	return NOT_SERVED;
 }
 
 /* Trap-class #DB; MOV SS holds it back for one instruction. */
@@ -172,6 +178,8 @@ enum result sys_attend(struct cpu *cpu)
 		if (instruction_open(cpu) && !(cpu->attention & ATTN_REQUEST))
 			return RESULT_OK;
 		r = serve_first(cpu);
+		if (r == RESULT_OK && cpu->out.nr)
+			return RESULT_OK; /* the frame goes out first */
 		if (r == RESULT_OK)
 			continue;
 		if (r != NOT_SERVED)

@@ -47,9 +47,12 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 			       unsigned insn_len);
 /*
  * Serve the attention bits between two instructions: requests, injected events, traps, NMI,
- * interrupts, in the order of the SDM's table of priorities among concurrent events. RESULT_OK: go on.
+ * interrupts, in the order of the SDM's table of priorities among concurrent events. RESULT_OK: go on,
+ * but first with what cpu->out holds (a frame on a stack in MMIO).
  */
 enum result sys_attend(struct cpu *cpu);
+/* Deliver cpu->inject, which is valid; the rest as sys_deliver(). */
+enum result sys_inject(struct cpu *cpu);
 /* After an instruction retired while attention bits were up: shadow end, RF, TF trap, budget. */
 enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t old_shadow);
 
@@ -94,7 +97,10 @@ void sys_msr_reset(struct cpu *cpu);
 void sys_mce_setup(struct cpu *cpu, uint64_t cap);
 
 /* Any thread. Which MSRs KVM's lists name for this model; the number of them, at most max stored. */
-enum msr_list_kind { MSR_LIST_SAVE /* and emulated ones: KVM_GET_MSR_INDEX_LIST */, MSR_LIST_FEATURE };
+enum msr_list_kind {
+	MSR_LIST_SAVE /* and emulated ones: KVM_GET_MSR_INDEX_LIST */,
+	MSR_LIST_FEATURE
+};
 unsigned sys_msr_list(const struct cpu_model *model, enum msr_list_kind kind, uint32_t *buf,
 		      unsigned max);
 /* Any thread. A feature MSR's value for a new vCPU (KVM_GET_MSRS on the system fd); false if it is none. */
