@@ -41,7 +41,7 @@ struct exec_cache *exec_create(void)
 	if (!c)
 		return NULL;
 	xsave_offsets(c);
-	c->insn = insns_alloc(CACHE_INSNS);
+	c->insn = insns_alloc(CACHE_INSNS + 1);
 	c->pool = insns_alloc(POOL_INSNS);
 	c->guess = calloc(1, GUESSES);
 	if (!c->insn || !c->pool || !c->guess || thunk_init(c)) {
@@ -57,7 +57,7 @@ void exec_destroy(struct exec_cache *c)
 		return;
 	thunk_free(c);
 	if (c->insn)
-		munmap(c->insn, CACHE_INSNS * sizeof(struct insn));
+		munmap(c->insn, CACHE_SIZE);
 	if (c->pool)
 		munmap(c->pool, POOL_INSNS * sizeof(struct insn));
 	free(c->guess);

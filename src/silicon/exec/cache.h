@@ -41,12 +41,11 @@ struct thunk {
 };
 
 struct exec_cache {
-	struct insn *insn; /* CACHE_INSNS */
+	struct insn *insn; /* CACHE_SIZE bytes: cache_slot() */
 	struct insn *pool; /* POOL_INSNS */
 	uint8_t *guess;	   /* GUESSES: lengths */
 	struct cpu *cpu;
-	uint32_t victim; /* which of a pair is replaced next */
-	uint16_t key;	 /* mode key of the next instruction */
+	uint16_t key; /* mode key of the next instruction */
 
 	/* Thunks, in order of their code; table holds 1 + number. */
 	struct host_code code;
@@ -64,9 +63,23 @@ struct exec_cache {
 	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16;
 };
 
-static inline struct insn *cache_pair(const struct exec_cache *c, uint64_t rip)
+/*
+ * Slots with even and with odd numbers stand in two halves, half an entry apart: the lines that hot instructions
+ * need then fill all sets of the host's caches, and not every second one.
+ */
+#define CACHE_HALF (CACHE_INSNS / 2 * sizeof(struct insn) + sizeof(struct insn) / 2)
+#define CACHE_SIZE (2 * CACHE_HALF)
+
+static inline struct insn *cache_slot(const struct exec_cache *c, uint32_t i)
 {
-	return &c->insn[((rip ^ rip >> CACHE_BITS) & (CACHE_INSNS / 2 - 1)) * 2];
+	return (struct insn *)((uint8_t *)c->insn + (i >> 1) * sizeof(struct insn) +
+			       (i & 1) * CACHE_HALF);
+}
+
+/* An instruction stands in the slot of this number or in the neighbour's, with bit 0 turned. */
+static inline uint32_t cache_number(uint64_t rip)
+{
+	return (rip ^ rip >> CACHE_BITS) & (CACHE_INSNS - 1);
 }
 
 static inline uint32_t hash_words(uint64_t a, uint64_t b, unsigned bits)

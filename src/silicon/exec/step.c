@@ -94,7 +94,7 @@ static enum result fetch(struct cpu *cpu, struct fetched *f)
 void cache_flush(struct exec_cache *c)
 {
 	for (unsigned i = 0; i < CACHE_INSNS; i++)
-		c->insn[i].mode = 0;
+		cache_slot(c, i)->mode = 0;
 	for (unsigned i = 0; i < POOL_INSNS; i++)
 		c->pool[i].mode = 0;
 }
@@ -157,36 +157,52 @@ static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct 
 	return RESULT_OK;
 }
 
-/* What the first of the pair was not: the slow fetch, the pair's second, the pool, the decoder. */
-static __noinline enum result find(struct cpu *cpu, struct insn *pair, const struct insn **ret)
+/* In neither slot, or not to be fetched plainly. What the first slot held moves to the second. */
+static __noinline enum result find(struct cpu *cpu, const struct insn **ret)
 {
 	struct exec_cache *c = cpu->exec;
+	uint32_t number = cache_number(cpu->rip);
+	struct insn *first = cache_slot(c, number), *second = cache_slot(c, number ^ 1);
 	struct fetched f;
 	enum result r = fetch(cpu, &f);
 
 	if (r)
 		return r;
-	*ret = pair;
-	if (insn_is(pair, c->key, f.word[0], f.word[1]))
+	*ret = first;
+	if (insn_is(first, c->key, f.word[0], f.word[1]))
 		return RESULT_OK;
-	*ret = pair + 1;
-	if (insn_is(pair + 1, c->key, f.word[0], f.word[1]))
+	*ret = second;
+	if (insn_is(second, c->key, f.word[0], f.word[1]))
 		return RESULT_OK;
-	*ret = pair += c->victim++ & 1;
-	return decode(cpu, &f, pair);
+	*second = *first;
+	*ret = first;
+	return decode(cpu, &f, first);
+}
+
+/* The instruction at RIP, if it stands in one of its slots and its bytes can be fetched plainly; or NULL. */
+static inline const struct insn *look(struct cpu *cpu)
+{
+	const struct exec_cache *c = cpu->exec;
+	uint32_t number = cache_number(cpu->rip);
+	const struct insn *insn = cache_slot(c, number);
+	const uint8_t *ptr = fetch_pointer(cpu);
+	uint64_t word[2];
+
+	if (unlikely(!ptr || !host_load_pair(ptr, word)))
+		return NULL;
+	if (likely(insn_is(insn, c->key, word[0], word[1])))
+		return insn;
+	insn = cache_slot(c, number ^ 1);
+	return insn_is(insn, c->key, word[0], word[1]) ? insn : NULL;
 }
 
 /* Run one instruction; the result is its own. */
 static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn **ret)
 {
-	struct insn *pair = cache_pair(cpu->exec, cpu->rip);
-	const uint8_t *ptr = fetch_pointer(cpu);
-	const struct insn *insn = pair;
-	uint64_t word[2];
+	const struct insn *insn = look(cpu);
 
-	if (unlikely(!ptr || !host_load_pair(ptr, word) ||
-		     !insn_is(pair, cpu->exec->key, word[0], word[1]))) {
-		enum result r = find(cpu, pair, &insn);
+	if (unlikely(!insn)) {
+		enum result r = find(cpu, &insn);
 
 		if (r)
 			return r;
