@@ -72,8 +72,9 @@ struct exec_cache {
 
 static inline struct insn *cache_slot(const struct exec_cache *c, uint32_t i)
 {
-	return (struct insn *)((uint8_t *)c->insn + (i >> 1) * sizeof(struct insn) +
-			       (i & 1) * CACHE_HALF);
+	size_t half = sizeof(struct insn) / 2;
+
+	return (struct insn *)((uint8_t *)c->insn + half * (i + (i & 1) * CACHE_INSNS));
 }
 
 /* An instruction stands in the slot of this number or in the neighbour's, with bit 0 turned. */

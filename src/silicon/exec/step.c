@@ -179,8 +179,17 @@ static __noinline enum result find(struct cpu *cpu, const struct insn **ret)
 	return decode(cpu, &f, first);
 }
 
+/* The same number's second slot, or NULL. */
+static __noinline const struct insn *look_beside(const struct exec_cache *c, uint32_t number,
+						 uint64_t first, uint64_t second)
+{
+	const struct insn *insn = cache_slot(c, number ^ 1);
+
+	return insn_is(insn, c->key, first, second) ? insn : NULL;
+}
+
 /* The instruction at RIP, if it stands in one of its slots and its bytes can be fetched plainly; or NULL. */
-static inline const struct insn *look(struct cpu *cpu)
+static __always_inline_ const struct insn *look(struct cpu *cpu)
 {
 	const struct exec_cache *c = cpu->exec;
 	uint32_t number = cache_number(cpu->rip);
@@ -192,8 +201,7 @@ static inline const struct insn *look(struct cpu *cpu)
 		return NULL;
 	if (likely(insn_is(insn, c->key, word[0], word[1])))
 		return insn;
-	insn = cache_slot(c, number ^ 1);
-	return insn_is(insn, c->key, word[0], word[1]) ? insn : NULL;
+	return look_beside(c, number, word[0], word[1]);
 }
 
 /* Run one instruction; the result is its own. */
@@ -202,10 +210,11 @@ static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn *
 	const struct insn *insn = look(cpu);
 
 	if (unlikely(!insn)) {
-		enum result r = find(cpu, &insn);
+		enum result r = find(cpu, ret);
 
 		if (r)
 			return r;
+		insn = *ret;
 	}
 	*ret = insn;
 	return insn->run(cpu, insn);
