@@ -8,6 +8,7 @@
  * checked for writing before the thunk commits registers. A thunk that returns 1 stored nothing.
  */
 #include "silicon/exec/borrow.h"
+#include "silicon/mmu/tlb.h"
 
 #define LINE	       64
 #define XSAVE_X87_SIZE 160 /* of the image: x87 and MXCSR */
@@ -203,6 +204,15 @@ static bool x87_unmasked(struct cpu *cpu, const struct insn *insn)
 	return (fcw & 0x1f) != 0x1f;
 }
 
+static inline enum result run_on(struct cpu *cpu, const struct insn *insn, uint8_t *ptr)
+{
+	if (insn->flags & INSN_FPU)
+		fpu_load(cpu);
+	if (unlikely(insn->thunk(cpu, ptr)))
+		return borrow_trapped(cpu);
+	return finish(cpu, insn);
+}
+
 static enum result run_at(struct cpu *cpu, const struct insn *insn, gva_t addr)
 {
 	uint8_t *ptr;
@@ -212,20 +222,33 @@ static enum result run_at(struct cpu *cpu, const struct insn *insn, gva_t addr)
 		return r;
 	if (unlikely(!ptr))
 		return borrow_bounce(cpu, insn, addr);
-	if (insn->flags & INSN_FPU)
-		fpu_load(cpu);
-	if (unlikely(insn->thunk(cpu, ptr)))
-		return borrow_trapped(cpu);
-	return finish(cpu, insn);
+	return run_on(cpu, insn, ptr);
+}
+
+/* The operand's host pointer where nothing is left to check, or NULL. */
+static inline uint8_t *operand_hit(const struct cpu *cpu, const struct insn *insn)
+{
+	gva_t addr;
+
+	if (!insn_linear(cpu, insn, &addr) || (insn->must_align && addr & (insn->must_align - 1)))
+		return NULL;
+	return insn->mem_op & ACCESS_WRITE ? tlb_hit_write(cpu, addr, insn->mem_size)
+					   : tlb_hit_read(cpu, addr, insn->mem_size);
 }
 
 enum result run_mem(struct cpu *cpu, const struct insn *insn)
 {
+	uint8_t *ptr = operand_hit(cpu, insn);
+	enum result r;
 	gva_t addr;
-	enum result r = borrow_address(cpu, insn, insn_ea(cpu, insn), &addr);
 
-	if (likely(!r))
-		r = run_at(cpu, insn, addr);
+	if (likely(ptr)) {
+		r = run_on(cpu, insn, ptr);
+	} else {
+		r = borrow_address(cpu, insn, insn_ea(cpu, insn), &addr);
+		if (likely(!r))
+			r = run_at(cpu, insn, addr);
+	}
 	if (unlikely(r == RESULT_FAULT) && x87_unmasked(cpu, insn) && cpu->fault.vector != VEC_MF)
 		return x87_store_anyway(cpu, insn, r);
 	return r;

@@ -156,7 +156,7 @@ static inline void reg_write(struct cpu *cpu, unsigned reg, unsigned size, bool 
  * RIP behind insn, not wrapped. Branches, which the host predicts, stand for a sum, which would wait until insn
  * is loaded: so the next instruction is looked up meanwhile.
  */
-static inline uint64_t insn_end(const struct cpu *cpu, const struct insn *insn)
+static __always_inline_ uint64_t insn_end(const struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t rip = cpu->rip;
 
