@@ -91,6 +91,27 @@ static int exit_io_read(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+/* ---- debugging ---- */
+
+static int exit_debug(struct vcpu *vcpu)
+{
+	const struct cpu_exit *exit = &vcpu->cpu.exit;
+	struct kvm_debug_exit_arch *arch = &vcpu->run->debug.arch;
+
+	vcpu->run->exit_reason = KVM_EXIT_DEBUG;
+	arch->exception = exit->exception;
+	arch->pc = exit->pc;
+	arch->dr6 = exit->dr6;
+	arch->dr7 = exit->dr7;
+	return RUN_EXIT;
+}
+
+/* The instruction that was single-stepped came with an exit of its own, which went first. */
+static int debug_or_again(struct vcpu *vcpu)
+{
+	return vcpu->cpu.exit.kind == CPU_EXIT_DEBUG ? exit_debug(vcpu) : RUN_AGAIN;
+}
+
 /* ---- writes ---- */
 
 static int send_writes(struct vcpu *vcpu);
@@ -134,7 +155,7 @@ static int send_writes(struct vcpu *vcpu)
 
 	if (vcpu->next_write >= out->nr) {
 		out->nr = 0;
-		return RUN_AGAIN;
+		return debug_or_again(vcpu);
 	}
 	if (w->is_port)
 		send_io(vcpu, w, out->nr - vcpu->next_write);
@@ -212,7 +233,7 @@ static int exit_hlt(struct vcpu *vcpu)
 	vcpu->cpu.activity = ACTIVITY_RUN;
 	if (vcpu->lapic) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;
-		return RUN_AGAIN;
+		return debug_or_again(vcpu);
 	}
 	vcpu->run->exit_reason = KVM_EXIT_HLT;
 	return RUN_EXIT;
@@ -222,19 +243,6 @@ static int exit_shutdown(struct vcpu *vcpu)
 {
 	vcpu->cpu.activity = ACTIVITY_RUN;
 	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
-	return RUN_EXIT;
-}
-
-static int exit_debug(struct vcpu *vcpu)
-{
-	const struct cpu_exit *exit = &vcpu->cpu.exit;
-	struct kvm_debug_exit_arch *arch = &vcpu->run->debug.arch;
-
-	vcpu->run->exit_reason = KVM_EXIT_DEBUG;
-	arch->exception = exit->exception;
-	arch->pc = exit->pc;
-	arch->dr6 = exit->dr6;
-	arch->dr7 = exit->dr7;
 	return RUN_EXIT;
 }
 

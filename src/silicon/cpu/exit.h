@@ -25,7 +25,11 @@ enum cpu_exit_kind {
 	CPU_EXIT_HLT,	     /* HLT retired: cpu->activity is ACTIVITY_HLT */
 	CPU_EXIT_MMIO_READ,  /* request below; answer and run again */
 	CPU_EXIT_IO_READ,
-	CPU_EXIT_WRITES,     /* cpu->out holds MMIO or port writes of a retired instruction */
+	/*
+	 * cpu->out holds MMIO or port writes of a retired instruction. If cpu->exit is CPU_EXIT_DEBUG, the
+	 * debugger's turn comes after them; so too with CPU_EXIT_HLT.
+	 */
+	CPU_EXIT_WRITES,
 	CPU_EXIT_MSR_READ,   /* user space answers: data, or error = deliver #GP */
 	CPU_EXIT_MSR_WRITE,
 	CPU_EXIT_HYPERCALL,  /* RIP still on VMCALL/VMMCALL; answer is RAX */

@@ -275,16 +275,29 @@ static __noinline enum cpu_exit_kind settle(struct cpu *cpu, enum result r)
 		return deliver(cpu);
 	case RESULT_STOP:
 	case RESULT_EXIT:
+		/* An iteration's writes go first; the debugger's exit stays in cpu->exit. */
+		if (cpu->out.nr && cpu->exit.kind == CPU_EXIT_DEBUG)
+			return CPU_EXIT_WRITES;
 		break;
 	}
 	return cpu->exit.kind;
+}
+
+/* An instruction that is not finished matches its breakpoints anew; one that a debugger stops is between two. */
+static void unmatch(struct cpu *cpu, uint64_t pending_before)
+{
+	if (cpu->exit.kind == CPU_EXIT_DEBUG)
+		return;
+	cpu->pending_dr6 = pending_before;
+	if (!pending_before)
+		cpu_lower(cpu, ATTN_DEBUG);
 }
 
 /* One instruction with its retirement; attention bits were up before it. */
 static enum cpu_exit_kind step_attended(struct cpu *cpu)
 {
 	const struct insn *insn = NULL;
-	uint64_t old_rip = cpu->rip;
+	uint64_t old_rip = cpu->rip, pending = cpu->pending_dr6;
 	bool had_tf = cpu->sflags & FLAG_TF;
 	uint8_t old_shadow = cpu->shadow;
 	enum cpu_exit_kind kind;
@@ -292,6 +305,8 @@ static enum cpu_exit_kind step_attended(struct cpu *cpu)
 
 	answers_rewind(cpu);
 	r = run_one(cpu, &insn);
+	if (r == RESULT_EXIT)
+		unmatch(cpu, pending);
 	kind = settle(cpu, r);
 	if (r != RESULT_OK && r != RESULT_STOP)
 		return kind;
@@ -339,6 +354,8 @@ static enum cpu_exit_kind run_steps(struct cpu *cpu)
 		}
 		if (r == RESULT_OK || r == RESULT_STOP)
 			retire(cpu);
+		if (r == RESULT_EXIT)
+			unmatch(cpu, 0);
 		return settle(cpu, r);
 	}
 	return attend(cpu);
