@@ -120,6 +120,11 @@ static int enable_triple_fault_event(struct vm *vm, const struct kvm_enable_cap 
 	return set_flag(&vm->triple_fault_event, cap);
 }
 
+static int enable_exit_on_emulation(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	return cap->args[0] & ~1ull ? -EINVAL : set_flag(&vm->exit_on_emulation, cap);
+}
+
 static int enable_user_space_msr(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	if (cap->args[0] & ~(uint64_t)MSR_REASONS)

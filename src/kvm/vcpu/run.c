@@ -355,6 +355,8 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	if (r)
 		return r;
 	vcpu->has_run = true;
+	vcpu->cpu.exit_on_emulation =
+		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
 	vcpu->tid = host_gettid();
 	signals_enter(vcpu, &old);
 	vcpu_set_running(vcpu, VCPU_INSIDE);

@@ -106,7 +106,7 @@ struct vm {
 	/* KVM_ENABLE_CAP's state; atomic words, written under vm->lock. */
 	uint64_t disabled_quirks, disabled_exits;
 	uint32_t user_space_msr_mask;
-	bool exception_payload, triple_fault_event;
+	bool exception_payload, triple_fault_event, exit_on_emulation;
 	bool manual_dirty_log, manual_dirty_init_set;
 	bool x2apic_format, x2apic_broadcast_quirk_off;
 	uint64_t apic_bus_cycle_ns;

@@ -117,6 +117,7 @@ struct cpu {
 	bool	 nmi_pending, nmi_blocked;
 	bool	 in_smm;
 	bool	 smi_pending;
+	bool	 exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
 	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */
 	struct {

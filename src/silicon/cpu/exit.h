@@ -65,7 +65,7 @@ struct answer {
 };
 
 #define MAX_ANSWERS 40 /* 8-byte fragments of the largest emulated read, both pages */
-#define MAX_WRITES  40
+#define MAX_WRITES  64 /* elements of the largest store under a mask */
 
 struct answers {
 	uint8_t nr;	/* recorded */

@@ -26,6 +26,11 @@ insn_fn run_gather; /* and scatters */
 enum result borrow_trapped(struct cpu *cpu);
 /* Operand address of a borrowed instruction, segment and alignment checked. */
 enum result borrow_address(struct cpu *cpu, const struct insn *insn, uint64_t off, gva_t *ret);
+/*
+ * Check size bytes of the operand that are to go through a buffer: after it the instruction can be finished,
+ * short of the program taking memory away meanwhile.
+ */
+enum result borrow_probe(struct cpu *cpu, const struct insn *insn, gva_t addr, uint32_t size);
 /* Run the thunk on size bytes at addr through a buffer of the same alignment. */
 enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr);
 

@@ -152,11 +152,29 @@ static bool x87_stored(void)
 	return !(fsw & ~fcw & 0x1f);
 }
 
+/* Decisions: what KVM has no emulation for is the program's to run, if it asked for that. */
+static enum result refuse(struct cpu *cpu, const struct insn *insn)
+{
+	cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_EMULATION, .nr_bytes = insn->len};
+	__builtin_memcpy(cpu->exit.bytes, insn->bytes, sizeof(cpu->exit.bytes));
+	return RESULT_EXIT;
+}
+
+enum result borrow_probe(struct cpu *cpu, const struct insn *insn, gva_t addr, uint32_t size)
+{
+	bool device;
+	enum result r = mmu_probe_bounced(cpu, addr, size, insn->mem_op, &device);
+
+	if (!r && device && cpu->exit_on_emulation && !(insn->flags & INSN_KVM_EMUL))
+		return refuse(cpu, insn);
+	return r;
+}
+
 enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
 {
 	uint8_t area[3 * LINE] __aligned_(LINE), *buf = area + addr % LINE;
 	uint32_t size = insn->mem_size;
-	enum result r = mmu_probe(cpu, addr, size, insn->mem_op);
+	enum result r = borrow_probe(cpu, insn, addr, size);
 
 	if (!r && insn->mem_op & ACCESS_READ)
 		r = bounce_read(cpu, addr, buf, size);

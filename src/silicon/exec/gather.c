@@ -43,6 +43,11 @@ static enum result move_element(struct cpu *cpu, const struct insn *insn, unsign
 
 	if (r)
 		return r;
+	if (cpu->exit_on_emulation) {
+		r = borrow_probe(cpu, insn, addr, insn->elem);
+		if (r)
+			return r;
+	}
 	if (insn->mem_op & ACCESS_WRITE)
 		return mmu_write(cpu, addr, insn->elem, vector_get(cpu, insn->reg, i, insn->elem));
 	r = mmu_read(cpu, addr, insn->elem, &val);

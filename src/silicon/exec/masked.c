@@ -79,7 +79,7 @@ static enum result probe_elements(struct cpu *cpu, const struct insn *insn, uint
 			continue;
 		r = element_address(cpu, insn, i, &addr);
 		if (!r)
-			r = mmu_probe(cpu, addr, insn->elem, insn->mem_op);
+			r = borrow_probe(cpu, insn, addr, insn->elem);
 		if (r)
 			return r;
 	}

@@ -442,6 +442,35 @@ enum result mmu_probe_sys(struct cpu *cpu, gva_t addr, uint32_t size, enum acces
 	return probe_state(cpu, implicit_state(cpu), addr, size, op);
 }
 
+/* A locked write that changes nothing: the program may have taken the memory away. */
+static bool takes_writes(uint8_t *hva)
+{
+	uint8_t was = 0;
+
+	return host_load_8(hva, &was) && host_cmpxchg_8(hva, &was, was);
+}
+
+enum result mmu_probe_bounced(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op,
+			      bool *ret_device)
+{
+	struct span s = split(cpu, addr, size, op, cpu->mode.access);
+	enum result r = translate_span(cpu, &s);
+
+	*ret_device = false;
+	for (unsigned i = 0; i < s.nr && !r; i++) {
+		struct access *a = &s.part[i];
+
+		tlb_fill(cpu, a, !a->log);
+		if (!is_ram(a))
+			*ret_device = true;
+		else if (op & ACCESS_WRITE && !takes_writes(a->hva))
+			r = exit_memory(cpu, a);
+	}
+	if (!r && op & ACCESS_WRITE && !writes_fit(cpu, &s))
+		r = mmu_exit(cpu, CPU_EXIT_EMULATION, s.part[0].gpa, s.part[0].size);
+	return r;
+}
+
 static __noinline enum result pointer_slow(struct cpu *cpu, gva_t addr, uint32_t size,
 					   enum access_op op, uint8_t **ret)
 {

@@ -64,6 +64,14 @@ enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t
 enum result mmu_probe(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op);
 enum result mmu_probe_sys(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op);
 
+/*
+ * The same for an operand that a borrowed instruction accesses in a buffer: so that its registers can be
+ * committed before the bytes are written, a write must find its memory and its place in cpu->out.
+ * *ret_device: not all of it is RAM (for writes, writable RAM).
+ */
+enum result mmu_probe_bounced(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op,
+			      bool *ret_device);
+
 /* Any size up to 4096, any alignment: all checks first, then bytes move (not atomic). */
 enum result mmu_read_bytes(struct cpu *cpu, gva_t addr, void *dst, uint32_t size);
 enum result mmu_write_bytes(struct cpu *cpu, gva_t addr, const void *src, uint32_t size);
