@@ -412,13 +412,58 @@ static bool cpuid_valid(struct kvm_cpuid_entry2 *v, unsigned nr)
 	return bits == 0 || bits == 48 || bits == 57;
 }
 
+static void put_bit(uint32_t *word, unsigned bit, bool on)
+{
+	*word = (*word & ~(1u << bit)) | (uint32_t)on << bit;
+}
+
+/* Bits and sizes that follow control registers. */
+static void make_dynamic(const struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
+{
+	const struct cpu *cpu = &vcpu->cpu;
+
+	if (leaf == 1) {
+		put_bit(&r[CPUID_ECX], 27, cpu->cr4 & CR4_OSXSAVE);
+		put_bit(&r[CPUID_EDX], 9, vcpu_get_apic_base(vcpu) & APIC_BASE_ENABLED);
+		if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
+			put_bit(&r[CPUID_ECX], 3, cpu->msr.misc_enable & BIT(18));
+	} else if (leaf == 7 && subleaf == 0) {
+		if (feature_has(cpu->model_features, FEAT_PKU))
+			put_bit(&r[CPUID_ECX], 4, cpu->cr4 & CR4_PKE);
+	} else if (leaf == 0xd && subleaf == 0) {
+		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, false);
+	} else if (leaf == 0xd && subleaf == 1 && has_compaction(r[CPUID_EAX])) {
+		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, true);
+	}
+}
+
+/* An entry as it is now. */
+static struct kvm_cpuid_entry2 dynamic_entry(const struct vcpu *vcpu,
+					     const struct kvm_cpuid_entry2 *entry)
+{
+	struct kvm_cpuid_entry2 ret = *entry;
+	uint32_t r[4] = {ret.eax, ret.ebx, ret.ecx, ret.edx};
+
+	make_dynamic(vcpu, ret.function, ret.index, r);
+	ret.eax = r[CPUID_EAX];
+	ret.ebx = r[CPUID_EBX];
+	ret.ecx = r[CPUID_ECX];
+	ret.edx = r[CPUID_EDX];
+	return ret;
+}
+
+/* Dynamic bits apart, as the program may have them from KVM_GET_CPUID2. */
 static bool same_cpuid(const struct vcpu *vcpu, const struct kvm_cpuid_entry2 *v, unsigned nr)
 {
 	if (nr != vcpu->nr_cpuid)
 		return false;
-	for (unsigned i = 0; i < nr; i++)
-		if (memcmp(&v[i], &vcpu->cpuid[i], offsetof(struct kvm_cpuid_entry2, padding)))
+	for (unsigned i = 0; i < nr; i++) {
+		const struct kvm_cpuid_entry2 new = dynamic_entry(vcpu, &v[i]);
+		const struct kvm_cpuid_entry2 now = dynamic_entry(vcpu, &vcpu->cpuid[i]);
+
+		if (memcmp(&new, &now, offsetof(struct kvm_cpuid_entry2, padding)))
 			return false;
+	}
 	return true;
 }
 
@@ -519,31 +564,6 @@ static struct kvm_cpuid_entry2 *out_of_range(const struct vcpu *vcpu, uint32_t *
 	return find_set(vcpu, basic->eax, subleaf);
 }
 
-static void put_bit(uint32_t *word, unsigned bit, bool on)
-{
-	*word = (*word & ~(1u << bit)) | (uint32_t)on << bit;
-}
-
-/* Bits and sizes that follow control registers. */
-static void make_dynamic(const struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t r[4])
-{
-	const struct cpu *cpu = &vcpu->cpu;
-
-	if (leaf == 1) {
-		put_bit(&r[CPUID_ECX], 27, cpu->cr4 & CR4_OSXSAVE);
-		put_bit(&r[CPUID_EDX], 9, vcpu_get_apic_base(vcpu) & APIC_BASE_ENABLED);
-		if (vcpu->vm->disabled_quirks & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT)
-			put_bit(&r[CPUID_ECX], 3, cpu->msr.misc_enable & BIT(18));
-	} else if (leaf == 7 && subleaf == 0) {
-		if (feature_has(cpu->model_features, FEAT_PKU))
-			put_bit(&r[CPUID_ECX], 4, cpu->cr4 & CR4_PKE);
-	} else if (leaf == 0xd && subleaf == 0) {
-		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, false);
-	} else if (leaf == 0xd && subleaf == 1 && has_compaction(r[CPUID_EAX])) {
-		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, true);
-	}
-}
-
 void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 {
 	const struct kvm_cpuid_entry2 *e = find_set(vcpu, leaf, subleaf);
@@ -576,14 +596,8 @@ long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg)
 	if (head.nent < vcpu->nr_cpuid)
 		return -E2BIG;
 	for (unsigned i = 0; i < vcpu->nr_cpuid; i++) {
-		struct kvm_cpuid_entry2 e = vcpu->cpuid[i];
-		uint32_t r[4] = {e.eax, e.ebx, e.ecx, e.edx};
+		struct kvm_cpuid_entry2 e = dynamic_entry(vcpu, &vcpu->cpuid[i]);
 
-		make_dynamic(vcpu, e.function, e.index, r);
-		e.eax = r[0];
-		e.ebx = r[1];
-		e.ecx = r[2];
-		e.edx = r[3];
 		if (ioctl_copy_out(&user[i], &e, sizeof(e)))
 			return -EFAULT;
 	}

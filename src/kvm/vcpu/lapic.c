@@ -209,10 +209,17 @@ void vcpu_set_cr8(struct vcpu *vcpu, uint8_t cr8)
 
 /* ---- ioctls ---- */
 
+/* KVM_CAP_X2APIC_API may be enabled at any time. */
+static void follow_format(struct vcpu *vcpu)
+{
+	vcpu->lapic->config.x2apic_format = vcpu->vm->x2apic_format;
+}
+
 long vcpu_get_lapic(struct vcpu *vcpu, void *arg)
 {
 	if (!vcpu->lapic)
 		return -EINVAL;
+	follow_format(vcpu);
 	return lapic_get_state(vcpu->lapic, arg);
 }
 
@@ -222,6 +229,7 @@ long vcpu_set_lapic(struct vcpu *vcpu, void *arg)
 
 	if (!vcpu->lapic)
 		return -EINVAL;
+	follow_format(vcpu);
 	r = lapic_set_state(vcpu->lapic, arg);
 	if (!r)
 		vcpu_request(vcpu, REQ_EVENT);
