@@ -75,9 +75,11 @@ static int complete_io_read(struct vcpu *vcpu)
 {
 	const struct cpu_exit *exit = &vcpu->cpu.exit;
 
-	if (still_there(vcpu))
-		answers_add(&vcpu->cpu, ANSWER_IO, exit->addr, exit->size,
-			    read_data(vcpu->pio_data, exit->size), false);
+	if (!still_there(vcpu))
+		return RUN_AGAIN;
+	answers_add(&vcpu->cpu, ANSWER_IO, exit->addr, exit->size,
+		    read_data(vcpu->pio_data, exit->size), false);
+	answers_batch(&vcpu->cpu, vcpu->pio_data, exit->count);
 	return RUN_AGAIN;
 }
 
@@ -85,7 +87,7 @@ static int exit_io_read(struct vcpu *vcpu)
 {
 	const struct cpu_exit *exit = &vcpu->cpu.exit;
 
-	fill_io(vcpu, KVM_EXIT_IO_IN, exit->addr, exit->size, 1);
+	fill_io(vcpu, KVM_EXIT_IO_IN, exit->addr, exit->size, exit->count);
 	remember_place(vcpu);
 	vcpu->complete = complete_io_read;
 	return RUN_EXIT;

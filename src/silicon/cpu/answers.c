@@ -31,6 +31,19 @@ void answers_add(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t 
 	answers_rewind(cpu);
 }
 
+void answers_batch(struct cpu *cpu, const uint8_t *batch, unsigned count)
+{
+	struct answer *answer = &cpu->answers.v[cpu->answers.nr - 1];
+
+	answer->batch = batch;
+	answer->count = count;
+}
+
+const struct answer *answers_last(const struct cpu *cpu)
+{
+	return cpu->answers.used ? &cpu->answers.v[cpu->answers.used - 1] : NULL;
+}
+
 bool answers_record(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size,
 		    uint64_t data)
 {

@@ -60,8 +60,10 @@ struct answer {
 	uint8_t	 kind;	/* enum answer_kind */
 	uint8_t	 size;
 	bool	 error;
+	uint16_t count;		/* ANSWER_IO: elements at batch, of which data is the first; 0: one */
 	uint64_t addr;
 	uint64_t data;
+	const uint8_t *batch;	/* lives as long as the answer may */
 };
 
 #define MAX_ANSWERS 40 /* 8-byte fragments of the largest emulated read, both pages */
@@ -89,6 +91,10 @@ struct out_writes {
 /* vCPU thread only. Record the answer to cpu->exit before calling cpu_run() again. */
 void answers_add(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size,
 		 uint64_t data, bool error);
+/* After answers_add() of a port's answer: count elements were brought at once, for exit.count had asked. */
+void answers_batch(struct cpu *cpu, const uint8_t *batch, unsigned count);
+/* The answer that was taken last by the present instruction, or NULL. */
+const struct answer *answers_last(const struct cpu *cpu);
 /*
  * Record what was found in the process itself, at the present point of the instruction: should a later
  * request of it leave cpu_run(), the device is not read twice. False if there is no room.

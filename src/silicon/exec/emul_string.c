@@ -9,6 +9,7 @@
  */
 #include "silicon/exec/emul.h"
 #include "host/guard.h"
+#include "host/host.h"
 
 /* One string instruction on its way. */
 struct string {
@@ -474,12 +475,44 @@ static enum result string_io_check(struct cpu *cpu, const struct string *s, uint
 	return r;
 }
 
+/*
+ * User space is asked for as many elements at once as fit into the rest of a page of RAM, as KVM does; its
+ * buffer has 1 KiB. With DF = 1, in single-step and under breakpoints one by one.
+ */
+#define INS_BATCH 1024
+
+static uint64_t ins_run(struct cpu *cpu, const struct string *s, uint64_t max, uint8_t **ret)
+{
+	uint64_t n = 0;
+
+	*ret = NULL;
+	if (string_may_run(cpu, s))
+		n = run_length(cpu, s, SEG_ES, RDI, min(s->count, max));
+	if (n > 1)
+		*ret = run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE);
+	return *ret ? n : 1;
+}
+
+/* Store what the port gave; the number of elements, 0 if it must be done by one. */
+static uint64_t ins_store(struct cpu *cpu, const struct string *s)
+{
+	const struct answer *answer = answers_last(cpu);
+	uint8_t *dst;
+	uint64_t n;
+
+	if (!answer || answer->kind != ANSWER_IO || answer->count < 2)
+		return 0;
+	n = ins_run(cpu, s, answer->count, &dst);
+	return dst && host_copy_guarded(dst, answer->batch, n * s->size) ? n : 0;
+}
+
 enum result emul_ins(struct cpu *cpu, const struct insn *insn)
 {
 	uint16_t port = cpu->gpr[RDX];
 	struct string s;
 	enum result r;
-	uint64_t val;
+	uint64_t val, n;
+	uint8_t *dst;
 	gva_t addr;
 
 	string_io_init(cpu, insn, &s);
@@ -490,14 +523,22 @@ enum result emul_ins(struct cpu *cpu, const struct insn *insn)
 		r = string_linear(cpu, &s, SEG_ES, RDI, ACCESS_WRITE, &addr);
 	if (!r)
 		r = mmu_probe(cpu, addr, s.size, ACCESS_WRITE);
-	if (!r)
-		r = sys_io_read(cpu, port, s.size, &val);
-	if (!r)
-		r = mmu_write(cpu, addr, s.size, val);
 	if (r)
 		return r;
-	string_move(cpu, &s, RDI, 1);
-	return string_done(cpu, &s, 1, true);
+	r = sys_io_read(cpu, port, s.size, &val);
+	if (r == RESULT_EXIT)
+		cpu->exit.count = ins_run(cpu, &s, INS_BATCH / s.size, &dst);
+	if (r)
+		return r;
+	n = ins_store(cpu, &s);
+	if (!n) {
+		r = mmu_write(cpu, addr, s.size, val);
+		if (r)
+			return r;
+		n = 1;
+	}
+	string_move(cpu, &s, RDI, n);
+	return string_done(cpu, &s, n, true);
 }
 
 enum result emul_outs(struct cpu *cpu, const struct insn *insn)
