@@ -23,6 +23,7 @@ struct irqfd {
 	uint64_t id;
 	uint32_t gsi;
 	bool resample;
+	bool gone; /* not in the list any more */
 	int resamplefd;
 };
 
@@ -52,9 +53,9 @@ static void irqfd_ready(struct service_watch *watch)
 	if (!drain_fd(watch->fd))
 		return;
 	pthread_mutex_lock(&vm->irq_lock);
-	if (irqfd->resample) {
+	if (irqfd->resample && !irqfd->gone) {
 		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_RESAMPLE);
-	} else {
+	} else if (!irqfd->gone) {
 		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_USER);
 		irq_set_locked(vm, irqfd->gsi, 0, IRQ_SOURCE_USER);
 	}
@@ -151,6 +152,7 @@ static struct irqfd *irqfd_take(struct vm *vm, uint64_t id, int64_t gsi)
 		if ((*at)->id == id && (gsi < 0 || (*at)->gsi == gsi)) {
 			found = *at;
 			*at = found->next;
+			found->gone = true; /* a signal under way must not raise the line again */
 		} else {
 			at = &(*at)->next;
 		}
@@ -207,10 +209,15 @@ static long deassign(struct vm *vm, const struct kvm_irqfd *args)
 long vm_irqfd(struct vm *vm, void *arg)
 {
 	const struct kvm_irqfd *args = arg;
+	long r;
 
 	if (args->flags & ~(KVM_IRQFD_FLAG_DEASSIGN | KVM_IRQFD_FLAG_RESAMPLE))
 		return -EINVAL;
-	return args->flags & KVM_IRQFD_FLAG_DEASSIGN ? deassign(vm, args) : assign(vm, args);
+	/* One after the other: what is in the list but not yet watched must not be freed. */
+	pthread_mutex_lock(&vm->lock);
+	r = args->flags & KVM_IRQFD_FLAG_DEASSIGN ? deassign(vm, args) : assign(vm, args);
+	pthread_mutex_unlock(&vm->lock);
+	return r;
 }
 
 void irqfd_release_all(struct vm *vm)
