@@ -113,7 +113,7 @@ static void test_routing(void)
 		struct kvm_irq_routing_entry v[2];
 	} r = {.head.nr = 1};
 
-	CHECK_ERR(enable_cap(m.vm, KVM_CAP_SPLIT_IRQCHIP, 25), EINVAL);
+	CHECK_ERR(enable_cap(m.vm, KVM_CAP_SPLIT_IRQCHIP, 4097), EINVAL);
 	CHECK_EQ(enable_cap(m.vm, KVM_CAP_SPLIT_IRQCHIP, 24), 0);
 	CHECK_ERR(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), EEXIST);
 	CHECK_ERR(ioctl(m.vm, KVM_GET_IRQCHIP, &r), ENXIO);

@@ -134,7 +134,7 @@ static void test_split(void **state)
 	struct vm *vm = *state;
 	struct kvm_irq_routing_entry bad = chip(0, KVM_IRQCHIP_IOAPIC, 0), good = msi(0, 0, 0);
 
-	assert_int_equal(irqchip_split(vm, 25), -EINVAL);
+	assert_int_equal(irqchip_split(vm, 4097), -EINVAL);
 	assert_int_equal(irqchip_split(vm, 24), 0);
 	assert_int_equal(irqchip_split(vm, 24), -EEXIST);
 	assert_int_equal(vm_create_irqchip(vm, NULL), -EEXIST);

@@ -372,13 +372,13 @@ int irqchip_split(struct vm *vm, uint64_t nr_pins)
 {
 	int r = 0;
 
-	if (nr_pins > NR_CHIP_PINS)
+	if (nr_pins > IRQ_MAX_ROUTES)
 		return -EINVAL;
 	pthread_mutex_lock(&vm->lock);
 	if (vm_irqchip(vm) || vm->created_vcpus) {
 		r = -EEXIST;
 	} else {
-		vm->nr_reserved_ioapic_pins = nr_pins;
+		vm->nr_reserved_ioapic_pins = nr_pins; /* the low byte, as in KVM */
 		vm->irqchip_split = true;
 	}
 	pthread_mutex_unlock(&vm->lock);
