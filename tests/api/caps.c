@@ -23,6 +23,7 @@ int main(void)
 	CHECK_EQ(enable_cap(vm, KVM_CAP_DISABLE_QUIRKS2, quirks), 0);
 	CHECK_EQ(enable_cap(vm, KVM_CAP_DISABLE_QUIRKS, ~0ull), 0);
 	CHECK_EQ(enable_cap(vm, KVM_CAP_X86_USER_SPACE_MSR, 7), 0);
+	CHECK_EQ(ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS), KVM_SYNC_X86_VALID_FIELDS);
 	/* What cannot be done is not announced, and refused. */
 	CHECK_EQ(ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS), 0);
 	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, 1), EINVAL);
