@@ -127,6 +127,7 @@ void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait)
 
 static void serve_flush(struct vcpu *vcpu)
 {
+	vcpu_count(vcpu, tlb_flush);
 	mmu_flush_all(&vcpu->cpu);
 }
 
@@ -137,6 +138,7 @@ static void serve_flush_writes(struct vcpu *vcpu)
 
 static void serve_event(struct vcpu *vcpu)
 {
+	vcpu_count(vcpu, req_event);
 	cpu_raise(&vcpu->cpu, ATTN_EVENTS);
 }
 
@@ -200,8 +202,14 @@ bool vcpu_service(struct vcpu *vcpu)
 
 void vcpu_block(struct vcpu *vcpu)
 {
+	uint64_t began = host_monotonic_ns();
+
+	stats_set(vcpu->stats, STAT_VCPU_blocking, 1);
 	vcpu_set_running(vcpu, VCPU_BLOCKED);
 	while (!__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST) && !vcpu_signalled(vcpu))
 		host_futex_wait(&vcpu->kicked, 0, 0);
 	vcpu_set_running(vcpu, VCPU_INSIDE);
+	stats_set(vcpu->stats, STAT_VCPU_blocking, 0);
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED)
+		stats_add(vcpu->stats, STAT_VCPU_halt_wait_ns, host_monotonic_ns() - began);
 }

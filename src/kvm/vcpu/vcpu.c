@@ -130,6 +130,11 @@ static void op_request_all(struct vm *vm, enum vm_request req, bool wait)
 		[VM_REQUEST_FILTER] = REQ_MSR_FILTER,
 	};
 
+	if (req == VM_REQUEST_FLUSH || req == VM_REQUEST_FLUSH_WRITES) {
+		stats_add(vm->stats, STAT_VM_remote_tlb_flush_requests, 1);
+		if (vm_nr_vcpus(vm))
+			stats_add(vm->stats, STAT_VM_remote_tlb_flush, 1);
+	}
 	vcpu_request_all(vm, to[req], wait);
 }
 
