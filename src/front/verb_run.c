@@ -6,6 +6,7 @@
 #include "front/launcher.h"
 #include "kvm/api/api.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -160,10 +161,31 @@ static bool listed(const char *list, const char *path)
 	return false;
 }
 
-static int preload(void)
+/*
+ * In a sanitizer build the runtime has to be initialized before libanykvm.so: its path, or NULL.
+ * The command itself is linked with it then.
+ */
+extern void __asan_init(void) __attribute__((weak));
+
+static const char *sanitizer_runtime(void)
+{
+	Dl_info info;
+
+	return __asan_init && dladdr((void *)__asan_init, &info) ? info.dli_fname : NULL;
+}
+
+static void put_first(const char *path)
 {
 	const char *others = getenv("LD_PRELOAD");
+
+	if (!listed(others, path))
+		setenv("LD_PRELOAD", others && *others ? append(path, ':', others) : path, 1);
+}
+
+static int preload(void)
+{
 	char *lib = library_find();
+	const char *runtime = sanitizer_runtime();
 
 	if (!lib) {
 		fprintf(stderr,
@@ -176,11 +198,9 @@ static int preload(void)
 			lib);
 		return EXIT_OURS;
 	}
-	if (!listed(others, lib)) {
-		char *both = others && *others ? append(lib, ':', others) : lib;
-
-		setenv("LD_PRELOAD", both, 1);
-	}
+	put_first(lib);
+	if (runtime)
+		put_first(runtime);
 	return 0;
 }
 

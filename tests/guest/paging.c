@@ -132,7 +132,7 @@ static void string_stops_at_the_fault(void **state)
 /* Stack pointer, counters and flags stay where a push, pop, call, or stored result faults. */
 static void stack_faults(void **state)
 {
-	static const char *const code[] = {"\x50", "\xe8\0\0\0\0", "\x9c", "\xc8\x10\0\0"};
+	static const char code[][6] = {"\x50", "\xe8\0\0\0\0", "\x9c", "\xc8\x10\0\0"};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(code); i++) {
 		struct flat *f = start(flat_long, 0, true);
