@@ -17,7 +17,7 @@
 
 static struct next next;
 static bool next_found;
-static char *setting_cpu, *setting_params, *setting_stats;
+static char *setting_cpu, *setting_params, *setting_stats, *setting_tempo;
 static pthread_once_t init_once = PTHREAD_ONCE_INIT;
 static int init_result;
 static bool used;
@@ -81,7 +81,9 @@ void door_leave(struct door_pass *pass)
 
 static void init(void)
 {
-	init_result = api_init(setting_cpu, setting_params);
+	init_result = api_set_tempo(setting_tempo);
+	if (!init_result)
+		init_result = api_init(setting_cpu, setting_params);
 }
 
 int door_open(int flags)
@@ -134,6 +136,7 @@ __attribute__((constructor)) static void door_start(void)
 	setting_cpu = setting("ANYKVM_CPU");
 	setting_params = setting("ANYKVM_PARAMS");
 	setting_stats = setting("ANYKVM_STATS_FILE");
+	setting_tempo = setting("ANYKVM_TEMPO");
 }
 
 /* The proof that it was anykvm that answered. Appended to: more than one process may have run. */

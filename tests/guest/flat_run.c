@@ -16,7 +16,7 @@ static void ensure_exec(struct flat *f)
 		return;
 	f->cpu->exec = exec_create();
 	f->free_exec = free_exec;
-	if (!f->cpu->exec)
+	if (!f->cpu->exec || exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO")))
 		abort();
 }
 

@@ -36,7 +36,7 @@ static uint64_t *entry(struct guest *g, unsigned page, unsigned index)
 	return (uint64_t *)(g->ram + TABLES + page * PAGE_SIZE) + index;
 }
 
-static bool mapped(uint64_t addr)
+bool guest_mapped(uint64_t addr)
 {
 	return (addr >= CODE_PAGE && addr < CODE_PAGE + 2 * PAGE_SIZE) ||
 	       (addr >= DATA_PAGE && addr < DATA_PAGE + DATA_SIZE) ||
@@ -50,7 +50,7 @@ static void make_tables(struct guest *g)
 	for (unsigned i = 0; i < 4; i++)
 		*entry(g, 2, i) = (TABLES + (3 + i) * PAGE_SIZE) | 7;
 	for (uint64_t addr = 0; addr < 4 * 0x200000; addr += PAGE_SIZE)
-		if (mapped(addr))
+		if (guest_mapped(addr))
 			*entry(g, 3 + addr / 0x200000, addr / PAGE_SIZE % 512) = addr | 7;
 }
 
@@ -110,6 +110,8 @@ struct guest *guest_new(const struct segments *segments)
 	cpu->exec = exec_create();
 	if (g->ram == MAP_FAILED || !cpu->tlb || !cpu->exec)
 		die("no memory");
+	if (exec_set_tempo(cpu, getenv("ANYKVM_TEMPO")))
+		die("this tempo cannot be had");
 	cpu_reset(cpu, false);
 	make_tables(g);
 	cpu->xcr0 = host_xcr0() & (XCR0_X87 | XCR0_SSE | XCR0_AVX | XCR0_AVX512);

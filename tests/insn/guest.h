@@ -11,6 +11,8 @@ struct guest *guest_new(const struct segments *segments); /* exits on failure */
 void guest_free(struct guest *g);
 uint64_t guest_xfeatures(const struct guest *g);
 /* Host pointer to the guest's memory at a linear address of native.h. */
+/* True for an address that the guest's page tables map. */
+bool guest_mapped(uint64_t addr);
 uint8_t *guest_memory(const struct guest *g, uint64_t addr);
 /* Run one instruction by step, without delivering its fault. */
 void guest_run(struct guest *g, const struct state *in, struct state *out);

@@ -22,6 +22,11 @@ enum object_kind {
  * NULL and 0 mean the default. 0 or -EINVAL with a line on stderr.
  */
 int api_init(const char *cpu_model, const char *params);
+/*
+ * Before api_init(): how code is run, of ANYKVM_TEMPO; the text must stay. NULL: the default. 0 or -EINVAL with a
+ * line on stderr.
+ */
+int api_set_tempo(const char *tempo);
 
 /* Open the system object: a new fd of a real file (memfd "anykvm:kvm"), flags as for open(2). */
 int api_open(int flags);

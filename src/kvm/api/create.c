@@ -5,6 +5,7 @@
  * maps it like any other file.
  */
 #include "kvm/api/api_internal.h"
+#include "silicon/exec/exec.h"
 #include "silicon/models/model.h"
 
 #include <fcntl.h>
@@ -17,6 +18,7 @@ static void release(struct vm *vm);
 
 /* Set once at start; read-only afterwards. */
 static struct system the_system;
+static const char *tempo_wanted;
 
 /* Module parameters and the value that each has here. */
 static const struct {
@@ -69,6 +71,16 @@ static int params_set(const char *params)
 	return r;
 }
 
+int api_set_tempo(const char *tempo)
+{
+	if (tempo && !exec_tempo_known(tempo)) {
+		host_log("tempo '%s': not known; step and run are", tempo);
+		return -EINVAL;
+	}
+	tempo_wanted = tempo;
+	return 0;
+}
+
 int api_init(const char *cpu_model, const char *params)
 {
 	const char *why = NULL;
@@ -83,6 +95,7 @@ int api_init(const char *cpu_model, const char *params)
 	}
 	registry_init();
 	the_system.ops = vcpu_vm_ops;
+	the_system.ops.tempo = tempo_wanted;
 	the_system.ops.release = release;
 	return 0;
 }

@@ -54,7 +54,8 @@ static bool create_parts(struct vcpu *vcpu)
 	vcpu->cpu.exec = exec_create();
 	vcpu->pv = pv_create(vcpu->vm, vcpu->id);
 	vcpu->stats = stats_create(STATS_VCPU, name);
-	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats;
+	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats &&
+	       !exec_set_tempo(&vcpu->cpu, vcpu->vm->ops->tempo);
 }
 
 static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)

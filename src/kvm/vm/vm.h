@@ -61,6 +61,7 @@ enum vm_request {
 };
 
 struct vm_ops {
+	const char *tempo; /* how vCPUs run code: exec_set_tempo() */
 	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
 	/* The vCPU's in-kernel local APIC, or NULL. */

@@ -417,6 +417,8 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->run = run_mem;
 	if (insn->mask_kind)
 		insn->run = run_masked;
+	else if (insn->run != run_bit)
+		insn->flags |= INSN_INLINE;
 }
 
 bool borrow_choose(struct exec_cache *c, const ZydisDecodedInstruction *z,

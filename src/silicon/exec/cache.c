@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Making and freeing a vCPU's decoded instructions and thunks. */
 #include "silicon/exec/exec.h"
+#include "silicon/exec/run.h"
 #include "silicon/exec/thunk.h"
 
 #include <stdlib.h>
@@ -55,6 +56,7 @@ void exec_destroy(struct exec_cache *c)
 {
 	if (!c)
 		return;
+	run_destroy(c->run);
 	thunk_free(c);
 	if (c->insn)
 		munmap(c->insn, CACHE_SIZE);

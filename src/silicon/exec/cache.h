@@ -40,7 +40,10 @@ struct thunk {
 	uint32_t abort; /* where a host fault resumes */
 };
 
+struct run;
+
 struct exec_cache {
+	struct run *run;   /* the run tempo, or NULL */
 	struct insn *insn; /* CACHE_SIZE bytes: cache_slot() */
 	struct insn *pool; /* POOL_INSNS */
 	uint8_t *guess;	   /* GUESSES: lengths */
@@ -51,6 +54,7 @@ struct exec_cache {
 	struct host_code code;
 	uint32_t used;
 	uint32_t nr_thunks;
+	uint32_t nr_drops; /* times that all thunks were dropped */
 	struct thunk *thunk; /* THUNK_MAX */
 	uint32_t *table;     /* THUNK_SLOTS */
 	struct host_trap trap;

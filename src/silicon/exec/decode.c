@@ -267,7 +267,7 @@ static bool choose(struct decoding *d)
 	if (insn->run)
 		insn->flags |= borrow_plain(&d->z) ? INSN_PLAIN : 0;
 	else if (fast && insn->mem_op != ACCESS_RMW)
-		insn->flags |= INSN_PLAIN;
+		insn->flags |= INSN_PLAIN | INSN_INLINE;
 	else if (borrow_choose(d->cpu->exec, &d->z, d->ops, insn))
 		insn->flags |= INSN_PLAIN;
 	else

@@ -11,6 +11,27 @@
 struct exec_cache *exec_create(void);
 void exec_destroy(struct exec_cache *exec);
 
+/* How the run tempo goes about it. */
+struct run_options {
+	bool chain;	   /* blocks lead to each other without asking the loop */
+	bool fsgsbase;	   /* the host's, set by exec_enable_run() */
+	bool perf;	   /* write /tmp/perf-PID.map */
+	uint8_t threshold; /* translate at this many visits */
+	uint8_t max_insns; /* of a block */
+};
+
+/*
+ * Before the first cpu_run(), with cpu->tlb and ->exec there; ordinary C. Translate code instead of stepping
+ * through it. 0; -ENOTSUP: the host lacks BMI2; -ENOMEM.
+ */
+int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
+/*
+ * The same by a name: NULL or "step"; "run"; "run,perf" with the perf map; for tests "run,bare" (unchained blocks
+ * at the first visit) and "run,single" (of one instruction). -EINVAL: none of these.
+ */
+int exec_set_tempo(struct cpu *cpu, const char *tempo);
+bool exec_tempo_known(const char *tempo);
+
 /*
  * Run the guest on the calling thread until something needs the caller; cpu->exit says what.
  * On return guest vector state is in memory and all of struct cpu is whole.

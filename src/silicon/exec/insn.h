@@ -36,6 +36,7 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_X87      BIT(13) /* x87, not a control instruction: records its pointers */
 #define INSN_PLAIN    BIT(15) /* changes nothing that the mode key depends on */
 #define INSN_LINEAR   BIT(16) /* insn_linear() serves its operand: no legacy CS, FS or GS */
+#define INSN_INLINE   BIT(17) /* borrowed whole: its thunk and operand are all there is to it */
 #define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
 
 /* Which elements of a memory operand are accessed. */

@@ -13,6 +13,7 @@
 #include "host/guard.h"
 #include "silicon/exec/decode.h"
 #include "silicon/exec/exec.h"
+#include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 #include "silicon/sys/sys.h"
 
@@ -361,6 +362,34 @@ static enum cpu_exit_kind run_steps(struct cpu *cpu)
 	return attend(cpu);
 }
 
+/* ---- for the run tempo ---- */
+
+enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r)
+{
+	if (r == RESULT_OK || r == RESULT_STOP)
+		retire(cpu);
+	return settle(cpu, r);
+}
+
+enum cpu_exit_kind step_once(struct cpu *cpu)
+{
+	const struct insn *insn;
+
+	return attention(cpu) ? attend(cpu) : step_settle(cpu, run_one(cpu, &insn));
+}
+
+enum result step_bare(struct cpu *cpu)
+{
+	const struct insn *insn;
+	enum result r = run_one(cpu, &insn);
+
+	if (r == RESULT_OK || r == RESULT_STOP)
+		retire(cpu);
+	return r;
+}
+
+/* ---- from outside ---- */
+
 /* A thread's preparations, and the caller's state back at the end. */
 static bool enter(struct cpu *cpu)
 {
@@ -381,6 +410,8 @@ enum cpu_exit_kind cpu_run(struct cpu *cpu)
 
 	if (!enter(cpu))
 		return CPU_EXIT_INTERNAL;
+	if (cpu->exec->run)
+		kind = run_loop(cpu);
 	while (!kind)
 		kind = run_steps(cpu);
 	fpu_save(cpu);
@@ -421,16 +452,13 @@ enum cpu_exit_kind cpu_complete(struct cpu *cpu)
 
 enum result cpu_step_bare(struct cpu *cpu)
 {
-	const struct insn *insn;
 	enum result r;
 
 	if (!enter(cpu)) {
 		cpu->exit.kind = CPU_EXIT_INTERNAL;
 		return RESULT_EXIT;
 	}
-	r = run_one(cpu, &insn);
-	if (r == RESULT_OK || r == RESULT_STOP)
-		retire(cpu);
+	r = cpu->exec->run ? run_bare(cpu) : step_bare(cpu);
 	fpu_save(cpu);
 	return r;
 }

@@ -394,6 +394,7 @@ static void thunks_drop(struct exec_cache *c)
 {
 	memset(c->table, 0, THUNK_SLOTS * sizeof(*c->table));
 	c->nr_thunks = 0;
+	c->nr_drops++;
 	c->used = 0;
 	cache_flush(c);
 }

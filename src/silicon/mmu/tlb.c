@@ -7,6 +7,7 @@
  * 1 GiB pages flushes the half.
  */
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/direct.h"
 
 #include <string.h>
 
@@ -24,6 +25,7 @@ static void start_over(struct tlb *tlb)
 	tlb->huge = 0;
 	tlb->next_gen = 1;
 	for (unsigned half = 0; half < 2; half++) {
+		direct_flush_half(tlb->direct, half);
 		tlb->gen[half] = tlb->next_gen++;
 		tlb->gen_write[half] = tlb->next_gen++;
 		tlb->local[half] = false;
@@ -37,6 +39,7 @@ static void flush_half(struct tlb *tlb, unsigned half)
 		return;
 	}
 	tlb_forget_code(tlb);
+	direct_flush_half(tlb->direct, half);
 	tlb->gen[half] = tlb->next_gen++;
 	tlb->gen_write[half] = tlb->next_gen++;
 	tlb->local[half] = false;
@@ -79,6 +82,7 @@ void mmu_flush_writes(struct cpu *cpu)
 		start_over(tlb);
 		return;
 	}
+	direct_flush_writes(tlb->direct);
 	tlb->gen_write[0] = tlb->next_gen++;
 	tlb->gen_write[1] = tlb->next_gen++;
 }
@@ -95,6 +99,7 @@ static void drop_page(struct tlb *tlb, gva_t addr)
 	unsigned index = tlb_index(addr);
 
 	tlb_forget_code(tlb);
+	direct_flush_page(tlb->direct, addr);
 	for (unsigned state = 0; state < NR_ACCESS_STATES; state++) {
 		struct tlb_entry *e = &tlb->table[state][index];
 
@@ -171,7 +176,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	struct tlb *tlb = cpu->tlb;
 	gva_t page = a->addr & PAGE_MASK;
 	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page)];
-	uint8_t rights = tag_rights(tlb, a, may_write);
+	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write));
 	unsigned half = tlb_half(tlb, page);
 
 	if (!a->hva || a->state == ACCESS_USER_ALIGN)
@@ -180,6 +185,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	e->tag_write = rights & ACCESS_WRITE ? page | tlb->gen_write[half] : 0;
 	e->tag_fetch = rights & ACCESS_FETCH ? page | tlb->gen[half] : 0;
 	e->addend = (uint64_t)a->hva - a->addr;
+	direct_fill(tlb->direct, a, rights, half);
 	if (!a->global)
 		tlb->local[half] = true;
 	if (a->page_shift > PAGE_SHIFT)

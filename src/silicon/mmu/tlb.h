@@ -51,7 +51,10 @@ struct tlb_basis {
 	uint8_t maxphyaddr;
 };
 
+struct direct; /* direct.h */
+
 struct tlb {
+	struct direct *direct; /* the run tempo's tables, or NULL */
 	uint64_t gen[2]; /* by half: of read and fetch tags */
 	uint64_t gen_write[2];
 	uint64_t next_gen;

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The run tempo's loop (run.h): find the block at RIP, enter its code, see why it came back.
+ *
+ * Whatever the blocks cannot do is step's: attention, other modes, code that ran too seldom to be worth
+ * translating, instructions over two pages. A block that the loop finds after another is chained to it, or
+ * entered in the jump cache, so that the next time the loop is not asked.
+ */
+#include "silicon/exec/decode.h"
+#include "silicon/exec/run.h"
+#include "silicon/mmu/tlb.h"
+#include "silicon/sys/sys.h"
+
+#include <asm/prctl.h>
+#include <sys/syscall.h>
+
+#define MAX_INSN 15
+
+static inline uint32_t attention(const struct cpu *cpu)
+{
+	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
+
+/* ---- GS base: the vCPU's while its code runs ---- */
+
+static void lend_gs(struct run *run)
+{
+	if (!run->opt.fsgsbase) {
+		host_syscall(SYS_arch_prctl, ARCH_GET_GS, (long)&run->host_gs, 0, 0, 0, 0);
+		host_syscall(SYS_arch_prctl, ARCH_SET_GS, (long)run->cpu, 0, 0, 0, 0);
+		return;
+	}
+	asm volatile("rdgsbase %0" : "=r"(run->host_gs));
+	asm volatile("wrgsbase %0" ::"r"(run->cpu));
+}
+
+static void return_gs(struct run *run)
+{
+	if (run->opt.fsgsbase) {
+		asm volatile("wrgsbase %0" ::"r"(run->host_gs));
+		return;
+	}
+	fpu_save(run->cpu);
+	host_syscall(SYS_arch_prctl, ARCH_SET_GS, (long)run->host_gs, 0, 0, 0, 0);
+}
+
+/* ---- the cold path of every site ---- */
+
+static bool stay(const struct run *run, const struct run_site *site, uint64_t gen)
+{
+	const struct cpu *cpu = run->cpu;
+	const struct direct *d = cpu->tlb->direct;
+
+	return site->next && cpu->rip == site->rip + run->insn[site->insn].len && !attention(cpu) &&
+	       !cpu->out.nr && !d->nr_written && d->gen == gen;
+}
+
+/* The instruction committed: count it, and see whether the block may go on. */
+static const uint8_t *cold_done(struct run *run, const struct run_site *site, uint64_t gen,
+				bool live)
+{
+	struct cpu *cpu = run->cpu;
+	uint16_t key = cpu->exec->key;
+	uint8_t access = cpu->mode.access;
+
+	if (site->flags & SITE_SERIALIZES)
+		run_new_epoch(run);
+	else if (stay(run, site, gen) && decode_key(cpu) == key && access == run->access) {
+		cpu->retired += site->left;
+		if (live)
+			fpu_load(cpu);
+		if (unlikely(cpu->answers.nr))
+			cpu->answers.nr = cpu->answers.used = 0;
+		return run->code.rx + site->next;
+	}
+	return NULL;
+}
+
+/* It may be the inline table alone that lacks the page: then nothing else would fill it. */
+static void refill(struct cpu *cpu, const struct run_site *site, const struct insn *insn)
+{
+	if (site->flags & SITE_MEM)
+		direct_refill(cpu, insn_ea(cpu, insn) +
+					   (insn->seg >= SEG_FS ? cpu->seg[insn->seg].base : 0));
+	if (site->flags & SITE_PUSH)
+		direct_refill(cpu, cpu->gpr[RSP] - 8);
+	if (site->flags & SITE_LEAVE)
+		direct_refill(cpu, cpu->gpr[RBP]);
+	if (site->flags & SITE_POP)
+		direct_refill(cpu, cpu->gpr[RSP]);
+}
+
+const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
+{
+	struct run *run = cpu->exec->run;
+	const struct run_site *site = &run->site[number];
+	const struct insn *insn = &run->insn[site->insn];
+	uint64_t gen = cpu->tlb->direct->gen;
+	const uint8_t *next = NULL;
+	bool live = cpu->fpu.live;
+	enum result r;
+
+	run->nr_cold++;
+	cpu->rip = site->rip;
+	cpu->retired -= site->left;
+	run->access = cpu->mode.access;
+	if (site->flags & (SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
+		refill(cpu, site, insn);
+	r = insn->run(cpu, insn);
+	if (likely(r == RESULT_OK))
+		next = cold_done(run, site, gen, live);
+	run->result = r;
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return next;
+}
+
+/* ---- entering and leaving ---- */
+
+static void chain(struct run *run, uint32_t number, uint32_t block)
+{
+	struct run_exit *exit = &run->exit[number];
+	struct run_block *b = &run->block[block];
+	uint32_t disp = b->entry - (exit->patch + 4);
+
+	if (!exit->patch || exit->page != b->page || exit->gen != run->page[b->page].gen)
+		run_jump_add(run, block);
+	else
+		__builtin_memcpy(run->code.rw + exit->patch, &disp, 4);
+}
+
+/* Enter the block; the road that led to it is shortened for the next time. */
+static void enter_block(struct run *run, uint32_t block)
+{
+	uint32_t leave = run->leave;
+
+	if (run->opt.chain && leave >> LEAVE_SHIFT == LEAVE_EXIT)
+		chain(run, leave & LEAVE_INDEX, block);
+	else if (run->opt.chain)
+		run_jump_add(run, block);
+	run->nr_entered++;
+	((run_enter_fn *)(run->code.rx + run->stub_enter))(run->code.rx + run->block[block].entry);
+}
+
+/* What translated code came back with. */
+static enum cpu_exit_kind left(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
+	uint32_t index = run->leave & LEAVE_INDEX;
+
+	switch (run->leave >> LEAVE_SHIFT) {
+	case LEAVE_HEAD:
+		cpu->rip = run->site[index].rip;
+		break;
+	case LEAVE_EXIT:
+		cpu->rip = run->exit[index].target;
+		break;
+	case LEAVE_COLD:
+		return step_settle(cpu, run->result);
+	}
+	return CPU_EXIT_NONE;
+}
+
+/* ---- the loop ---- */
+
+static bool translatable(const struct cpu *cpu)
+{
+	return cpu->mode.code == CODE_64 && cpu->mode.access != ACCESS_USER_ALIGN &&
+	       !cpu->answers.nr;
+}
+
+/* Times that the code at RIP was found untranslated; what keeps changing must be hotter. */
+static bool hot(struct run *run)
+{
+	uint8_t *heat = &run->heat[hash_words(run->cpu->rip, run_key(run->cpu), RUN_HEAT_BITS)];
+
+	if (++*heat < run->opt.threshold)
+		return false;
+	*heat = 0;
+	return true;
+}
+
+static bool jumped(uint64_t from, uint64_t to)
+{
+	return to - from > MAX_INSN;
+}
+
+/* Step to the next jump. */
+static enum cpu_exit_kind step_on(struct cpu *cpu)
+{
+	enum cpu_exit_kind kind;
+	uint64_t rip;
+
+	do {
+		rip = cpu->rip;
+		kind = step_once(cpu);
+		cpu->exec->run->nr_stepped++;
+	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip));
+	cpu->exec->run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return kind;
+}
+
+/* An event that went in between is an epoch's begin, like what the program did while it was outside. */
+static enum cpu_exit_kind attend(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
+	uint64_t rip = cpu->rip;
+	enum cpu_exit_kind kind = step_once(cpu);
+
+	if (jumped(rip, cpu->rip))
+		run_new_epoch(run);
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return kind;
+}
+
+static uint32_t translate(struct run *run, const uint8_t *host)
+{
+	fpu_save(run->cpu);
+	return run_translate(run, host, run_key(run->cpu));
+}
+
+static void look_around(struct run *run)
+{
+	const struct direct *d = run->cpu->tlb->direct;
+
+	run_notice_writes(run);
+	if (d->gen == run->seen_gen)
+		return;
+	run->seen_gen = d->gen;
+	run_jumps_clear(run);
+}
+
+static enum cpu_exit_kind round_one(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
+	const uint8_t *host;
+	uint32_t block;
+
+	if (!translatable(cpu))
+		return step_on(cpu);
+	look_around(run);
+	block = run_find(run, &host);
+	if (block == RUN_NONE && host && hot(run))
+		block = translate(run, host);
+	if (block == RUN_NONE)
+		return step_on(cpu);
+	enter_block(run, block);
+	return left(run);
+}
+
+/* For tests, which always have a budget: unchained, a block is a step of known length. */
+static bool within_budget(const struct run *run)
+{
+	const struct cpu *cpu = run->cpu;
+
+	return !run->opt.chain && attention(cpu) == ATTN_BUDGET &&
+	       (int64_t)(cpu->budget_end - cpu->retired) > RUN_BLOCK_INSNS && translatable(cpu);
+}
+
+static enum cpu_exit_kind round_budget(struct run *run)
+{
+	enum cpu_exit_kind kind;
+
+	cpu_lower(run->cpu, ATTN_BUDGET);
+	kind = round_one(run);
+	cpu_raise(run->cpu, ATTN_BUDGET);
+	return kind;
+}
+
+enum cpu_exit_kind run_loop(struct cpu *cpu)
+{
+	struct run *run = cpu->exec->run;
+	enum cpu_exit_kind kind = CPU_EXIT_NONE;
+
+	lend_gs(run);
+	run_new_epoch(run);
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	while (!kind) {
+		if (likely(!attention(cpu)))
+			kind = round_one(run);
+		else
+			kind = within_budget(run) ? round_budget(run) : attend(run);
+	}
+	return_gs(run);
+	return kind;
+}
+
+/* One instruction: a block of its own, as opt.max_insns should have it. */
+static enum result bare(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
+	const uint8_t *host;
+	uint32_t block;
+
+	look_around(run);
+	block = run_find(run, &host);
+	if (block == RUN_NONE && host)
+		block = translate(run, host);
+	if (block == RUN_NONE)
+		return step_bare(cpu);
+	if (run->insn[run->site[run->block[block].site].insn].flags & INSN_FPU)
+		fpu_load(cpu);
+	enter_block(run, block);
+	if (run->leave >> LEAVE_SHIFT == LEAVE_COLD) {
+		cpu->retired += run->result == RESULT_OK || run->result == RESULT_STOP;
+		return run->result;
+	}
+	left(run);
+	return RESULT_OK;
+}
+
+enum result run_bare(struct cpu *cpu)
+{
+	struct run *run = cpu->exec->run;
+	uint32_t unseen;
+	enum result r;
+
+	if (!translatable(cpu))
+		return step_bare(cpu);
+	unseen = __atomic_exchange_n(&cpu->attention, 0, __ATOMIC_SEQ_CST);
+	lend_gs(run);
+	run_new_epoch(run);
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	r = bare(run);
+	return_gs(run);
+	cpu_raise(cpu, unseen);
+	return r;
+}

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The run tempo: guest blocks as host code. Room header of exec/; docs/run.md tells the whole.
+ *
+ * A vCPU has its own code cache and shares nothing, so there are no locks and patching a jump is a store. A block
+ * is found by (RIP, key, host page). Each of its instructions is a site: whatever an instruction cannot do
+ * inline (a TLB miss, a fault of the host, an operation that is not translated) is done by its step handler,
+ * run_cold(), and so is exact by descent.
+ *
+ * struct run stands in the low 2 GiB: translated code reaches it by 32-bit displacements.
+ */
+#ifndef SILICON_EXEC_RUN_H
+#define SILICON_EXEC_RUN_H
+
+#include "silicon/exec/cache.h"
+#include "silicon/exec/exec.h"
+#include "silicon/mmu/direct.h"
+
+#include <stdio.h>
+
+#define RUN_CODE	(16u << 20)
+#define RUN_CODE_ROOM	(16u << 10) /* what a block takes at most */
+#define RUN_SITES	(288u << 10)
+#define RUN_INSN_BITS	17 /* of the hash table */
+#define RUN_INSNS	(64u << 10)
+#define RUN_BLOCK_BITS	17
+#define RUN_BLOCKS	(96u << 10)
+#define RUN_EXITS	(2 * RUN_BLOCKS)
+#define RUN_PAGE_BITS	12
+#define RUN_PAGES	2048u
+#define RUN_KEYS	6u
+#define RUN_BLOCK_INSNS 64u
+#define RUN_HEAT_BITS	14
+#define RUN_JUMP_LOG	4096u
+#define RUN_NONE	0xffffffffu
+
+#define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
+
+/* One guest instruction of a block, in the order of its code. */
+struct run_site {
+	uint64_t rip;
+	uint32_t insn; /* index into ->insn */
+	uint32_t code; /* offset of its code */
+	uint32_t next; /* where to go on behind it; 0: not in this block */
+	uint8_t left;  /* instructions of the block from this one on */
+	uint8_t flags; /* SITE_* */
+	uint8_t last;  /* from ->code to its last access: nothing is committed before */
+};
+
+#define SITE_SERIALIZES BIT(0) /* what the program wrote to code must be seen from here on */
+/* Where it looked in the tables of struct direct: */
+#define SITE_MEM   BIT(1) /* at its memory operand */
+#define SITE_PUSH  BIT(2)
+#define SITE_POP   BIT(3)
+#define SITE_LEAVE BIT(4)
+
+struct run_block {
+	uint64_t rip;
+	uint32_t key;
+	uint32_t entry; /* offset of its code */
+	uint32_t page;
+	uint32_t site;	    /* its first */
+	uint32_t next;	    /* in the hash chain */
+	uint32_t page_next; /* of the same page */
+	bool dead;
+};
+
+/* A direct branch out of a block. */
+struct run_exit {
+	uint64_t target;
+	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
+	uint32_t page;	/* that it may be patched within */
+	uint32_t gen;	/* of that page */
+};
+
+struct run_page {
+	const uint8_t *hva;
+	uint64_t lines; /* of 64 bytes: those that blocks were made of */
+	uint64_t epoch; /* at which copy was last found right */
+	uint32_t first; /* block */
+	uint32_t next;	/* in the hash chain */
+	uint32_t gen;	/* counts droppings */
+	uint8_t drops;	/* the same, saturated: what changes often is translated late */
+	uint8_t copy[PAGE_SIZE];
+};
+
+/* Code for the targets of indirect jumps: entries as in struct direct_map, with RIP for the page. */
+struct run_jumps {
+	uint64_t neg[65536];
+	uint64_t code[65536];
+};
+
+/* Why translated code came back; in the upper bits of ->leave. */
+enum run_leave {
+	LEAVE_HEAD, /* at a block's head: attention. Index: site */
+	LEAVE_EXIT, /* by a direct branch. Index: exit */
+	LEAVE_RIP,  /* by an indirect one: RIP is in struct cpu */
+	LEAVE_COLD, /* by run_cold(): ->result */
+};
+
+#define LEAVE_SHIFT 28
+#define LEAVE_INDEX (BIT(LEAVE_SHIFT) - 1)
+
+struct run {
+	/* Known to translated code. */
+	uint64_t page_mask; /* ~4095 */
+	uint64_t target;
+	uint64_t tmp;
+	uint32_t leave;
+
+	struct cpu *cpu;
+	struct run_options opt;
+	FILE *perf; /* the map of opt.perf, or NULL */
+	enum result result;
+	uint8_t access; /* state before the instruction in run_cold() */
+	uint64_t host_gs;
+
+	struct host_code code;
+	uint32_t used;
+	uint32_t first; /* offset behind the stubs */
+	uint32_t stub_enter, stub_leave, stub_cold;
+
+	uint32_t nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
+	struct run_site *site;
+	struct insn *insn;
+	uint32_t *insn_table; /* 1 + index */
+	struct run_block *block;
+	uint32_t *block_table; /* index + 1 of the chain's first */
+	struct run_exit *exit;
+	struct run_page *page;
+	uint32_t page_table[1 << RUN_PAGE_BITS];
+	uint32_t key[RUN_KEYS];
+	struct run_jumps *jumps; /* RUN_KEYS, low */
+	uint8_t *heat;
+
+	uint64_t epoch;	     /* of code bytes: run_page_valid() */
+	uint64_t seen_gen;   /* of struct direct, that jumps are good for */
+	uint32_t seen_drops; /* of thunks */
+	uint32_t nr_jump_log;
+	uint32_t jump_log[RUN_JUMP_LOG]; /* key index << 16 | index */
+
+	/* Counters, said at the end with opt.perf. */
+	uint64_t nr_flushes, nr_dropped, nr_cold, nr_entered, nr_stepped, nr_translated;
+};
+
+typedef void run_enter_fn(uint8_t *code);
+
+/* ---- run_make.c, run_translate.c: ordinary C, vector state saved ---- */
+
+/* Translate at cpu->rip, whose page's bytes are at host. RUN_NONE: step it. */
+uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key);
+/* Emit what all blocks share. */
+void run_make_stubs(struct run *run);
+/* A line of the perf map for the newest block. */
+void run_perf_note(struct run *run, uint32_t block);
+void run_destroy(struct run *run);
+/* Forget all blocks. */
+void run_flush(struct run *run);
+
+/* ---- run_block.c: general registers only ---- */
+
+static inline uint32_t run_key(const struct cpu *cpu)
+{
+	return cpu->exec->key | (uint32_t)cpu->mode.access << RUN_KEY_ACCESS;
+}
+
+/* The block at cpu->rip, made of what its page holds now; RUN_NONE: there is none. *ret_host: the page's bytes. */
+uint32_t run_find(struct run *run, const uint8_t **ret_host);
+/* The record of a page, made if need be, with its bytes found right. NULL: no room. */
+struct run_page *run_page_get(struct run *run, const uint8_t *hva);
+void run_block_link(struct run *run, uint32_t block);
+/* Enter a block's code for indirect jumps to it. */
+void run_jump_add(struct run *run, uint32_t block);
+void run_jumps_clear(struct run *run);
+int run_key_index(struct run *run, uint32_t key);
+/* Code may have changed behind the TLB's back: look at all pages again. */
+void run_new_epoch(struct run *run);
+/* The same for the pages that the guest wrote to since. */
+void run_notice_writes(struct run *run);
+
+/* ---- run.c: general registers only ---- */
+
+/* From translated code: run site's instruction by its handler. Where to go on, or NULL to leave. */
+const uint8_t *run_cold(struct cpu *cpu, uint32_t site);
+enum cpu_exit_kind run_loop(struct cpu *cpu);
+enum result run_bare(struct cpu *cpu);
+
+/* ---- step.c, for run.c ---- */
+
+enum cpu_exit_kind step_once(struct cpu *cpu);
+enum result step_bare(struct cpu *cpu);
+/* What the result of an instruction at cpu->rip means, its retirement included. */
+enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r);
+
+#endif

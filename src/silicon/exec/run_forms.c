@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Instructions that are translated inline (run.h), each as its operation on mapped registers.
+ *
+ * A memory operand is looked up without touching flags, and jumps to the cold path unless it hits; nothing of the
+ * instruction is committed before its last access. Registers of the guest that have no home in a register pass
+ * through a free one.
+ */
+#include "silicon/exec/run_translate.h"
+
+#include "silicon/exec/borrow.h"
+
+/* ---- addresses ---- */
+
+static const ZydisDecodedOperand *memory_operand(const struct translation *t)
+{
+	for (unsigned i = 0; i < t->z.operand_count_visible; i++)
+		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			return &t->ops[i];
+	return NULL;
+}
+
+/* The host register that holds a guest register of an address: its home, or free, loaded. */
+static unsigned address_register(struct translation *t, ZydisRegister reg, unsigned free)
+{
+	uint8_t gpr = run_gpr(reg), home;
+
+	if (gpr == REG_NONE)
+		return REG_NONE;
+	home = run_home(gpr);
+	if (home != REG_NONE)
+		return home;
+	emit_load_gpr(&t->e, free, gpr);
+	return free;
+}
+
+static unsigned log2_of(unsigned scale)
+{
+	return scale > 1 ? __builtin_ctz(scale) : 0;
+}
+
+/* dst = effective address. Uses r14 and r15. */
+static bool emit_address(struct translation *t, const ZydisDecodedOperand *op, unsigned dst,
+			 bool wide)
+{
+	unsigned base, index;
+	int64_t disp = op->mem.disp.value;
+
+	if (op->mem.base == ZYDIS_REGISTER_RIP && t->z.address_width == 64) {
+		emit_mov_imm(&t->e, dst, t->rip + t->z.length + disp);
+		return true;
+	}
+	if (op->mem.base == ZYDIS_REGISTER_EIP || op->mem.base == ZYDIS_REGISTER_RIP ||
+	    (op->mem.base == ZYDIS_REGISTER_R13D && t->z.raw.modrm.mod == 0))
+		return false;
+	if (op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE) {
+		emit_mov_imm(&t->e, dst,
+			     t->z.address_width == 32 ? (uint32_t)disp : (uint64_t)disp);
+		return true;
+	}
+	if (disp != (int32_t)disp)
+		return false;
+	base = address_register(t, op->mem.base, R14);
+	index = address_register(t, op->mem.index, R15);
+	emit_mem(&t->e, wide && t->z.address_width == 64 ? 0x48 : 0x40, 0x8d, dst, base, index,
+		 log2_of(op->mem.scale), disp);
+	return true;
+}
+
+/* r14 = linear address. */
+static bool emit_linear(struct translation *t, const ZydisDecodedOperand *op)
+{
+	unsigned seg = t->insn.seg;
+
+	if (!emit_address(t, op, R14, true))
+		return false;
+	if (seg < SEG_FS)
+		return true;
+	emit_load_cpu(&t->e, R15,
+		      offsetof(struct cpu, seg) + seg * sizeof(struct segment) +
+			      offsetof(struct segment, base));
+	emit_lea(&t->e, R14, R14, R15, 0, 0);
+	return true;
+}
+
+/* r14 is a linear address: to the cold path, or r14 + r15 is where the host has it. Uses rcx. */
+static void emit_look_up(struct translation *t, enum direct_kind kind, unsigned size)
+{
+	struct direct_map *map = &t->map[kind];
+	struct emit *e = &t->e;
+
+	EMIT(e, "\xc4\x43\xfb\xf0\xfe\x0c"); /* rorx $12,%r14,%r15 */
+	EMIT(e, "\x45\x0f\xb7\xff");	     /* movzwl %r15w,%r15d */
+	emit_load_table(e, RCX, map->neg, R15);
+	emit_lea(e, RCX, RCX, R14, 0, size - 1);
+	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext page_mask,%rcx,%rcx */
+	emit32(e, emit_low(&t->run->page_mask));
+	run_to_cold(t, emit_jmp_rcx(e));
+	emit_load_table(e, R15, map->addend, R15);
+}
+
+/* What comes next is the instruction's last access. */
+static void note_access(struct translation *t)
+{
+	struct run_site *site = &t->run->site[t->site];
+
+	site->last = min(emit_pos(&t->e) - site->code, 255u);
+}
+
+static void identity(uint8_t map[NR_GPRS])
+{
+	for (unsigned i = 0; i < NR_GPRS; i++)
+		map[i] = run_home(i);
+}
+
+/* ---- borrowed instructions ---- */
+
+/* The registers of a borrowed instruction, and what must go around it. */
+struct borrowed {
+	uint8_t map[NR_GPRS];
+	uint8_t guest[2]; /* without a home, each in a free register */
+	bool write[2];
+	unsigned nr;
+	bool high; /* AH to BH: no REX prefix, so no register that moves */
+	bool load_rcx, store_rcx;
+};
+
+static bool assign_homeless(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr,
+			    const uint8_t *free, unsigned nr_free)
+{
+	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+
+	for (unsigned i = 0; i < b->nr; i++)
+		if (b->guest[i] == gpr) {
+			b->write[i] |= write;
+			return true;
+		}
+	if (b->nr == nr_free)
+		return false;
+	b->map[gpr] = free[b->nr];
+	b->guest[b->nr] = gpr;
+	b->write[b->nr++] = write;
+	return true;
+}
+
+/* Implicit and hidden registers stay themselves: only rcx can be made so. */
+static bool assign_implicit(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr)
+{
+	if (gpr == RCX) {
+		b->load_rcx = true;
+		b->store_rcx |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
+		return true;
+	}
+	return run_home(gpr) == gpr;
+}
+
+static bool assign_registers(struct translation *t, struct borrowed *b, bool mem)
+{
+	static const uint8_t with_mem[] = {RCX}, without[] = {R14, R15};
+	const uint8_t *free = mem ? with_mem : without;
+
+	identity(b->map);
+	for (unsigned i = 0; i < t->z.operand_count; i++) {
+		const ZydisDecodedOperand *op = &t->ops[i];
+		uint8_t gpr;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		gpr = run_gpr(op->reg.value);
+		if (gpr == REG_NONE)
+			continue;
+		b->high |= op->reg.value >= ZYDIS_REGISTER_AH && op->reg.value <= ZYDIS_REGISTER_BH;
+		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
+			if (!assign_implicit(b, op, gpr))
+				return false;
+		} else if (run_home(gpr) == REG_NONE &&
+			   !assign_homeless(b, op, gpr, free, mem ? 1 : 2)) {
+			return false;
+		}
+	}
+	return !(mem && b->nr && b->load_rcx);
+}
+
+/* With AH to BH there can be no REX: neither registers that move, nor r14 and r15. */
+static bool high_is_possible(const struct translation *t, const struct borrowed *b)
+{
+	for (unsigned i = 0; i < t->z.operand_count_visible; i++) {
+		uint8_t gpr;
+
+		if (t->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
+			continue;
+		gpr = run_gpr(t->ops[i].reg.value);
+		if (gpr != REG_NONE && b->map[gpr] != gpr)
+			return false;
+	}
+	return !b->load_rcx;
+}
+
+static void emit_check_fpu(struct translation *t)
+{
+	struct emit *e = &t->e;
+
+	if (t->fpu_checked)
+		return;
+	EMIT(e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:live,%ecx */
+	emit32(e, offsetof(struct cpu, fpu) + offsetof(struct fpu, live));
+	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
+	run_to_cold(t, emit_jmp_rcx(e));
+}
+
+static bool emit_operand(struct translation *t, const ZydisDecodedOperand *mem)
+{
+	unsigned size = t->insn.mem_size;
+	bool write = t->insn.mem_op & ACCESS_WRITE;
+
+	if (!size || size > 64 || !t->insn.mem_op || !emit_linear(t, mem))
+		return false;
+	t->site_flags |= SITE_MEM;
+	emit_look_up(t, write ? DIRECT_WRITE : DIRECT_READ, size);
+	return true;
+}
+
+static enum form form_borrowed(struct translation *t)
+{
+	const ZydisDecodedOperand *mem = memory_operand(t);
+	struct borrowed b = {0};
+	unsigned base = R14, index = R15;
+
+	if (t->insn.flags & INSN_X87 || !assign_registers(t, &b, mem) ||
+	    (b.high && !high_is_possible(t, &b)))
+		return FORM_NONE;
+	if (t->insn.flags & INSN_FPU)
+		emit_check_fpu(t);
+	if (mem && !emit_operand(t, mem))
+		return FORM_NONE;
+	if (mem && b.high) {
+		emit_lea(&t->e, RCX, R14, R15, 0, 0);
+		base = RCX, index = REG_NONE;
+	}
+	for (unsigned i = 0; i < b.nr; i++)
+		emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+	if (b.load_rcx)
+		emit_mov(&t->e, RCX, R12);
+	if (mem)
+		note_access(t);
+	if (!run_encode(t, b.map, base, index))
+		return FORM_NONE;
+	for (unsigned i = 0; i < b.nr; i++)
+		if (b.write[i])
+			emit_store_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+	if (b.store_rcx)
+		emit_mov(&t->e, R12, RCX);
+	t->fpu_checked |= !!(t->insn.flags & INSN_FPU);
+	return FORM_DONE;
+}
+
+/* ---- small ones ---- */
+
+static enum form form_lea(struct translation *t)
+{
+	uint8_t gpr = run_gpr(t->ops[0].reg.value), home = run_home(gpr);
+	unsigned dst = home == REG_NONE ? R14 : home;
+
+	if (t->ops[0].size < 32)
+		return FORM_NONE;
+	if (t->ops[0].size == 32 && t->ops[1].mem.base == ZYDIS_REGISTER_RIP)
+		emit_mov_imm(&t->e, dst,
+			     (uint32_t)(t->rip + t->z.length + t->ops[1].mem.disp.value));
+	else if (t->ops[0].size == 32 && t->ops[1].mem.base == ZYDIS_REGISTER_NONE &&
+		 t->ops[1].mem.index == ZYDIS_REGISTER_NONE)
+		return FORM_NONE;
+	else if (!emit_address(t, &t->ops[1], dst, t->ops[0].size == 64))
+		return FORM_NONE;
+	if (home == REG_NONE)
+		emit_store_gpr(&t->e, R14, gpr);
+	return FORM_DONE;
+}
+
+/* CLC, STC, CMC, LAHF, SAHF: on the flags as they are. */
+static enum form form_flags(struct translation *t)
+{
+	emit8(&t->e, t->z.opcode);
+	return FORM_DONE;
+}
+
+/* ---- the stack ---- */
+
+static bool narrow(const struct translation *t)
+{
+	return t->insn.flags & INSN_66;
+}
+
+/* r14 + r15 is where the word below RSP is. */
+static void emit_push_address(struct translation *t)
+{
+	t->site_flags |= SITE_PUSH;
+	emit_lea(&t->e, R14, R13, REG_NONE, 0, -8);
+	emit_look_up(t, DIRECT_WRITE, 8);
+}
+
+static void emit_move_rsp(struct translation *t, int32_t by)
+{
+	emit_lea(&t->e, R13, R13, REG_NONE, 0, by);
+}
+
+static void emit_store_word(struct translation *t, unsigned reg)
+{
+	note_access(t);
+	emit_mem(&t->e, 0x48, 0x89, reg, R14, R15, 0, 0);
+}
+
+/* Push an immediate: sign-extended from 32 bits if it can be. */
+static void emit_push_imm(struct translation *t, uint64_t val)
+{
+	emit_push_address(t);
+	if ((int64_t)val == (int32_t)val) {
+		note_access(t);
+		emit_mem(&t->e, 0x48, 0xc7, 0, R14, R15, 0, 0);
+		emit32(&t->e, val);
+	} else {
+		emit_mov_imm(&t->e, RCX, val);
+		emit_store_word(t, RCX);
+	}
+	emit_move_rsp(t, -8);
+}
+
+static void emit_push_gpr(struct translation *t, unsigned gpr)
+{
+	uint8_t home = run_home(gpr);
+
+	emit_push_address(t);
+	if (home == REG_NONE)
+		emit_load_gpr(&t->e, home = RCX, gpr);
+	emit_store_word(t, home);
+	emit_move_rsp(t, -8);
+}
+
+static enum form form_push(struct translation *t)
+{
+	if (narrow(t))
+		return FORM_NONE;
+	switch (t->z.opcode) {
+	case 0x50 ... 0x57:
+		emit_push_gpr(t, run_gpr(t->ops[0].reg.value));
+		return FORM_DONE;
+	case 0x68:
+	case 0x6a:
+		emit_push_imm(t, t->insn.imm);
+		return FORM_DONE;
+	}
+	return FORM_NONE;
+}
+
+static void emit_pop_address(struct translation *t)
+{
+	t->site_flags |= SITE_POP;
+	emit_mov(&t->e, R14, R13);
+	emit_look_up(t, DIRECT_READ, 8);
+}
+
+static void emit_load_word(struct translation *t, unsigned reg)
+{
+	note_access(t);
+	emit_mem(&t->e, 0x48, 0x8b, reg, R14, R15, 0, 0);
+}
+
+static enum form form_pop(struct translation *t)
+{
+	uint8_t gpr, home;
+
+	if (narrow(t) || (t->z.opcode & 0xf8) != 0x58)
+		return FORM_NONE;
+	gpr = run_gpr(t->ops[0].reg.value);
+	home = run_home(gpr);
+	if (gpr == RSP)
+		return FORM_NONE;
+	emit_pop_address(t);
+	emit_load_word(t, home == REG_NONE ? RCX : home);
+	if (home == REG_NONE)
+		emit_store_gpr(&t->e, RCX, gpr);
+	emit_move_rsp(t, 8);
+	return FORM_DONE;
+}
+
+static enum form form_leave(struct translation *t)
+{
+	if (narrow(t))
+		return FORM_NONE;
+	t->site_flags |= SITE_LEAVE;
+	emit_mov(&t->e, R14, RBP);
+	emit_look_up(t, DIRECT_READ, 8);
+	emit_load_word(t, RBP);
+	emit_lea(&t->e, R13, R14, REG_NONE, 0, 8);
+	return FORM_DONE;
+}
+
+/* ---- branches ---- */
+
+static bool canonical(uint64_t addr)
+{
+	return (uint64_t)((int64_t)(addr << 16) >> 16) == addr;
+}
+
+static uint64_t relative_target(const struct translation *t)
+{
+	return t->rip + t->z.length + t->z.raw.imm[0].value.s;
+}
+
+/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index. */
+static void emit_find_code(struct translation *t)
+{
+	EMIT(&t->e, "\x45\x0f\xb7\xfe"); /* movzwl %r14w,%r15d */
+	emit_load_table(&t->e, RCX, t->jumps->neg, R15);
+	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
+	run_to_cold(t, emit_jmp_rcx(&t->e));
+}
+
+static void emit_jump_found(struct translation *t)
+{
+	emit_mem(&t->e, 0x40, 0xff, 4, REG_NONE, R15, 3, emit_low(t->jumps->code));
+}
+
+/* r14 = the operand of FF /2 and FF /4. */
+static bool emit_target(struct translation *t)
+{
+	uint8_t gpr, home;
+
+	if (t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+		if (t->insn.mem_size != 8 || !emit_operand(t, &t->ops[0]))
+			return false;
+		emit_load_word(t, R14);
+		return true;
+	}
+	gpr = run_gpr(t->ops[0].reg.value);
+	home = run_home(gpr);
+	if (home == REG_NONE)
+		emit_load_gpr(&t->e, R14, gpr);
+	else
+		emit_mov(&t->e, R14, home);
+	return true;
+}
+
+static bool near_indirect(const struct translation *t, unsigned reg)
+{
+	return t->z.opcode == 0xff && t->z.raw.modrm.reg == reg;
+}
+
+static enum form form_jmp(struct translation *t)
+{
+	if (narrow(t))
+		return FORM_NONE;
+	if (t->z.opcode == 0xe9 || t->z.opcode == 0xeb) {
+		if (!canonical(relative_target(t)))
+			return FORM_NONE;
+		run_end(t, relative_target(t));
+		return FORM_END;
+	}
+	if (!near_indirect(t, 4) || !emit_target(t))
+		return FORM_NONE;
+	emit_find_code(t);
+	emit_jump_found(t);
+	return FORM_END;
+}
+
+static enum form call_indirect(struct translation *t)
+{
+	if (!near_indirect(t, 2) || !emit_target(t))
+		return FORM_NONE;
+	emit_find_code(t);
+	emit_load_table(&t->e, R15, t->jumps->code, R15);
+	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
+	emit_push_imm(t, t->rip + t->z.length);
+	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
+	return FORM_END;
+}
+
+static enum form form_call(struct translation *t)
+{
+	if (narrow(t))
+		return FORM_NONE;
+	if (t->z.opcode != 0xe8)
+		return call_indirect(t);
+	if (!canonical(relative_target(t)))
+		return FORM_NONE;
+	emit_push_imm(t, t->rip + t->z.length);
+	run_end(t, relative_target(t));
+	return FORM_END;
+}
+
+static enum form form_ret(struct translation *t)
+{
+	if (narrow(t) || (t->z.opcode != 0xc3 && t->z.opcode != 0xc2))
+		return FORM_NONE;
+	emit_pop_address(t);
+	emit_load_word(t, R14);
+	emit_find_code(t);
+	emit_move_rsp(t, 8 + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0));
+	emit_jump_found(t);
+	return FORM_END;
+}
+
+static enum form form_jcc(struct translation *t)
+{
+	uint64_t target = relative_target(t), next = t->rip + t->z.length;
+
+	if (narrow(t) || !canonical(target) || !canonical(next))
+		return FORM_NONE;
+	run_end_if(t, t->z.opcode & 15, target);
+	run_end(t, next);
+	return FORM_END;
+}
+
+/* ---- the choice ---- */
+
+static const struct {
+	uint16_t mnemonic;
+	form_fn *form;
+} forms[] = {
+	{ZYDIS_MNEMONIC_LEA, form_lea},	   {ZYDIS_MNEMONIC_PUSH, form_push},
+	{ZYDIS_MNEMONIC_POP, form_pop},	   {ZYDIS_MNEMONIC_LEAVE, form_leave},
+	{ZYDIS_MNEMONIC_JMP, form_jmp},	   {ZYDIS_MNEMONIC_CALL, form_call},
+	{ZYDIS_MNEMONIC_RET, form_ret},	   {ZYDIS_MNEMONIC_CLC, form_flags},
+	{ZYDIS_MNEMONIC_STC, form_flags},  {ZYDIS_MNEMONIC_CMC, form_flags},
+	{ZYDIS_MNEMONIC_LAHF, form_flags}, {ZYDIS_MNEMONIC_SAHF, form_flags},
+};
+
+static bool is_jcc(const ZydisDecodedInstruction *z)
+{
+	return z->meta.category == ZYDIS_CATEGORY_COND_BR &&
+	       ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
+		(z->opcode_map == ZYDIS_OPCODE_MAP_0F && (z->opcode & 0xf0) == 0x80));
+}
+
+enum form run_form(struct translation *t)
+{
+	if (t->insn.run == run_nop)
+		return FORM_DONE;
+	if (t->insn.flags & INSN_INLINE)
+		return form_borrowed(t);
+	if (t->insn.flags & INSN_LOCK || t->insn.trap)
+		return FORM_NONE;
+	if (is_jcc(&t->z))
+		return form_jcc(t);
+	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)
+		if (forms[i].mnemonic == t->z.mnemonic)
+			return forms[i].form(t);
+	return FORM_NONE;
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making the run tempo (run.h): its memory, the stubs that all blocks share, host faults in blocks.
+ *
+ * Guest registers in translated code: rcx is in r12, rsp in r13, r12 to r15 in struct cpu, the others in their
+ * namesakes. rcx, r14 and r15 are free, rsp is the host's stack. Arithmetic flags are in the host's.
+ */
+#include "silicon/exec/exec.h"
+#include "silicon/exec/run.h"
+#include "silicon/exec/run_emit.h"
+#include "silicon/mmu/tlb.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define HWCAP2_FSGSBASE_BIT BIT(1)
+
+static const struct {
+	uint8_t host, guest;
+} pinned[] = {{RAX, RAX}, {RDX, RDX}, {RBX, RBX}, {RBP, RBP}, {RSI, RSI}, {RDI, RDI},
+	      {R8, R8},	  {R9, R9},   {R10, R10}, {R11, R11}, {R12, RCX}, {R13, RSP}};
+
+static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
+
+/* ---- stubs ---- */
+
+static void emit_spill(struct emit *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(pinned); i++)
+		emit_store_gpr(e, pinned[i].host, pinned[i].guest);
+	EMIT(e, "\x9f\x0f\x90\xc0\x0f\xb7\xc0"); /* lahf; seto %al; movzwl %ax,%eax */
+	emit_store_cpu(e, RAX, offsetof(struct cpu, aflags));
+}
+
+static void emit_resume(struct emit *e, const struct run *run)
+{
+	emit_load_cpu(e, RAX, offsetof(struct cpu, aflags));
+	EMIT(e, "\x04\x7f\x9e"); /* add $0x7f,%al; sahf */
+	for (unsigned i = 0; i < ARRAY_SIZE(pinned); i++)
+		emit_load_gpr(e, pinned[i].host, pinned[i].guest);
+	emit_abs(e, 0x40, 0xff, 4, emit_low(&run->target)); /* jmp *target */
+}
+
+static void emit_pushes(struct emit *e)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(callee_saved); i++) {
+		if (callee_saved[i] >= 8)
+			emit8(e, 0x41);
+		emit8(e, 0x50 | (callee_saved[i] & 7));
+	}
+	EMIT(e, "\x48\x83\xec\x08"); /* sub $8,%rsp: aligned for run_cold() */
+}
+
+static void emit_return(struct emit *e)
+{
+	EMIT(e, "\x48\x83\xc4\x08");
+	for (int i = ARRAY_SIZE(callee_saved) - 1; i >= 0; i--) {
+		if (callee_saved[i] >= 8)
+			emit8(e, 0x41);
+		emit8(e, 0x58 | (callee_saved[i] & 7));
+	}
+	emit8(e, 0xc3);
+}
+
+/* ecx: the site. What run_cold() returns is where to go on; NULL: leave. */
+static void emit_cold(struct emit *e, const struct run *run)
+{
+	EMIT(e, "\x41\x89\xce"); /* mov %ecx,%r14d */
+	emit_spill(e);
+	emit_mov_imm(e, RDI, (uintptr_t)run->cpu);
+	EMIT(e, "\x44\x89\xf6"); /* mov %r14d,%esi */
+	emit_mov_imm(e, RAX, (uintptr_t)run_cold);
+	EMIT(e, "\xff\xd0\x48\x85\xc0\x75"); /* call *%rax; test %rax,%rax; jnz over the return */
+	emit8(e, 0);
+	uint8_t *from = e->at;
+	emit_return(e);
+	from[-1] = e->at - from;
+	emit_abs(e, 0x48, 0x89, RAX, emit_low(&run->target));
+	emit_resume(e, run);
+}
+
+void run_make_stubs(struct run *run)
+{
+	struct emit e = {.at = run->code.rw, .base = run->code.rw};
+
+	run->stub_enter = emit_pos(&e);
+	emit_pushes(&e);
+	emit_abs(&e, 0x48, 0x89, RDI, emit_low(&run->target));
+	emit_resume(&e, run);
+	run->stub_leave = emit_pos(&e);
+	emit_abs(&e, 0x40, 0x89, RCX, emit_low(&run->leave));
+	emit_spill(&e);
+	emit_return(&e);
+	run->stub_cold = emit_pos(&e);
+	emit_cold(&e, run);
+	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);
+}
+
+/* ---- host faults ---- */
+
+static uint32_t site_at(const struct run *run, uint32_t offset)
+{
+	uint32_t lo = 0, hi = run->nr_sites;
+
+	while (hi - lo > 1) {
+		uint32_t mid = (lo + hi) / 2;
+
+		if (run->site[mid].code <= offset)
+			lo = mid;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/*
+ * In the signal handler: nothing of the instruction is committed, so let its handler run it again. An access that
+ * waits will wait in the handler, where it can be called out of.
+ */
+static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc)
+{
+	struct run *run = opaque;
+	uint32_t offset = trap->rip - (uint64_t)run->code.rx, site;
+
+	if (trap->rip - (uint64_t)run->code.rx >= run->used || offset < run->first ||
+	    !run->nr_sites)
+		return false;
+	site = site_at(run, offset);
+	if (trap->signo == HOST_RESTART &&
+	    (!run->site[site].last || offset - run->site[site].code > run->site[site].last))
+		return false;
+	uc->uc_mcontext.gregs[REG_RCX] = site;
+	uc->uc_mcontext.gregs[REG_RIP] = (uint64_t)run->code.rx + run->stub_cold;
+	return true;
+}
+
+/* ---- memory ---- */
+
+static void *pages_alloc(size_t size, int flags)
+{
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
+			 -1, 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+static bool make_tables(struct run *run)
+{
+	run->site = pages_alloc(RUN_SITES * sizeof(*run->site), 0);
+	run->insn = pages_alloc(RUN_INSNS * sizeof(*run->insn), 0);
+	run->insn_table = pages_alloc(sizeof(uint32_t) << RUN_INSN_BITS, 0);
+	run->block = pages_alloc(RUN_BLOCKS * sizeof(*run->block), 0);
+	run->block_table = pages_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
+	run->exit = pages_alloc(RUN_EXITS * sizeof(*run->exit), 0);
+	run->page = pages_alloc(RUN_PAGES * sizeof(*run->page), 0);
+	run->heat = pages_alloc(1 << RUN_HEAT_BITS, 0);
+	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
+	return run->site && run->insn && run->insn_table && run->block && run->block_table &&
+	       run->exit && run->page && run->heat && run->jumps;
+}
+
+static void unmap(void *mem, size_t size)
+{
+	if (mem)
+		munmap(mem, size);
+}
+
+static void free_tables(struct run *run)
+{
+	unmap(run->site, RUN_SITES * sizeof(*run->site));
+	unmap(run->insn, RUN_INSNS * sizeof(*run->insn));
+	unmap(run->insn_table, sizeof(uint32_t) << RUN_INSN_BITS);
+	unmap(run->block, RUN_BLOCKS * sizeof(*run->block));
+	unmap(run->block_table, sizeof(uint32_t) << RUN_BLOCK_BITS);
+	unmap(run->exit, RUN_EXITS * sizeof(*run->exit));
+	unmap(run->page, RUN_PAGES * sizeof(*run->page));
+	unmap(run->heat, 1 << RUN_HEAT_BITS);
+	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
+}
+
+void run_flush(struct run *run)
+{
+	memset(run->insn_table, 0, sizeof(uint32_t) << RUN_INSN_BITS);
+	memset(run->block_table, 0, sizeof(uint32_t) << RUN_BLOCK_BITS);
+	memset(run->page_table, 0, sizeof(run->page_table));
+	run_jumps_clear(run);
+	direct_code_clear(run->cpu->tlb->direct);
+	run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits = run->nr_pages = 0;
+	run->nr_keys = 0;
+	run->used = run->first;
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	run->seen_drops = run->cpu->exec->nr_drops;
+	run->nr_flushes++;
+}
+
+void run_perf_note(struct run *run, uint32_t block)
+{
+	const struct run_block *b = &run->block[block];
+
+	if (run->perf)
+		fprintf(run->perf, "%lx %x guest_%lx_%u\n", (long)(run->code.rx + b->entry),
+			run->used - b->entry, b->rip, run->site[run->nr_sites - 1].left);
+}
+
+static void open_perf_map(struct run *run)
+{
+	char name[32];
+
+	snprintf(name, sizeof(name), "/tmp/perf-%d.map", getpid());
+	run->perf = fopen(name, "we");
+}
+
+static bool make_code(struct run *run)
+{
+	if (host_code_alloc(&run->code, RUN_CODE))
+		return false;
+	run_make_stubs(run);
+	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
+}
+
+static void say_counters(const struct run *run)
+{
+	host_log("run: entered %d, cold %d, stepped %d, translated %d; flushed %d, dropped %d",
+		 (int)run->nr_entered, (int)run->nr_cold, (int)run->nr_stepped,
+		 (int)run->nr_translated, (int)run->nr_flushes, (int)run->nr_dropped);
+	host_log("run: blocks %u, instructions %u, sites %u, code %u, pages %u", run->nr_blocks,
+		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
+}
+
+void run_destroy(struct run *run)
+{
+	if (!run)
+		return;
+	if (run->code.rx)
+		host_fault_range_remove(run->code.rx);
+	host_code_free(&run->code);
+	free_tables(run);
+	if (run->perf) {
+		say_counters(run);
+		fclose(run->perf);
+	}
+	munmap(run, sizeof(*run));
+}
+
+static bool host_has_bmi2(void)
+{
+	uint32_t r[4];
+
+	host_cpuid(7, 0, r);
+	return r[1] & BIT(8);
+}
+
+int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
+{
+	struct run *run;
+
+	if (!host_has_bmi2())
+		return -ENOTSUP;
+	run = pages_alloc(sizeof(*run), MAP_32BIT);
+	if (!run)
+		return -ENOMEM;
+	run->cpu = cpu;
+	run->opt = *opt;
+	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
+	run->page_mask = PAGE_MASK;
+	run->epoch = 1;
+	if (!cpu->tlb->direct)
+		cpu->tlb->direct = direct_create();
+	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
+		run_destroy(run);
+		return -ENOMEM;
+	}
+	for (unsigned i = 0; i < RUN_KEYS; i++)
+		run->jumps[i].neg[0] = DIRECT_NEVER;
+	if (run->opt.perf)
+		open_perf_map(run);
+	cpu->exec->run = run;
+	return 0;
+}
+
+static const struct {
+	const char *name;
+	struct run_options opt;
+} tempos[] = {
+	{"run", {.chain = true, .threshold = 2, .max_insns = 32}},
+	{"run,perf", {.chain = true, .threshold = 2, .max_insns = 32, .perf = true}},
+	{"run,bare", {.threshold = 1, .max_insns = 32}},
+	{"run,single", {.threshold = 1, .max_insns = 1}},
+};
+
+static const struct run_options *options_of(const char *tempo)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(tempos); i++)
+		if (!strcmp(tempo, tempos[i].name))
+			return &tempos[i].opt;
+	return NULL;
+}
+
+static bool is_step(const char *tempo)
+{
+	return !tempo || !strcmp(tempo, "step");
+}
+
+bool exec_tempo_known(const char *tempo)
+{
+	return is_step(tempo) || options_of(tempo);
+}
+
+int exec_set_tempo(struct cpu *cpu, const char *tempo)
+{
+	const struct run_options *opt;
+	int r;
+
+	if (is_step(tempo))
+		return 0;
+	opt = options_of(tempo);
+	if (!opt)
+		return -EINVAL;
+	r = exec_enable_run(cpu, opt);
+	return r == -ENOTSUP ? 0 : r;
+}

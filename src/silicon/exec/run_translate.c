@@ -1,0 +1,379 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * From guest bytes to a block (run.h).
+ *
+ *	head	attention? -> out; ->retired += instructions of the block
+ *	sites	each inline (run_forms.c), or a call of its handler by the cold stub
+ *	ends	out of line: cold paths, direct exits
+ *
+ * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. It is
+ * made of the page's copy, so that what is compared later is what was translated.
+ */
+#include "silicon/exec/run_translate.h"
+
+#include "host/guard.h"
+#include "silicon/exec/borrow.h"
+#include "silicon/exec/decode.h"
+#include "silicon/mmu/tlb.h"
+
+#define LINE 64ul
+
+/* ---- room ---- */
+
+static bool has_room(const struct run *run)
+{
+	return run->used + RUN_CODE_ROOM <= run->code.size &&
+	       run->nr_sites + RUN_BLOCK_INSNS <= RUN_SITES &&
+	       run->nr_insns + RUN_BLOCK_INSNS <= RUN_INSNS && run->nr_blocks < RUN_BLOCKS &&
+	       run->nr_exits + MAX_ENDS <= RUN_EXITS && run->nr_pages < RUN_PAGES &&
+	       run->seen_drops == run->cpu->exec->nr_drops;
+}
+
+/* ---- decoding ---- */
+
+/* Bring the page's copy up to date where no block was made of it yet. */
+static void cover(struct run_page *page, unsigned from, unsigned to)
+{
+	for (unsigned line = from / LINE; line <= (to - 1) / LINE; line++) {
+		if (page->lines & BIT(line))
+			continue;
+		if (!host_copy_guarded(page->copy + line * LINE, page->hva + line * LINE, LINE))
+			memset(page->copy + line * LINE, 0, LINE);
+		page->lines |= BIT(line);
+	}
+}
+
+/* Stepped lately, it stands decoded in step's cache. */
+static bool decoded_by_step(struct translation *t, const uint8_t *bytes, unsigned nr)
+{
+	const struct exec_cache *c = t->cpu->exec;
+	uint32_t number = cache_number(t->rip);
+
+	for (unsigned i = 0; i < 2; i++) {
+		const struct insn *insn = cache_slot(c, number ^ i);
+
+		if (insn->mode != c->key || !insn->len || insn->len > nr ||
+		    memcmp(insn->bytes, bytes, insn->len))
+			continue;
+		t->insn = *insn;
+		return true;
+	}
+	return false;
+}
+
+static bool decode(struct translation *t)
+{
+	struct exec_cache *c = t->cpu->exec;
+	unsigned off = t->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, 15u);
+	const uint8_t *bytes = t->page->copy + off;
+
+	cover(t->page, off, off + nr);
+	if (!decoded_by_step(t, bytes, nr) && !decode_insn(t->cpu, c->key, bytes, nr, &t->insn))
+		return false;
+	return ZYAN_SUCCESS(
+		       ZydisDecoderDecodeFull(&c->decoder[CODE_64], bytes, nr, &t->z, t->ops)) ||
+	       t->insn.trap;
+}
+
+/* The instruction in the table that sites share: most come again elsewhere. */
+static uint32_t intern(struct run *run, const struct insn *insn)
+{
+	uint32_t i = hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, RUN_INSN_BITS);
+
+	while (run->insn_table[i]) {
+		if (!memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
+			return run->insn_table[i] - 1;
+		i = (i + 1) & ((1u << RUN_INSN_BITS) - 1);
+	}
+	run->insn[run->nr_insns] = *insn;
+	run->insn_table[i] = ++run->nr_insns;
+	return run->nr_insns - 1;
+}
+
+/* ---- ends ---- */
+
+void run_to_cold(struct translation *t, uint32_t at)
+{
+	if (t->nr_cold == MAX_COLD) {
+		t->failed = true;
+		return;
+	}
+	t->cold[t->nr_cold++] = (struct loose_end){.at = at, .to = t->site};
+}
+
+uint32_t run_exit_new(struct translation *t, uint64_t target)
+{
+	struct run *run = t->run;
+
+	run->exit[run->nr_exits] = (struct run_exit){
+		.target = target,
+		.page = t->page - run->page,
+		.gen = t->page->gen,
+	};
+	return run->nr_exits++;
+}
+
+static void end_at(struct translation *t, uint32_t at, uint32_t to)
+{
+	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to};
+}
+
+static bool same_page(const struct translation *t, uint64_t target)
+{
+	return !((target ^ t->start) & PAGE_MASK);
+}
+
+/* Over a page's border, by the jump cache; what is not there leaves by the exit. */
+static void emit_cross(struct translation *t, uint32_t exit)
+{
+	uint64_t target = t->run->exit[exit].target;
+	struct emit *e = &t->e;
+	uint16_t index = target;
+
+	emit_mov_imm(e, R14, target);
+	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->neg[index]));
+	emit_lea(e, RCX, RCX, R14, 0, 0);
+	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
+	emit_jmp(e, t->run->stub_leave);
+	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->code[index]));
+}
+
+void run_end(struct translation *t, uint64_t target)
+{
+	uint32_t exit = run_exit_new(t, target);
+
+	if (!same_page(t, target)) {
+		emit_cross(t, exit);
+		return;
+	}
+	t->run->exit[exit].patch = emit_jmp(&t->e, 0);
+	end_at(t, t->run->exit[exit].patch, exit);
+}
+
+void run_end_if(struct translation *t, unsigned cc, uint64_t target)
+{
+	uint32_t exit = run_exit_new(t, target), at = emit_jcc(&t->e, cc, 0);
+
+	if (same_page(t, target))
+		t->run->exit[exit].patch = at;
+	end_at(t, at, exit);
+}
+
+static void emit_exit(struct translation *t, const struct loose_end *end)
+{
+	struct emit *e = &t->e;
+
+	emit_patch(e, end->at, emit_pos(e));
+	if (!t->run->exit[end->to].patch) {
+		emit_cross(t, end->to);
+		return;
+	}
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | end->to);
+	emit_jmp(e, t->run->stub_leave);
+}
+
+static void emit_cold_jump(struct translation *t, uint32_t site)
+{
+	emit_mov_imm(&t->e, RCX, site);
+	emit_jmp(&t->e, t->run->stub_cold);
+}
+
+/* Sites have one cold path each, however many jumps lead to it. */
+static void emit_ends(struct translation *t)
+{
+	uint32_t made = RUN_NONE, at = 0;
+
+	for (unsigned i = 0; i < t->nr_cold; i++) {
+		if (t->cold[i].to != made) {
+			made = t->cold[i].to;
+			at = emit_pos(&t->e);
+			emit_cold_jump(t, made);
+		}
+		emit_patch(&t->e, t->cold[i].at, at);
+	}
+	for (unsigned i = 0; i < t->nr_ends; i++)
+		emit_exit(t, &t->end[i]);
+}
+
+/* ---- one instruction ---- */
+
+static bool is_system_register(const struct translation *t)
+{
+	for (unsigned i = 0; i < t->z.operand_count_visible; i++)
+		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			switch (ZydisRegisterGetClass(t->ops[i].reg.value)) {
+			case ZYDIS_REGCLASS_CONTROL:
+			case ZYDIS_REGCLASS_DEBUG:
+				return true;
+			default:
+				break;
+			}
+	return false;
+}
+
+/* SDM, serializing instructions. */
+static const uint16_t serializing[] = {
+	ZYDIS_MNEMONIC_CPUID,  ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_IRET,
+	ZYDIS_MNEMONIC_IRETD,  ZYDIS_MNEMONIC_IRETQ,	 ZYDIS_MNEMONIC_WRMSR,
+	ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,	 ZYDIS_MNEMONIC_INVD,
+	ZYDIS_MNEMONIC_WBINVD, ZYDIS_MNEMONIC_LGDT,	 ZYDIS_MNEMONIC_LIDT,
+	ZYDIS_MNEMONIC_LLDT,   ZYDIS_MNEMONIC_LTR,	 ZYDIS_MNEMONIC_RSM,
+};
+
+static bool serializes(const struct translation *t)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
+		if (t->z.mnemonic == serializing[i])
+			return true;
+	return is_system_register(t);
+}
+
+static bool leads_away(const struct translation *t)
+{
+	switch (t->z.meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_INTERRUPT:
+	case ZYDIS_CATEGORY_SYSCALL:
+	case ZYDIS_CATEGORY_SYSRET:
+		return true;
+	default:
+		return t->insn.trap || t->z.mnemonic == ZYDIS_MNEMONIC_HLT;
+	}
+}
+
+/* By its handler alone. */
+static enum form form_handler(struct translation *t)
+{
+	emit_cold_jump(t, t->site);
+	if (t->insn.trap)
+		return FORM_END;
+	t->site_flags = serializes(t) ? SITE_SERIALIZES : 0;
+	return t->site_flags || leads_away(t) ? FORM_END : FORM_DONE;
+}
+
+static void new_site(struct translation *t)
+{
+	t->site = t->run->nr_sites++;
+	t->run->site[t->site] = (struct run_site){
+		.rip = t->rip,
+		.insn = intern(t->run, &t->insn),
+		.code = emit_pos(&t->e),
+	};
+	t->site_flags = 0;
+}
+
+static enum form translate_one(struct translation *t)
+{
+	uint8_t *at = t->e.at;
+	unsigned nr_cold = t->nr_cold, nr_ends = t->nr_ends;
+	struct run_site *site;
+	enum form form;
+
+	new_site(t);
+	form = t->insn.trap ? FORM_NONE : run_form(t);
+	if (form == FORM_NONE) {
+		t->e.at = at;
+		t->nr_cold = nr_cold;
+		t->nr_ends = nr_ends;
+		form = form_handler(t);
+	}
+	site = &t->run->site[t->site];
+	site->flags = t->site_flags;
+	if (form == FORM_DONE)
+		site->next = emit_pos(&t->e);
+	t->rip += t->insn.len;
+	return form;
+}
+
+/* ---- a block ---- */
+
+/* Returns the offset of the count. */
+static uint32_t emit_head(struct translation *t)
+{
+	struct emit *e = &t->e;
+	uint32_t count;
+
+	EMIT(e, "\x65\x8b\x0c\x25"); /* mov %gs:attention,%ecx */
+	emit32(e, offsetof(struct cpu, attention));
+	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
+	emit_jmp(e, t->run->stub_leave);
+	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
+	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
+	count = emit_pos(e);
+	emit32(e, 0);
+	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
+	return count;
+}
+
+static void translate_all(struct translation *t)
+{
+	struct run *run = t->run;
+	enum form form = FORM_DONE;
+
+	while (form == FORM_DONE && run->nr_sites - t->first_site < run->opt.max_insns) {
+		if (!same_page(t, t->rip) || !decode(t))
+			break;
+		if (run->seen_drops != run->cpu->exec->nr_drops) {
+			t->failed = true;
+			return;
+		}
+		form = translate_one(t);
+	}
+	if (form == FORM_DONE && run->nr_sites != t->first_site)
+		run_end(t, t->rip);
+}
+
+static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
+{
+	struct run *run = t->run;
+	uint32_t nr = run->nr_sites - t->first_site, block = run->nr_blocks++;
+
+	for (uint32_t i = 0; i < nr; i++)
+		run->site[t->first_site + i].left = nr - i;
+	memcpy(run->code.rw + count, &nr, 4);
+	emit_ends(t);
+	run->used = ALIGN_UP(emit_pos(&t->e), 16);
+	run->block[block] = (struct run_block){
+		.rip = t->start,
+		.key = t->key,
+		.entry = entry,
+		.page = t->page - run->page,
+		.site = t->first_site,
+	};
+	run->nr_translated++;
+	run_block_link(run, block);
+	run_perf_note(run, block);
+	return block;
+}
+
+uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
+{
+	struct translation t = {.run = run, .cpu = run->cpu, .key = key};
+	uint32_t entry, count;
+	int jumps;
+
+	if (!has_room(run) || run_key_index(run, key) < 0)
+		run_flush(run);
+	jumps = run_key_index(run, key);
+	t.page = run_page_get(run, host);
+	if (jumps < 0 || !t.page)
+		return RUN_NONE;
+	t.jumps = &run->jumps[jumps];
+	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS];
+	t.start = t.rip = run->cpu->rip;
+	t.first_site = run->nr_sites;
+	t.e = (struct emit){.at = run->code.rw + run->used, .base = run->code.rw};
+	entry = emit_pos(&t.e);
+	count = emit_head(&t);
+	translate_all(&t);
+	if (run->nr_sites == t.first_site || t.failed) {
+		run->nr_sites = t.first_site;
+		return RUN_NONE;
+	}
+	return finish(&t, entry, count);
+}

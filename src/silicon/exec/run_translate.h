@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* A block on its way from guest bytes to host code. Private to run_*.c; ordinary C. */
+#ifndef SILICON_EXEC_RUN_TRANSLATE_H
+#define SILICON_EXEC_RUN_TRANSLATE_H
+
+#include "silicon/exec/run.h"
+#include "silicon/exec/run_emit.h"
+
+#define MAX_COLD 256
+#define MAX_ENDS 4
+
+/* A jump that is to lead to a site's cold path, or out of the block. */
+struct loose_end {
+	uint32_t at; /* offset of its displacement */
+	uint32_t to; /* site or exit */
+};
+
+struct translation {
+	struct run *run;
+	struct cpu *cpu;
+	struct emit e;
+	uint32_t key;
+	struct run_jumps *jumps; /* of the key */
+	struct direct_map *map;	 /* of the access state: by enum direct_kind */
+	struct run_page *page;
+	uint64_t start, rip;
+	uint32_t site; /* of the present instruction */
+	uint32_t first_site;
+	bool fpu_checked; /* vector state is in the registers from here on */
+	bool failed;	  /* out of room */
+
+	/* The present instruction. */
+	struct insn insn;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+	uint8_t site_flags;
+
+	unsigned nr_cold, nr_ends;
+	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
+};
+
+enum form {
+	FORM_NONE, /* not to be had inline */
+	FORM_DONE,
+	FORM_END, /* done, and the block ends here */
+};
+
+typedef enum form form_fn(struct translation *t);
+
+/* run_forms.c: the present instruction inline. On FORM_NONE what was emitted is to be forgotten. */
+enum form run_form(struct translation *t);
+
+/* run_encode.c */
+
+/* Where a guest register is in translated code, or REG_NONE: in memory. */
+uint8_t run_home(unsigned guest);
+/* Number of the general register that reg is a part of, or REG_NONE. */
+uint8_t run_gpr(ZydisRegister reg);
+/*
+ * The present instruction with its explicit registers replaced by map[], and its memory operand by
+ * [base + index] (index may be REG_NONE). False if it cannot be encoded so.
+ */
+bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base, unsigned index);
+
+/* run_translate.c */
+
+uint32_t run_exit_new(struct translation *t, uint64_t target);
+/* The jump whose displacement is at goes to the site's cold path. */
+void run_to_cold(struct translation *t, uint32_t at);
+/* End the block by a jump to target. */
+void run_end(struct translation *t, uint64_t target);
+/* The same, if condition cc holds. */
+void run_end_if(struct translation *t, unsigned cc, uint64_t target);
+
+#endif

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/* The tables of direct.h: filling and flushing them, and the pages that hold translated code. */
+#include "silicon/mmu/direct.h"
+#include "silicon/mmu/tlb.h"
+
+#include <string.h>
+
+/* ---- the log: index, state and kind of an entry that was filled ---- */
+
+#define LOG_STATE(entry) ((entry) >> 16 & 3)
+#define LOG_KIND(entry)	 ((entry) >> 18)
+#define LOG_INDEX(entry) ((entry)&0xffff)
+
+static unsigned index_of(gva_t addr)
+{
+	return addr >> PAGE_SHIFT & (DIRECT_ENTRIES - 1);
+}
+
+static void clear_entry(struct direct_map *map, unsigned index)
+{
+	map->neg[index] = index ? 0 : DIRECT_NEVER;
+}
+
+static void clear_logged(struct direct *d, uint32_t entry)
+{
+	clear_entry(&d->map[LOG_STATE(entry)][LOG_KIND(entry)], LOG_INDEX(entry));
+}
+
+static void clear_kind(struct direct *d, enum direct_kind kind)
+{
+	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++) {
+		struct direct_map *map = &d->map[state][kind];
+
+		memset(map->neg, 0, sizeof(map->neg));
+		clear_entry(map, 0);
+	}
+}
+
+static void clear_all(struct direct *d)
+{
+	clear_kind(d, DIRECT_READ);
+	clear_kind(d, DIRECT_WRITE);
+	d->log[0].nr = d->log[1].nr = 0;
+}
+
+/* ---- filling ---- */
+
+static void fill(struct direct *d, const struct access *a, enum direct_kind kind, unsigned half)
+{
+	struct direct_map *map = &d->map[a->state][kind];
+	struct direct_log *log = &d->log[half];
+	unsigned index = index_of(a->addr);
+	uint64_t neg = -(a->addr & PAGE_MASK);
+
+	map->addend[index] = (uint64_t)a->hva - a->addr;
+	if (map->neg[index] == neg)
+		return;
+	map->neg[index] = neg;
+	if (log->nr < DIRECT_LOG)
+		log->entry[log->nr] = kind << 18 | a->state << 16 | index;
+	if (log->nr <= DIRECT_LOG)
+		log->nr++;
+}
+
+uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights)
+{
+	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
+
+	if (!d || !a->hva || !direct_code_has(d, page))
+		return rights;
+	if (a->op & ACCESS_WRITE) {
+		if (d->nr_written < DIRECT_WRITTEN)
+			d->written[d->nr_written] = page;
+		if (d->nr_written <= DIRECT_WRITTEN)
+			d->nr_written++;
+	}
+	return rights & ~ACCESS_WRITE;
+}
+
+void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsigned half)
+{
+	if (!d)
+		return;
+	if (rights & ACCESS_READ)
+		fill(d, a, DIRECT_READ, half);
+	if (rights & ACCESS_WRITE)
+		fill(d, a, DIRECT_WRITE, half);
+}
+
+void direct_refill(struct cpu *cpu, gva_t addr)
+{
+	struct access a = {.addr = addr, .state = cpu->mode.access};
+	struct direct *d = cpu->tlb->direct;
+	unsigned half = tlb_half(cpu->tlb, addr);
+
+	a.hva = tlb_hit_read(cpu, addr, 1);
+	if (a.hva)
+		fill(d, &a, DIRECT_READ, half);
+	a.hva = tlb_hit_write(cpu, addr, 1);
+	if (a.hva)
+		fill(d, &a, DIRECT_WRITE, half);
+}
+
+/* ---- flushing ---- */
+
+void direct_flush_half(struct direct *d, unsigned half)
+{
+	struct direct_log *log;
+
+	if (!d)
+		return;
+	log = &d->log[half];
+	d->gen++;
+	if (log->nr > DIRECT_LOG) {
+		clear_all(d);
+		return;
+	}
+	for (unsigned i = 0; i < log->nr; i++)
+		clear_logged(d, log->entry[i]);
+	log->nr = 0;
+}
+
+/* Drop the log's entries for writes, and what they stand for. */
+static void flush_logged_writes(struct direct *d, struct direct_log *log)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < log->nr; i++)
+		if (LOG_KIND(log->entry[i]) == DIRECT_WRITE)
+			clear_logged(d, log->entry[i]);
+		else
+			log->entry[kept++] = log->entry[i];
+	log->nr = kept;
+}
+
+void direct_flush_writes(struct direct *d)
+{
+	if (!d)
+		return;
+	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
+		clear_all(d);
+		return;
+	}
+	flush_logged_writes(d, &d->log[0]);
+	flush_logged_writes(d, &d->log[1]);
+}
+
+void direct_flush_page(struct direct *d, gva_t addr)
+{
+	unsigned index = index_of(addr);
+
+	if (!d)
+		return;
+	d->gen++;
+	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
+		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
+			if (d->map[state][kind].neg[index] == -(addr & PAGE_MASK))
+				clear_entry(&d->map[state][kind], index);
+}
+
+/* ---- pages with code ---- */
+
+static unsigned code_slot(const struct direct *d, const uint8_t *hva)
+{
+	uint64_t page = (uintptr_t)hva >> PAGE_SHIFT;
+	unsigned i = page * 0x9e3779b97f4a7c15ull >> 50;
+
+	while (d->code[i] && d->code[i] != hva)
+		i = (i + 1) % DIRECT_CODE_SLOTS;
+	return i;
+}
+
+bool direct_code_has(const struct direct *d, const uint8_t *hva)
+{
+	return d->nr_code && d->code[code_slot(d, hva)];
+}
+
+bool direct_code_add(struct cpu *cpu, const uint8_t *hva)
+{
+	struct direct *d = cpu->tlb->direct;
+	unsigned slot = code_slot(d, hva);
+
+	if (d->code[slot])
+		return true;
+	if (d->nr_code == DIRECT_CODE_MAX)
+		return false;
+	d->code[slot] = hva;
+	d->nr_code++;
+	mmu_flush_writes(cpu);
+	return true;
+}
+
+void direct_code_clear(struct direct *d)
+{
+	memset(d->code, 0, sizeof(d->code));
+	d->nr_code = 0;
+	d->nr_written = 0;
+}

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Tables that translated code looks translations up in (docs: run). Room header of mmu/, for exec/ too.
+ *
+ * They stand beside the software TLB, filled by it and flushed with it, in the low 2 GiB so that an
+ * index register and a 32-bit displacement reach them. One map per access state and kind of access; the
+ * index is the low 16 bits of the page number. neg[] holds minus the page's address, so that
+ * (last byte + neg) < 4096 is the hit; zero never hits, for page 0 belongs to index 0, whose cleared value is
+ * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled.
+ *
+ * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
+ * no write tag anywhere, and what writes to them stands in ->written.
+ */
+#ifndef SILICON_MMU_DIRECT_H
+#define SILICON_MMU_DIRECT_H
+
+#include "silicon/mmu/mmu.h"
+
+#define DIRECT_ENTRIES	  65536u
+#define DIRECT_LOG	  8192u
+#define DIRECT_NEVER	  BIT(62)
+#define DIRECT_CODE_SLOTS 16384u
+#define DIRECT_CODE_MAX	  (DIRECT_CODE_SLOTS / 2)
+#define DIRECT_WRITTEN	  8
+
+enum direct_kind { DIRECT_READ, DIRECT_WRITE, NR_DIRECT_KINDS };
+
+struct direct_map {
+	uint64_t neg[DIRECT_ENTRIES];
+	uint64_t addend[DIRECT_ENTRIES]; /* host address - linear address */
+};
+
+struct direct_log {
+	uint32_t nr; /* above DIRECT_LOG: not all is logged */
+	uint32_t entry[DIRECT_LOG];
+};
+
+struct direct {
+	struct direct_map map[ACCESS_USER_ALIGN][NR_DIRECT_KINDS];
+	struct direct_log log[2]; /* by half of the address space */
+	uint64_t gen; /* counts flushes: what was looked up before is to be looked up again */
+	const uint8_t *code[DIRECT_CODE_SLOTS];
+	uint32_t nr_code;
+	uint32_t nr_written; /* above DIRECT_WRITTEN: not all are listed */
+	const uint8_t *written[DIRECT_WRITTEN];
+};
+
+/* Ordinary C. NULL: no memory there. */
+struct direct *direct_create(void);
+void direct_destroy(struct direct *d);
+
+/* ---- vCPU thread, general registers only ---- */
+
+/* Register the page at hva: false if there is no room. From now on writes to it are noticed. */
+bool direct_code_add(struct cpu *cpu, const uint8_t *hva);
+void direct_code_clear(struct direct *d);
+/* True if the page at hva is registered. */
+bool direct_code_has(const struct direct *d, const uint8_t *hva);
+
+/* Enter what the software TLB knows of addr in the present access state. */
+void direct_refill(struct cpu *cpu, gva_t addr);
+
+/* ---- for tlb.c; d may be NULL ---- */
+
+/* What of rights may be entered for a; a write to code is noted. */
+uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights);
+void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsigned half);
+void direct_flush_half(struct direct *d, unsigned half);
+void direct_flush_writes(struct direct *d);
+void direct_flush_page(struct direct *d, gva_t addr);
+
+#endif
