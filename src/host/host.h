@@ -106,5 +106,7 @@ uint64_t host_xcr0(void);
 /* ---- memfd.c ---- */
 /* Anonymous file with size bytes; fd or -errno. Closed on exec if cloexec. */
 int host_memfd(const char *name, size_t size, bool cloexec);
+/* For a file that the program gets: nobody can truncate it under its mappings. 0 or -errno. */
+int host_memfd_keep_size(int fd);
 
 #endif

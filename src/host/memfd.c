@@ -5,6 +5,7 @@
 #include "host/host.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -19,7 +20,7 @@ static long memfd_create_raw(const char *name, unsigned flags)
 
 int host_memfd(const char *name, size_t size, bool cloexec)
 {
-	unsigned flags = cloexec ? MFD_CLOEXEC : 0;
+	unsigned flags = MFD_ALLOW_SEALING | (cloexec ? MFD_CLOEXEC : 0);
 	long fd, err;
 
 	fd = memfd_create_raw(name, flags);
@@ -34,4 +35,10 @@ int host_memfd(const char *name, size_t size, bool cloexec)
 		return err;
 	}
 	return fd;
+}
+
+int host_memfd_keep_size(int fd)
+{
+	return host_syscall(SYS_fcntl, fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL,
+			    0, 0, 0);
 }

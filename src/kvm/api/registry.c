@@ -50,7 +50,7 @@ int registry_file(const char *name, size_t size, struct object *ret)
 
 	if (fd < 0)
 		return fd;
-	if (fstat(fd, &st)) {
+	if (host_memfd_keep_size(fd) || fstat(fd, &st)) {
 		close(fd);
 		return -EIO;
 	}
