@@ -12,6 +12,7 @@ import argparse, os, re, select, statistics, subprocess, sys, time
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 MACHINES = {"boot_pc": "pc", "boot_q35": "q35", "boot_microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
+RAM_KIB = 512 * 1024
 EXITS = ["cpuid", "outb_80", "inb_uart", "lapic_read", "hpet_read", "rdtsc"]
 WORK = ("int chase_l1 chase_ram stream stream_16m repmovs nbody x87 sha256 dot_sse2 dot_avx2 chacha aesni fib interp icall "
         "atomic smc smc_alias jit getppid fork exec fault pipe segv threads").split()
@@ -50,7 +51,7 @@ def qemu(build, engine, machine, runs):
     prefix = [os.path.join(build, "anykvm"), "run", "--"] if engine == "anykvm" else []
     append = " ".join(["console=ttyS0 panic=-1 reboot=t quiet iomem=relaxed"] + ["run=" + r.replace(" ", ",") for r in runs])
     return prefix + ["qemu-system-x86_64", "-accel", accel, "-machine", machine, "-cpu", "max", "-nodefaults",
-                     "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "512M", "-kernel",
+                     "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "%dM" % (RAM_KIB // 1024), "-kernel",
                      os.path.join(guest, "vmlinuz"), "-initrd", os.path.join(guest, "initramfs.cpio"), "-append", append]
 
 
@@ -72,7 +73,7 @@ class Table:
 
 
 def read_run(table, engine, command, limit, boot_name=None):
-    begin, peak = 0.0, None
+    begin = 0.0
     for wall, cpu, line in timed_lines(command, limit):
         if boot_name and line.startswith("BOOT-OK"):
             table.add(boot_name, engine, wall)
@@ -105,14 +106,30 @@ def write_table(table, path, names):
         print("%-14s %12s %12s %12s %20s %12s" % tuple(r))
 
 
-def peak_memory(build, table):
-    """Peak resident memory of QEMU on anykvm above the guest's RAM, MiB; told by the kernel when it ends."""
-    command = ["/usr/bin/time", "-f", "PEAK %M"] + qemu(build, "anykvm", MACHINES["boot_microvm"], [])
-    base = ["/usr/bin/time", "-f", "PEAK %M"] + qemu(build, "tcg", MACHINES["boot_microvm"], [])
-    for engine, cmd in (("anykvm", command), ("tcg", base)):
-        peaks = [int(line.split()[1]) for _, _, line in timed_lines(cmd, 600) if line.startswith("PEAK ")]
-        if peaks:
-            print("bench: peak memory with 512 MiB of guest RAM on %s: %d MiB resident" % (engine, peaks[0] // 1024))
+def resident(pid):
+    """KiB resident in the mapping that is the guest's RAM, and in all others."""
+    ram = other = size = 0
+    with open("/proc/%d/smaps" % pid, encoding="latin-1") as smaps:
+        for line in smaps:
+            if line.startswith("Size:"):
+                size = int(line.split()[1])
+            elif line.startswith("Rss:") and size == RAM_KIB:
+                ram += int(line.split()[1])
+            elif line.startswith("Rss:"):
+                other += int(line.split()[1])
+    return ram, other
+
+
+def memory(build):
+    """What QEMU on each engine keeps resident beside guest RAM once the guest is up; nothing is freed before."""
+    for engine in ("tcg", "anykvm"):
+        proc = subprocess.Popen(qemu(build, engine, MACHINES["boot_microvm"], []), stdin=subprocess.DEVNULL,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for line in proc.stdout:
+            if line.startswith(b"ALL-DONE"):
+                print("bench: memory on %s: %d MiB resident above guest RAM (of which %d MiB resident)" % (
+                    (engine,) + tuple(kib // 1024 for kib in resident(proc.pid)[::-1])))
+        proc.wait()
 
 
 def main():
@@ -144,9 +161,10 @@ def main():
             if runs:
                 print("bench: programs on %s" % engine, file=sys.stderr)
                 read_run(table, engine, qemu(build, engine, MACHINES["boot_q35"], runs), 3000)
-    write_table(table, os.path.join(build, "bench", "results.tsv"), list(MACHINES) + ["exit_" + e for e in EXITS] + WORK)
+    if table.seconds:
+        write_table(table, os.path.join(build, "bench", "results.tsv"), list(MACHINES) + ["exit_" + e for e in EXITS] + WORK)
     if "memory" in only:
-        peak_memory(build, table)
+        memory(build)
     for line in table.wrong:
         print("bench: WRONG: " + line)
     return 1 if table.wrong else 0
