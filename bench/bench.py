@@ -136,7 +136,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", default="build")
     parser.add_argument("--only", default="")
-    parser.add_argument("--scale", default="0.01")
+    parser.add_argument("--scale", default="0.05")
     parser.add_argument("--runs", type=int, default=1)
     args = parser.parse_args()
     build = os.path.abspath(args.build)
