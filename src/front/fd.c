@@ -2,7 +2,7 @@
 /*
  * ioctl() and the functions that close.
  *
- * Only request numbers of KVM's type are looked at; whether the fd is ours is kvm/api's to say, by its
+ * Only request numbers of KVM's type are looked at, and others on an fd that was seen to be ours; whether the fd is ours is kvm/api's to say, by its
  * file. Which numbers were seen to be ours is kept in a bitmap, so that close() of all other fds costs nothing.
  */
 #include "front/door.h"
@@ -21,6 +21,12 @@ void fd_mark(int fd)
 {
 	if (fd < MAX_MARKS)
 		__atomic_fetch_or(&marks[fd / 64], BIT(fd % 64), __ATOMIC_RELAXED);
+}
+
+static bool marked(int fd)
+{
+	return fd >= 0 && fd < MAX_MARKS &&
+	       __atomic_load_n(&marks[fd / 64], __ATOMIC_RELAXED) & BIT(fd % 64);
 }
 
 /* True if fd may have been ours. */
@@ -71,7 +77,7 @@ __export int ioctl(int fd, unsigned long request, ...)
 	va_end(ap);
 	/* Numbers are 32 bits wide in the kernel; callers sign-extend them. */
 	request = (uint32_t)request;
-	if (likely(_IOC_TYPE(request) != KVMIO) || fd < 0)
+	if ((likely(_IOC_TYPE(request) != KVMIO) && !marked(fd)) || fd < 0)
 		return door_next()->ioctl(fd, request, arg);
 	ret = serve(fd, request, arg, &ours);
 	if (!ours)
