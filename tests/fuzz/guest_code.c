@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Random guest code on the flat machine, in every mode: guest_code [SECONDS [SEED]].
+ * ANYKVM_TEMPO=run,bare compares that tempo with step, too.
  *
  * A case is a seed: mode, registers, tables and code follow from it, so a failure is run again by
  * `guest_code 0 SEED`. Checked: RAM's surroundings stay as they were, the state is one that silicon can be
@@ -296,6 +297,13 @@ static void set_register(struct code *c, struct rng *r)
 	bytes(c, value(r), 8);
 }
 
+/* Back or forth by some bytes, often into the middle of an instruction. */
+static void short_jump(struct code *c, struct rng *r)
+{
+	byte(c, one_in(r, 3) ? 0xe0 + below(r, 4) : one_in(r, 6) ? 0xeb : 0x70 + below(r, 16));
+	byte(c, one_in(r, 2) ? below(r, 40) : -below(r, 80));
+}
+
 static void prefix_flood(struct code *c, struct rng *r)
 {
 	static const uint8_t all[] = {0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x64, 0x48, 0x4f};
@@ -308,9 +316,9 @@ static void prefix_flood(struct code *c, struct rng *r)
 static void make_code(struct code *c, struct rng *r)
 {
 	static void (*const makers[])(struct code *, struct rng *) = {
-		any_one_byte, any_one_byte, any_two_byte, any_two_byte,	    any_vex,
-		any_evex,     any_bytes,    msr_access,	  control_register, favourite,
-		favourite,    favourite,    set_register, prefix_flood,
+		any_one_byte, any_one_byte, any_two_byte,     any_two_byte, any_vex,   any_evex,
+		any_bytes,    msr_access,   control_register, favourite,    favourite, favourite,
+		set_register, prefix_flood, short_jump,	      short_jump,
 	};
 
 	while (c->nr < CODE_BYTES)
@@ -351,12 +359,16 @@ static enum platform_answer pio_write(void *opaque, uint16_t port, unsigned size
 }
 
 static unsigned looks;
+static bool look_always; /* before every instruction, which is too often for blocks */
 static bool leave_always;
+static volatile bool timed_out;
+static struct cpu *running;
 
 static bool service(void *opaque)
 {
-	cpu_raise(((struct flat *)opaque)->cpu, ATTN_REQUEST); /* look before every instruction */
-	return ++looks > STEPS || leave_always;
+	if (look_always)
+		cpu_raise(((struct flat *)opaque)->cpu, ATTN_REQUEST);
+	return ++looks > STEPS || leave_always || timed_out;
 }
 
 static uint64_t tsc(void *opaque)
@@ -444,8 +456,8 @@ static void flat_v86(struct flat *f)
 }
 
 static void (*const modes[])(struct flat *) = {
-	flat_real, flat_prot16, flat_prot32, flat_paging32, flat_pae,
-	flat_long, flat_long,	flat_compat, flat_v86,
+	flat_real, flat_prot16, flat_prot32, flat_paging32, flat_pae,	 flat_long,
+	flat_long, flat_long,	flat_long,   flat_long,	    flat_compat, flat_v86,
 };
 
 static void settle(struct flat *f)
@@ -606,7 +618,7 @@ static bool answer_exit(struct cpu *cpu)
 		cpu->out.nr = 0;
 		return true;
 	case CPU_EXIT_REQUEST:
-		return looks <= STEPS;
+		return looks <= STEPS && !timed_out && cpu->retired < cpu->budget_end;
 	case CPU_EXIT_HLT:
 		cpu->activity = ACTIVITY_RUN;
 		return false;
@@ -637,6 +649,10 @@ static void run(struct flat *f)
 	enum cpu_exit_kind kind;
 
 	looks = 0;
+	timed_out = false;
+	running = f->cpu;
+	f->cpu->budget_end = f->cpu->retired + STEPS;
+	cpu_raise(f->cpu, ATTN_BUDGET);
 	do {
 		kind = cpu_run(f->cpu);
 		counts[kind]++;
@@ -688,33 +704,36 @@ static void outcome_of(const struct cpu *cpu, struct outcome *ret)
 	ret->ram = hash_ram();
 }
 
-/* One machine for all cases: making one takes longer than a case does. */
-static struct flat *machine;
-static struct cpu pristine;
+/* One machine a tempo for all cases: making one takes longer than a case does. */
+static struct machine {
+	struct flat *flat;
+	struct cpu pristine;
+} stepping, translating;
 
-static void machine_make(void)
+static void machine_make(struct machine *m, const char *tempo)
 {
-	machine = flat_new(RAM);
-	free(machine->ram);
-	machine->ram = arena + CANARY;
-	machine->cpu->exec = exec_create();
-	if (!machine->cpu->exec)
-		fail("no memory");
-	feature_put(machine->cpu->model_features, FEAT_RDRAND, false); /* differ from run to run */
-	feature_put(machine->cpu->model_features, FEAT_RDSEED, false);
-	pristine = *machine->cpu;
+	struct flat *f = flat_new(RAM);
+
+	m->flat = f;
+	free(f->ram);
+	f->ram = arena + CANARY;
+	f->cpu->exec = exec_create();
+	if (!f->cpu->exec || exec_set_tempo(f->cpu, tempo))
+		fail("no such machine");
+	feature_put(f->cpu->model_features, FEAT_RDRAND, false); /* differ from run to run */
+	feature_put(f->cpu->model_features, FEAT_RDSEED, false);
+	m->pristine = *f->cpu;
 }
 
-static void run_case(uint64_t seed, bool leave, struct outcome *ret)
+static void run_case(struct machine *m, uint64_t seed, struct outcome *ret)
 {
 	struct platform p;
 
-	leave_always = leave;
-	*machine->cpu = pristine;
-	begin(machine, seed, &p);
-	run(machine);
+	*m->flat->cpu = m->pristine;
+	begin(m->flat, seed, &p);
+	run(m->flat);
 	check_canaries();
-	outcome_of(machine->cpu, ret);
+	outcome_of(m->flat->cpu, ret);
 }
 
 static void report(const struct outcome *a, const struct outcome *b)
@@ -727,20 +746,43 @@ static void report(const struct outcome *a, const struct outcome *b)
 				(unsigned long long)x[i], (unsigned long long)y[i]);
 }
 
+static timer_t timer;
+
+static void stop_after(unsigned us)
+{
+	struct itimerspec t = {.it_value.tv_nsec = us * 1000l};
+
+	timer_settime(timer, 0, &t, NULL);
+}
+
+/* An outcome that the count of looks ended is not at the same place. */
+static void compare(const struct outcome *a, const struct outcome *b, const char *what)
+{
+	if (a->kind == CPU_EXIT_REQUEST || b->kind == CPU_EXIT_REQUEST || !memcmp(a, b, sizeof(*a)))
+		return;
+	report(a, b);
+	fail(what);
+}
+
 static void try_seed(uint64_t seed)
 {
-	struct outcome whole, parts;
+	struct outcome whole, parts, run;
 
 	current_seed = seed;
 	alarm(20);
-	run_case(seed, false, &whole);
-	run_case(seed, true, &parts);
-	if (whole.kind == CPU_EXIT_REQUEST || parts.kind == CPU_EXIT_REQUEST)
-		return; /* the count of looks ended it, not at the same place */
-	if (memcmp(&whole, &parts, sizeof(whole))) {
-		report(&whole, &parts);
-		fail("leaving before every instruction changes the outcome");
-	}
+	look_always = true;
+	run_case(&stepping, seed, &whole);
+	leave_always = true;
+	run_case(&stepping, seed, &parts);
+	leave_always = false;
+	compare(&whole, &parts, "leaving before every instruction changes the outcome");
+	if (!translating.flat)
+		return;
+	look_always = false;
+	stop_after(20000);
+	run_case(&translating, seed, &run);
+	stop_after(0);
+	compare(&whole, &run, "the run tempo comes to another outcome");
 }
 
 static void hang(int sig)
@@ -754,18 +796,32 @@ static void hang(int sig)
 	_exit(2);
 }
 
+/* Guests that only fault retire nothing: no budget ends them. */
+static void time_out(int sig)
+{
+	timed_out = true;
+	cpu_raise(running, ATTN_REQUEST);
+}
+
 int main(int argc, char **argv)
 {
 	double seconds = argc > 1 ? atof(argv[1]) : 10, end = fuzz_now() + seconds;
+	const char *tempo = getenv("ANYKVM_TEMPO");
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1, cases = 0;
 
 	signal(SIGALRM, hang);
+	signal(SIGUSR1, time_out);
 	arena = mmap(NULL, RAM + 2 * CANARY, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		     -1, 0);
 	if (arena == MAP_FAILED)
 		return 1;
-	machine_make();
+	machine_make(&stepping, "step");
+	if (tempo)
+		machine_make(&translating, tempo);
 	verbose = !seconds;
+	if (timer_create(CLOCK_MONOTONIC, &event, &timer))
+		return 1;
 	do {
 		try_seed(seed + cases++);
 	} while (fuzz_now() < end);
