@@ -236,6 +236,7 @@ static enum cpu_exit_kind run_guest(struct vcpu *vcpu, enum cpu_exit_kind (*run)
 {
 	enum cpu_exit_kind kind;
 
+	vcpu->has_run = true;
 	host_restart_scope(&vcpu->restarted);
 	kind = run(&vcpu->cpu);
 	host_restart_scope(NULL);
@@ -354,7 +355,6 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	r = host_fault_thread_init();
 	if (r)
 		return r;
-	vcpu->has_run = true;
 	vcpu->cpu.exit_on_emulation =
 		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
 	vcpu->tid = host_gettid();
