@@ -97,6 +97,12 @@ bool borrow_plain(const ZydisDecodedInstruction *z)
 	}
 }
 
+/* Of flags that an instruction leaves alone, Zydis may give an empty record. */
+static bool touches(const ZydisAccessedFlags *f)
+{
+	return f && (f->tested | f->modified | f->set_0 | f->set_1 | f->undefined);
+}
+
 static bool uses_fpu(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *ops)
 {
 	for (unsigned i = 0; i < z->operand_count; i++) {
@@ -121,8 +127,13 @@ static bool uses_fpu(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 	case ZYDIS_ISA_EXT_AMX_TILE:
 	case ZYDIS_ISA_EXT_MMX:
 		return true;
+	case ZYDIS_ISA_EXT_BASE:
+	case ZYDIS_ISA_EXT_LONGMODE:
+		return touches(z->fpu_flags);
 	default:
-		return z->meta.isa_set == ZYDIS_ISA_SET_SSEMXCSR || z->fpu_flags;
+		/* Conversions from memory to general registers go by MXCSR alone. */
+		return z->meta.isa_set == ZYDIS_ISA_SET_SSEMXCSR || touches(z->fpu_flags) ||
+		       z->meta.category == ZYDIS_CATEGORY_CONVERT;
 	}
 }
 

@@ -55,25 +55,64 @@ static bool stay(const struct run *run, const struct run_site *site, uint64_t ge
 	       !cpu->out.nr && !d->nr_written && d->gen == gen;
 }
 
-/* The instruction committed: count it, and see whether the block may go on. */
+static bool translatable(const struct cpu *cpu)
+{
+	return cpu->mode.code == CODE_64 && cpu->mode.access != ACCESS_USER_ALIGN &&
+	       !cpu->answers.nr;
+}
+
+static void look_around(struct run *run)
+{
+	const struct direct *d = run->cpu->tlb->direct;
+
+	run_notice_writes(run);
+	if (d->gen == run->seen_gen)
+		return;
+	run->seen_gen = d->gen;
+	run_jumps_clear(run);
+}
+
+/* Where the instruction led to, if that needs nothing of the loop. */
+static const uint8_t *onward(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
+	const uint8_t *host;
+	uint32_t block;
+
+	cpu->exec->key = decode_key(cpu);
+	if (!run->opt.chain || attention(cpu) || cpu->out.nr || !translatable(cpu))
+		return NULL;
+	look_around(run);
+	block = run_find(run, &host);
+	if (block == RUN_NONE)
+		return NULL;
+	cpu->retired++;
+	run_jump_add(run, block);
+	return run->code.rx + run->block[block].entry;
+}
+
+/* The instruction committed: count it, and see where to go on. */
 static const uint8_t *cold_done(struct run *run, const struct run_site *site, uint64_t gen,
 				bool live)
 {
 	struct cpu *cpu = run->cpu;
-	uint16_t key = cpu->exec->key;
-	uint8_t access = cpu->mode.access;
+	const uint8_t *next;
 
-	if (site->flags & SITE_SERIALIZES)
+	if (unlikely(cpu->answers.nr))
+		cpu->answers.nr = cpu->answers.used = 0;
+	if (site->flags & SITE_SERIALIZES) {
 		run_new_epoch(run);
-	else if (stay(run, site, gen) && decode_key(cpu) == key && access == run->access) {
+	} else if (stay(run, site, gen) && decode_key(cpu) == cpu->exec->key &&
+		   cpu->mode.access == run->access) {
 		cpu->retired += site->left;
-		if (live)
-			fpu_load(cpu);
-		if (unlikely(cpu->answers.nr))
-			cpu->answers.nr = cpu->answers.used = 0;
-		return run->code.rx + site->next;
+		next = run->code.rx + site->next;
+		goto out;
 	}
-	return NULL;
+	next = onward(run);
+out:
+	if (next && live)
+		fpu_load(cpu);
+	return next;
 }
 
 /* It may be the inline table alone that lacks the page: then nothing else would fill it. */
@@ -94,19 +133,21 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 {
 	struct run *run = cpu->exec->run;
 	const struct run_site *site = &run->site[number];
-	const struct insn *insn = &run->insn[site->insn];
+	const struct insn *insn = &run->insn[site->insn]; /* not if SITE_STEP */
 	uint64_t gen = cpu->tlb->direct->gen;
 	const uint8_t *next = NULL;
 	bool live = cpu->fpu.live;
 	enum result r;
 
 	run->nr_cold++;
+	if (unlikely(run->nr_cold_of) && !(site->flags & SITE_STEP))
+		run->nr_cold_of[2 * insn->op + !!(site->flags & SITE_CALLOUT)]++;
 	cpu->rip = site->rip;
 	cpu->retired -= site->left;
 	run->access = cpu->mode.access;
 	if (site->flags & (SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
 		refill(cpu, site, insn);
-	r = insn->run(cpu, insn);
+	r = site->flags & SITE_STEP ? step_uncounted(cpu) : insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))
 		next = cold_done(run, site, gen, live);
 	run->result = r;
@@ -162,12 +203,6 @@ static enum cpu_exit_kind left(struct run *run)
 
 /* ---- the loop ---- */
 
-static bool translatable(const struct cpu *cpu)
-{
-	return cpu->mode.code == CODE_64 && cpu->mode.access != ACCESS_USER_ALIGN &&
-	       !cpu->answers.nr;
-}
-
 /* Times that the code at RIP was found untranslated; what keeps changing must be hotter. */
 static bool hot(struct run *run)
 {
@@ -184,29 +219,56 @@ static bool jumped(uint64_t from, uint64_t to)
 	return to - from > MAX_INSN;
 }
 
-/* Step to the next jump. */
-static enum cpu_exit_kind step_on(struct cpu *cpu)
+static bool same_page(uint64_t a, uint64_t b)
 {
+	return !((a ^ b) & PAGE_MASK);
+}
+
+/* Step to the next jump, or over the page's end. */
+static enum cpu_exit_kind step_on(struct run *run)
+{
+	struct cpu *cpu = run->cpu;
 	enum cpu_exit_kind kind;
 	uint64_t rip;
 
 	do {
 		rip = cpu->rip;
 		kind = step_once(cpu);
-		cpu->exec->run->nr_stepped++;
-	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip));
-	cpu->exec->run->leave = LEAVE_COLD << LEAVE_SHIFT;
+		run->nr_stepped++;
+	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip) && same_page(rip, cpu->rip));
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
+}
+
+/* Whether an event was delivered between two instructions, as far as RIP, IF and NMI blocking tell. */
+struct before {
+	uint64_t rip;
+	bool open, nmi_blocked;
+};
+
+static struct before look_before(const struct cpu *cpu)
+{
+	return (struct before){
+		.rip = cpu->rip,
+		.open = cpu->sflags & FLAG_IF,
+		.nmi_blocked = cpu->nmi_blocked,
+	};
+}
+
+static bool event_came(const struct cpu *cpu, const struct before *b)
+{
+	return jumped(b->rip, cpu->rip) &&
+	       ((b->open && !(cpu->sflags & FLAG_IF)) || b->nmi_blocked != cpu->nmi_blocked);
 }
 
 /* An event that went in between is an epoch's begin, like what the program did while it was outside. */
 static enum cpu_exit_kind attend(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
-	uint64_t rip = cpu->rip;
+	struct before before = look_before(cpu);
 	enum cpu_exit_kind kind = step_once(cpu);
 
-	if (jumped(rip, cpu->rip))
+	if (event_came(cpu, &before))
 		run_new_epoch(run);
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
@@ -218,17 +280,6 @@ static uint32_t translate(struct run *run, const uint8_t *host)
 	return run_translate(run, host, run_key(run->cpu));
 }
 
-static void look_around(struct run *run)
-{
-	const struct direct *d = run->cpu->tlb->direct;
-
-	run_notice_writes(run);
-	if (d->gen == run->seen_gen)
-		return;
-	run->seen_gen = d->gen;
-	run_jumps_clear(run);
-}
-
 static enum cpu_exit_kind round_one(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
@@ -236,13 +287,13 @@ static enum cpu_exit_kind round_one(struct run *run)
 	uint32_t block;
 
 	if (!translatable(cpu))
-		return step_on(cpu);
+		return step_on(run);
 	look_around(run);
 	block = run_find(run, &host);
 	if (block == RUN_NONE && host && hot(run))
 		block = translate(run, host);
 	if (block == RUN_NONE)
-		return step_on(cpu);
+		return step_on(run);
 	enter_block(run, block);
 	return left(run);
 }

@@ -49,10 +49,12 @@ struct run_site {
 
 #define SITE_SERIALIZES BIT(0) /* what the program wrote to code must be seen from here on */
 /* Where it looked in the tables of struct direct: */
-#define SITE_MEM   BIT(1) /* at its memory operand */
-#define SITE_PUSH  BIT(2)
-#define SITE_POP   BIT(3)
-#define SITE_LEAVE BIT(4)
+#define SITE_MEM     BIT(1) /* at its memory operand */
+#define SITE_PUSH    BIT(2)
+#define SITE_POP     BIT(3)
+#define SITE_LEAVE   BIT(4)
+#define SITE_CALLOUT BIT(5) /* has no inline form */
+#define SITE_STEP    BIT(6) /* goes over the page's end: to be fetched each time */
 
 struct run_block {
 	uint64_t rip;
@@ -140,6 +142,7 @@ struct run {
 	uint32_t jump_log[RUN_JUMP_LOG]; /* key index << 16 | index */
 
 	/* Counters, said at the end with opt.perf. */
+	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */
 	uint64_t nr_flushes, nr_dropped, nr_cold, nr_entered, nr_stepped, nr_translated;
 };
 
@@ -189,6 +192,7 @@ enum result run_bare(struct cpu *cpu);
 
 enum cpu_exit_kind step_once(struct cpu *cpu);
 enum result step_bare(struct cpu *cpu);
+enum result step_uncounted(struct cpu *cpu); /* the same, not retired */
 /* What the result of an instruction at cpu->rip means, its retirement included. */
 enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r);
 

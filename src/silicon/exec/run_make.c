@@ -198,6 +198,41 @@ void run_flush(struct run *run)
 	run->nr_flushes++;
 }
 
+#define NR_COLD_OF (2 * (ZYDIS_MNEMONIC_MAX_VALUE + 1))
+
+/* The most frequent cold paths by mnemonic. */
+static void say_cold(struct run *run)
+{
+	for (unsigned line = 0; line < 40; line++) {
+		unsigned most = 0;
+
+		for (unsigned i = 0; i < NR_COLD_OF; i++)
+			if (run->nr_cold_of[i] > run->nr_cold_of[most])
+				most = i;
+		host_log("run: %s %s %u", most & 1 ? "callout" : "miss",
+			 ZydisMnemonicGetString(most / 2), (unsigned)run->nr_cold_of[most]);
+		run->nr_cold_of[most] = 0;
+	}
+}
+
+static void say_counters(const struct run *run)
+{
+	host_log("run: entered %d, cold %d, stepped %d, translated %d; flushed %d, dropped %d",
+		 (int)run->nr_entered, (int)run->nr_cold, (int)run->nr_stepped,
+		 (int)run->nr_translated, (int)run->nr_flushes, (int)run->nr_dropped);
+	host_log("run: blocks %u, instructions %u, sites %u, code %u, pages %u", run->nr_blocks,
+		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
+}
+
+/* Programs end without freeing their vCPUs. */
+static void say_at_exit(int status, void *opaque)
+{
+	struct run *run = opaque;
+
+	say_counters(run);
+	say_cold(run);
+}
+
 void run_perf_note(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
@@ -213,6 +248,9 @@ static void open_perf_map(struct run *run)
 
 	snprintf(name, sizeof(name), "/tmp/perf-%d.map", getpid());
 	run->perf = fopen(name, "we");
+	run->nr_cold_of = calloc(NR_COLD_OF, sizeof(*run->nr_cold_of));
+	if (run->perf && run->nr_cold_of)
+		on_exit(say_at_exit, run);
 }
 
 static bool make_code(struct run *run)
@@ -223,15 +261,6 @@ static bool make_code(struct run *run)
 	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
 }
 
-static void say_counters(const struct run *run)
-{
-	host_log("run: entered %d, cold %d, stepped %d, translated %d; flushed %d, dropped %d",
-		 (int)run->nr_entered, (int)run->nr_cold, (int)run->nr_stepped,
-		 (int)run->nr_translated, (int)run->nr_flushes, (int)run->nr_dropped);
-	host_log("run: blocks %u, instructions %u, sites %u, code %u, pages %u", run->nr_blocks,
-		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
-}
-
 void run_destroy(struct run *run)
 {
 	if (!run)
@@ -240,11 +269,8 @@ void run_destroy(struct run *run)
 		host_fault_range_remove(run->code.rx);
 	host_code_free(&run->code);
 	free_tables(run);
-	if (run->perf) {
-		say_counters(run);
-		fclose(run->perf);
-	}
-	munmap(run, sizeof(*run));
+	if (!run->perf)
+		munmap(run, sizeof(*run)); /* else it is looked at when the program ends */
 }
 
 static bool host_has_bmi2(void)

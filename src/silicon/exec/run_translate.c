@@ -249,10 +249,12 @@ static bool leads_away(const struct translation *t)
 static enum form form_handler(struct translation *t)
 {
 	emit_cold_jump(t, t->site);
+	t->site_flags = SITE_CALLOUT;
 	if (t->insn.trap)
 		return FORM_END;
-	t->site_flags = serializes(t) ? SITE_SERIALIZES : 0;
-	return t->site_flags || leads_away(t) ? FORM_END : FORM_DONE;
+	if (serializes(t))
+		t->site_flags |= SITE_SERIALIZES;
+	return t->site_flags & SITE_SERIALIZES || leads_away(t) ? FORM_END : FORM_DONE;
 }
 
 static void new_site(struct translation *t)
@@ -310,14 +312,30 @@ static uint32_t emit_head(struct translation *t)
 	return count;
 }
 
+/* An instruction over the page's end: step's whole business, and the block's last. */
+static void translate_crossing(struct translation *t)
+{
+	t->site = t->run->nr_sites++;
+	t->run->site[t->site] = (struct run_site){
+		.rip = t->rip,
+		.code = emit_pos(&t->e),
+		.flags = SITE_CALLOUT | SITE_STEP,
+	};
+	emit_cold_jump(t, t->site);
+}
+
 static void translate_all(struct translation *t)
 {
 	struct run *run = t->run;
 	enum form form = FORM_DONE;
 
 	while (form == FORM_DONE && run->nr_sites - t->first_site < run->opt.max_insns) {
-		if (!same_page(t, t->rip) || !decode(t))
+		if (!same_page(t, t->rip))
 			break;
+		if (!decode(t)) {
+			translate_crossing(t);
+			return;
+		}
 		if (run->seen_drops != run->cpu->exec->nr_drops) {
 			t->failed = true;
 			return;

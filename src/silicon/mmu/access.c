@@ -504,11 +504,23 @@ static enum access_state fetch_state(const struct cpu *cpu)
 	return cpu->mode.access == ACCESS_USER_ALIGN ? ACCESS_USER : cpu->mode.access;
 }
 
+/* In the TLB: instructions over two pages come again. */
+static bool fetch_known(const struct cpu *cpu, const struct access *a, uint8_t *buf)
+{
+	const struct tlb_entry *e = tlb_entry(cpu, a->state, a->addr);
+
+	return e->tag_fetch == tlb_key(cpu->tlb, cpu->tlb->gen, a->addr, a->size) &&
+	       host_copy_guarded(buf, (const uint8_t *)(a->addr + e->addend), a->size);
+}
+
 /* Code outside of RAM is not executed, as KVM cannot either. */
 static enum result fetch_part(struct cpu *cpu, struct access *a, uint8_t *buf)
 {
-	enum result r = translate(cpu, a, false);
+	enum result r;
 
+	if (fetch_known(cpu, a, buf))
+		return RESULT_OK;
+	r = translate(cpu, a, false);
 	if (r)
 		return r;
 	look_up(cpu, a);
