@@ -21,7 +21,7 @@
 #define STACK	      0xf000
 #define ROM_GPA	      0x20000
 #define HOLE	      0x200000ull /* no slot, no device */
-#define LIMIT_MS      250
+#define LIMIT_MS      1000	  /* for a loaded machine */
 #define DONE_PORT     0x99
 #define MAX_EXITS     4000
 #define BIT_CANONICAL (1ull << 47)
