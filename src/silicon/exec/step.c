@@ -341,6 +341,16 @@ static inline bool postponed(const struct cpu *cpu)
 	return cpu->answers.nr | cpu->out.nr;
 }
 
+/* No attention bit was up before the instruction, so no trap was pending. */
+enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r)
+{
+	if (r == RESULT_OK || r == RESULT_STOP)
+		retire(cpu);
+	if (r == RESULT_EXIT)
+		unmatch(cpu, 0);
+	return settle(cpu, r);
+}
+
 /* Steps, until one of them needs more than the loop itself. */
 static enum cpu_exit_kind run_steps(struct cpu *cpu)
 {
@@ -353,23 +363,12 @@ static enum cpu_exit_kind run_steps(struct cpu *cpu)
 			cpu->retired++;
 			continue;
 		}
-		if (r == RESULT_OK || r == RESULT_STOP)
-			retire(cpu);
-		if (r == RESULT_EXIT)
-			unmatch(cpu, 0);
-		return settle(cpu, r);
+		return step_settle(cpu, r);
 	}
 	return attend(cpu);
 }
 
 /* ---- for the run tempo ---- */
-
-enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r)
-{
-	if (r == RESULT_OK || r == RESULT_STOP)
-		retire(cpu);
-	return settle(cpu, r);
-}
 
 enum cpu_exit_kind step_once(struct cpu *cpu)
 {
