@@ -12,9 +12,9 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-#define GUEST(name, bits, text)                                                                    \
-	asm(".pushsection .rodata\n.code" #bits "\n.intel_syntax noprefix\n" #name ":\n" text     \
-	    "\n" #name "_end:\n.att_syntax prefix\n.code64\n.popsection\n");                       \
+#define GUEST(name, bits, text)                                                               \
+	asm(".pushsection .rodata\n.code" #bits "\n.intel_syntax noprefix\n" #name ":\n" text \
+	    "\n" #name "_end:\n.att_syntax prefix\n.code64\n.popsection\n");                  \
 	extern const uint8_t name[], name##_end[]
 
 #define load(f, name) flat_code(f, name, name##_end - name)

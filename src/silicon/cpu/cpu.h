@@ -27,7 +27,7 @@ struct cpu_model;  /* models/model.h */
 
 struct segment {
 	uint64_t base;
-	uint32_t limit;	/* byte-granular, scaled already */
+	uint32_t limit; /* byte-granular, scaled already */
 	uint32_t attr;	/* SEG_* */
 	uint16_t sel;
 };
@@ -41,38 +41,38 @@ struct dtable {
 enum code_mode { CODE_16, CODE_32, CODE_64 };
 
 struct mode {
-	uint8_t code;	     /* enum code_mode: default operand and address size */
+	uint8_t code; /* enum code_mode: default operand and address size */
 	uint8_t cpl;
 	uint8_t stack_bytes; /* 2, 4 or 8: width of the stack pointer */
-	bool	real;	     /* CR0.PE = 0 */
-	bool	v86;
-	bool	lma;	     /* IA-32e mode: 64-bit or compatibility */
-	bool	flat;	     /* CS, DS, ES, SS have base 0 and limit 4 GiB, or 64-bit mode */
-	uint8_t access;	     /* enum access_state: which of the TLB's tables explicit accesses use */
+	bool real;	     /* CR0.PE = 0 */
+	bool v86;
+	bool lma;	/* IA-32e mode: 64-bit or compatibility */
+	bool flat;	/* CS, DS, ES, SS have base 0 and limit 4 GiB, or 64-bit mode */
+	uint8_t access; /* enum access_state: which of the TLB's tables explicit accesses use */
 };
 
 /* How a data access is judged by page protections; the TLB keeps a table of each. */
 enum access_state {
-	ACCESS_USER,	    /* CPL 3 */
-	ACCESS_SUPER_SMAP,  /* CPL 0 to 2, user pages refused */
-	ACCESS_SUPER,	    /* CPL 0 to 2, SMAP off or EFLAGS.AC set */
-	ACCESS_USER_ALIGN,  /* CPL 3 with alignment checks: never hits */
+	ACCESS_USER,	   /* CPL 3 */
+	ACCESS_SUPER_SMAP, /* CPL 0 to 2, user pages refused */
+	ACCESS_SUPER,	   /* CPL 0 to 2, SMAP off or EFLAGS.AC set */
+	ACCESS_USER_ALIGN, /* CPL 3 with alignment checks: never hits */
 	NR_ACCESS_STATES,
 };
 
 enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIPI };
 
 /* Reasons to look up from the instruction stream; bits of ->attention. */
-#define ATTN_REQUEST  BIT(0)  /* any thread: call platform->service() */
-#define ATTN_EVENTS   BIT(1)  /* any thread: an interrupt may be pending; IF may have opened */
-#define ATTN_SHADOW   BIT(2)  /* ->shadow is not 0: ends after the next instruction */
-#define ATTN_TF	      BIT(3)  /* single-step: RFLAGS.TF or guest debug */
-#define ATTN_CODE_BP  BIT(4)  /* code breakpoints are armed */
-#define ATTN_DEBUG    BIT(5)  /* ->pending_dr6 holds a trap to deliver */
-#define ATTN_INJECT   BIT(6)  /* ->inject is valid: deliver it first */
-#define ATTN_RF	      BIT(7)  /* RFLAGS.RF is set: clear it after the next instruction */
-#define ATTN_BUDGET   BIT(8)  /* stop after ->budget more instructions */
-#define ATTN_NMI      BIT(9)  /* ->nmi_pending */
+#define ATTN_REQUEST BIT(0) /* any thread: call platform->service() */
+#define ATTN_EVENTS  BIT(1) /* any thread: an interrupt may be pending; IF may have opened */
+#define ATTN_SHADOW  BIT(2) /* ->shadow is not 0: ends after the next instruction */
+#define ATTN_TF	     BIT(3) /* single-step: RFLAGS.TF or guest debug */
+#define ATTN_CODE_BP BIT(4) /* code breakpoints are armed */
+#define ATTN_DEBUG   BIT(5) /* ->pending_dr6 holds a trap to deliver */
+#define ATTN_INJECT  BIT(6) /* ->inject is valid: deliver it first */
+#define ATTN_RF	     BIT(7) /* RFLAGS.RF is set: clear it after the next instruction */
+#define ATTN_BUDGET  BIT(8) /* stop after ->budget more instructions */
+#define ATTN_NMI     BIT(9) /* ->nmi_pending */
 
 #define SHADOW_STI    BIT(0)
 #define SHADOW_MOV_SS BIT(1)
@@ -92,56 +92,56 @@ struct cpu {
 	/* Thunks know the offsets of these first members (exec/). */
 	uint64_t gpr[NR_GPRS];
 	uint64_t rip;
-	uint64_t zero;		/* always: stands for an absent base or index (exec/) */
+	uint64_t zero; /* always: stands for an absent base or index (exec/) */
 	uint64_t aflags;
 	uint64_t sflags;
-	uint32_t attention;	/* atomic */
-	uint32_t exec_flags;	/* exec/'s own */
+	uint32_t attention;  /* atomic */
+	uint32_t exec_flags; /* exec/'s own */
 	struct mode mode;
-	uint64_t retired;	/* instructions retired since creation; the clock of decisions.md 3 */
-	uint64_t budget_end;	/* ATTN_BUDGET: leave when retired reaches this */
+	uint64_t retired;    /* instructions retired since creation; the clock of decisions.md 3 */
+	uint64_t budget_end; /* ATTN_BUDGET: leave when retired reaches this */
 
 	struct segment seg[NR_SEGS];
 	struct dtable gdtr, idtr;
 	uint64_t cr0, cr2, cr3, cr4, xcr0;
-	uint64_t pdpte[4];	/* PAE paging: loaded with CR3, not re-read by walks */
+	uint64_t pdpte[4]; /* PAE paging: loaded with CR3, not re-read by walks */
 	uint64_t dr[4], dr6, dr7;
 	uint64_t pkru;
 	struct msrs msr;
 
 	/* Events. */
-	struct event fault;	/* raised by the current instruction */
-	struct event inject;	/* to be delivered before the next instruction (ATTN_INJECT) */
-	uint8_t	 shadow;	/* SHADOW_* */
-	uint8_t	 activity;	/* enum activity */
-	bool	 nmi_pending, nmi_blocked;
-	bool	 in_smm;
-	bool	 smi_pending;
-	bool	 exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
+	struct event fault;  /* raised by the current instruction */
+	struct event inject; /* to be delivered before the next instruction (ATTN_INJECT) */
+	uint8_t shadow;	     /* SHADOW_* */
+	uint8_t activity;    /* enum activity */
+	bool nmi_pending, nmi_blocked;
+	bool in_smm;
+	bool smi_pending;
+	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
 	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */
 	struct {
-		bool	 enabled, singlestep, use_hw_bp, use_sw_bp;
+		bool enabled, singlestep, use_hw_bp, use_sw_bp;
 		uint64_t dr[4], dr7;
 		uint64_t singlestep_rip;
 	} debug;
 
 	struct cpu_exit exit;
-	struct answers	answers;
+	struct answers answers;
 	struct out_writes out;
 
 	/* Rooms above hang their own state here. */
 	const struct cpu_model *model;
-	struct tlb	       *tlb;
-	struct exec_cache      *exec;
-	const struct platform  *platform;
-	void		       *opaque;
+	struct tlb *tlb;
+	struct exec_cache *exec;
+	const struct platform *platform;
+	void *opaque;
 
 	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */
-	uint64_t model_features[8];	/* what the modelled silicon has: legality */
-	uint64_t guest_features[8];	/* what KVM_SET_CPUID2 says: gates for MSRs and CR bits */
-	uint8_t	 maxphyaddr;
-	uint64_t cr4_reserved;		/* bits that #GP, from guest_features */
+	uint64_t model_features[8]; /* what the modelled silicon has: legality */
+	uint64_t guest_features[8]; /* what KVM_SET_CPUID2 says: gates for MSRs and CR bits */
+	uint8_t maxphyaddr;
+	uint64_t cr4_reserved; /* bits that #GP, from guest_features */
 	uint64_t xcr0_allowed;
 
 	struct fpu fpu;
@@ -256,7 +256,7 @@ static inline void fpu_save(struct cpu *cpu)
 }
 
 /* Call a platform operation with guest vector state put away. */
-#define platform_call(cpu, op, ...)                                                                \
+#define platform_call(cpu, op, ...) \
 	(fpu_save(cpu), (cpu)->platform->op((cpu)->opaque, ##__VA_ARGS__))
 
 #endif

@@ -15,17 +15,17 @@ struct cpu;
 
 /* What became of an access or an instruction. */
 enum result {
-	RESULT_OK = 0,	/* done; an instruction has committed and RIP stands on the next one */
-	RESULT_FAULT,	/* cpu->fault is valid; nothing committed */
-	RESULT_EXIT,	/* cpu->exit is valid; nothing committed, to be executed again afterwards */
-	RESULT_STOP,	/* committed as RESULT_OK, and cpu->exit is valid: leave cpu_run() */
-	RESULT_AGAIN,	/* state is consistent, RIP was not advanced: start the instruction anew */
-			/* (a REP iteration done, a walk lost a race) */
+	RESULT_OK = 0, /* done; an instruction has committed and RIP stands on the next one */
+	RESULT_FAULT,  /* cpu->fault is valid; nothing committed */
+	RESULT_EXIT,   /* cpu->exit is valid; nothing committed, to be executed again afterwards */
+	RESULT_STOP,   /* committed as RESULT_OK, and cpu->exit is valid: leave cpu_run() */
+	RESULT_AGAIN,  /* state is consistent, RIP was not advanced: start the instruction anew */
+		       /* (a REP iteration done, a walk lost a race) */
 };
 
 enum event_type {
-	EVENT_EXCEPTION,     /* hardware exception; fault or trap */
-	EVENT_INTERRUPT,     /* external interrupt */
+	EVENT_EXCEPTION, /* hardware exception; fault or trap */
+	EVENT_INTERRUPT, /* external interrupt */
 	EVENT_NMI,
 	EVENT_SOFT_INT,	     /* INT n */
 	EVENT_SOFT_EXC,	     /* INT3, INTO */
@@ -34,14 +34,14 @@ enum event_type {
 
 /* One event on its way to the IDT. */
 struct event {
-	bool	 valid;
-	uint8_t	 type;	/* enum event_type */
-	uint8_t	 vector;
-	bool	 has_error;
+	bool valid;
+	uint8_t type; /* enum event_type */
+	uint8_t vector;
+	bool has_error;
 	uint32_t error;
-	uint8_t	 insn_len;	/* of the soft types: return address = RIP + insn_len */
-	bool	 has_payload;	/* payload not yet in CR2 or DR6 */
-	uint64_t payload;	/* #PF: the address; #DB: DR6 bits */
+	uint8_t insn_len; /* of the soft types: return address = RIP + insn_len */
+	bool has_payload; /* payload not yet in CR2 or DR6 */
+	uint64_t payload; /* #PF: the address; #DB: DR6 bits */
 };
 
 /* Set cpu->fault; each returns RESULT_FAULT so that callers can `return fault_gp(cpu, 0);`. */

@@ -21,64 +21,64 @@ struct cpu;
 
 enum cpu_exit_kind {
 	CPU_EXIT_NONE,
-	CPU_EXIT_REQUEST,    /* the platform's service() asked to leave, or the budget is used up */
-	CPU_EXIT_HLT,	     /* HLT retired: cpu->activity is ACTIVITY_HLT */
-	CPU_EXIT_MMIO_READ,  /* request below; answer and run again */
+	CPU_EXIT_REQUEST,   /* the platform's service() asked to leave, or the budget is used up */
+	CPU_EXIT_HLT,	    /* HLT retired: cpu->activity is ACTIVITY_HLT */
+	CPU_EXIT_MMIO_READ, /* request below; answer and run again */
 	CPU_EXIT_IO_READ,
 	/*
 	 * cpu->out holds MMIO or port writes of a retired instruction. If cpu->exit is CPU_EXIT_DEBUG, the
 	 * debugger's turn comes after them; so too with CPU_EXIT_HLT.
 	 */
 	CPU_EXIT_WRITES,
-	CPU_EXIT_MSR_READ,   /* user space answers: data, or error = deliver #GP */
+	CPU_EXIT_MSR_READ, /* user space answers: data, or error = deliver #GP */
 	CPU_EXIT_MSR_WRITE,
-	CPU_EXIT_HYPERCALL,  /* RIP still on VMCALL/VMMCALL; answer is RAX */
-	CPU_EXIT_SHUTDOWN,   /* triple fault */
-	CPU_EXIT_DEBUG,	     /* guest debugging: dr6, dr7, pc, exception */
-	CPU_EXIT_EMULATION,  /* an instruction that cannot be executed here; bytes are in ->bytes */
-	CPU_EXIT_MEMORY,     /* the program took guest memory away: KVM_RUN answers EFAULT */
-	CPU_EXIT_TPR,	     /* TPR access report */
-	CPU_EXIT_EOI,	     /* EOI for a user-space I/O APIC */
-	CPU_EXIT_INTERNAL,   /* anykvm's own fault */
+	CPU_EXIT_HYPERCALL, /* RIP still on VMCALL/VMMCALL; answer is RAX */
+	CPU_EXIT_SHUTDOWN,  /* triple fault */
+	CPU_EXIT_DEBUG,	    /* guest debugging: dr6, dr7, pc, exception */
+	CPU_EXIT_EMULATION, /* an instruction that cannot be executed here; bytes are in ->bytes */
+	CPU_EXIT_MEMORY,    /* the program took guest memory away: KVM_RUN answers EFAULT */
+	CPU_EXIT_TPR,	    /* TPR access report */
+	CPU_EXIT_EOI,	    /* EOI for a user-space I/O APIC */
+	CPU_EXIT_INTERNAL,  /* anykvm's own fault */
 };
 
 struct cpu_exit {
 	enum cpu_exit_kind kind;
-	uint8_t	 size;	/* bytes of one access, 1..8 */
-	uint32_t count;	/* port I/O: repetitions wanted (1 unless a string instruction) */
-	uint64_t addr;	/* gpa, port or MSR index */
-	uint64_t data;	/* value to be written; hypercall: unused */
-	uint64_t dr6, dr7, pc;	/* CPU_EXIT_DEBUG */
-	uint8_t	 exception;	/* CPU_EXIT_DEBUG */
-	uint8_t	 nr_bytes;	/* CPU_EXIT_EMULATION */
-	uint8_t	 bytes[15];
+	uint8_t size;	       /* bytes of one access, 1..8 */
+	uint32_t count;	       /* port I/O: repetitions wanted (1 unless a string instruction) */
+	uint64_t addr;	       /* gpa, port or MSR index */
+	uint64_t data;	       /* value to be written; hypercall: unused */
+	uint64_t dr6, dr7, pc; /* CPU_EXIT_DEBUG */
+	uint8_t exception;     /* CPU_EXIT_DEBUG */
+	uint8_t nr_bytes;      /* CPU_EXIT_EMULATION */
+	uint8_t bytes[15];
 };
 
 enum answer_kind { ANSWER_MMIO, ANSWER_IO, ANSWER_MSR_READ, ANSWER_MSR_WRITE, ANSWER_HYPERCALL };
 
 struct answer {
-	uint8_t	 kind;	/* enum answer_kind */
-	uint8_t	 size;
-	bool	 error;
-	uint16_t count;		/* ANSWER_IO: elements at batch, of which data is the first; 0: one */
+	uint8_t kind; /* enum answer_kind */
+	uint8_t size;
+	bool error;
+	uint16_t count; /* ANSWER_IO: elements at batch, of which data is the first; 0: one */
 	uint64_t addr;
 	uint64_t data;
-	const uint8_t *batch;	/* lives as long as the answer may */
+	const uint8_t *batch; /* lives as long as the answer may */
 };
 
 #define MAX_ANSWERS 40 /* 8-byte fragments of the largest emulated read, both pages */
 #define MAX_WRITES  64 /* elements of the largest store under a mask */
 
 struct answers {
-	uint8_t nr;	/* recorded */
-	uint8_t used;	/* taken by the present execution of the instruction */
-	uint64_t rip;	/* where they were recorded */
+	uint8_t nr;   /* recorded */
+	uint8_t used; /* taken by the present execution of the instruction */
+	uint64_t rip; /* where they were recorded */
 	struct answer v[MAX_ANSWERS];
 };
 
 struct out_write {
-	bool	 is_port;
-	uint8_t	 size;
+	bool is_port;
+	uint8_t size;
 	uint64_t addr;
 	uint64_t data;
 };
@@ -89,8 +89,8 @@ struct out_writes {
 };
 
 /* vCPU thread only. Record the answer to cpu->exit before calling cpu_run() again. */
-void answers_add(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size,
-		 uint64_t data, bool error);
+void answers_add(struct cpu *cpu, enum answer_kind kind, uint64_t addr, uint8_t size, uint64_t data,
+		 bool error);
 /* After answers_add() of a port's answer: count elements were brought at once, for exit.count had asked. */
 void answers_batch(struct cpu *cpu, const uint8_t *batch, unsigned count);
 /* The answer that was taken last by the present instruction, or NULL. */

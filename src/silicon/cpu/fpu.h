@@ -17,15 +17,15 @@ struct cpu;
 #define FPU_AREA_SIZE 4096 /* every lendable component; checked against CPUID at start */
 
 struct fpu {
-	bool	 live;
+	bool live;
 	uint16_t host_fcw;
 	uint32_t host_mxcsr;
-	uint64_t xfeatures;	/* components the host lends and the model has: XSAVE/XRSTOR mask */
+	uint64_t xfeatures; /* components the host lends and the model has: XSAVE/XRSTOR mask */
 	/* Last non-control x87 instruction and its operand, as the guest must see them. */
 	uint16_t fop;
 	uint16_t fcs, fds;
 	uint64_t fip, fdp;
-	uint8_t	 area[FPU_AREA_SIZE] __attribute__((aligned(64)));
+	uint8_t area[FPU_AREA_SIZE] __attribute__((aligned(64)));
 };
 
 void __fpu_load(struct cpu *cpu);

@@ -14,9 +14,9 @@
 
 /* The RAM page that answers for a gpa. */
 struct ram_page {
-	uint8_t *hva;	   /* of the page's first byte; NULL: no RAM there */
-	bool	 writable; /* false: ROM (writes go to mmio_write) */
-	bool	 log;	   /* tell mark_dirty() before a write tag is installed */
+	uint8_t *hva;  /* of the page's first byte; NULL: no RAM there */
+	bool writable; /* false: ROM (writes go to mmio_write) */
+	bool log;      /* tell mark_dirty() before a write tag is installed */
 };
 
 enum platform_answer {

@@ -6,34 +6,49 @@
 #include "host/compiler.h"
 
 enum gpr {
-	RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15,
+	RAX,
+	RCX,
+	RDX,
+	RBX,
+	RSP,
+	RBP,
+	RSI,
+	RDI,
+	R8,
+	R9,
+	R10,
+	R11,
+	R12,
+	R13,
+	R14,
+	R15,
 	NR_GPRS,
 };
 
 /* Encoding order of the segment registers, then the two system segments. */
 enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, NR_SEGS };
 
-#define FLAG_CF	   BIT(0)
-#define FLAG_FIXED BIT(1)
-#define FLAG_PF	   BIT(2)
-#define FLAG_AF	   BIT(4)
-#define FLAG_ZF	   BIT(6)
-#define FLAG_SF	   BIT(7)
-#define FLAG_TF	   BIT(8)
-#define FLAG_IF	   BIT(9)
-#define FLAG_DF	   BIT(10)
-#define FLAG_OF	   BIT(11)
-#define FLAG_IOPL  (BIT(12) | BIT(13))
-#define FLAG_NT	   BIT(14)
-#define FLAG_RF	   BIT(16)
-#define FLAG_VM	   BIT(17)
-#define FLAG_AC	   BIT(18)
-#define FLAG_VIF   BIT(19)
-#define FLAG_VIP   BIT(20)
-#define FLAG_ID	   BIT(21)
+#define FLAG_CF	    BIT(0)
+#define FLAG_FIXED  BIT(1)
+#define FLAG_PF	    BIT(2)
+#define FLAG_AF	    BIT(4)
+#define FLAG_ZF	    BIT(6)
+#define FLAG_SF	    BIT(7)
+#define FLAG_TF	    BIT(8)
+#define FLAG_IF	    BIT(9)
+#define FLAG_DF	    BIT(10)
+#define FLAG_OF	    BIT(11)
+#define FLAG_IOPL   (BIT(12) | BIT(13))
+#define FLAG_NT	    BIT(14)
+#define FLAG_RF	    BIT(16)
+#define FLAG_VM	    BIT(17)
+#define FLAG_AC	    BIT(18)
+#define FLAG_VIF    BIT(19)
+#define FLAG_VIP    BIT(20)
+#define FLAG_ID	    BIT(21)
 #define FLAGS_ARITH (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_OF)
-#define FLAGS_SYSTEM                                                                               \
-	(FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC |         \
+#define FLAGS_SYSTEM                                                                       \
+	(FLAG_TF | FLAG_IF | FLAG_DF | FLAG_IOPL | FLAG_NT | FLAG_RF | FLAG_VM | FLAG_AC | \
 	 FLAG_VIF | FLAG_VIP | FLAG_ID)
 
 #define CR0_PE BIT(0)
@@ -93,43 +108,61 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, 
 #define DR7_GD	     BIT(13)
 #define DR7_VOLATILE 0xffff2bffull
 
-#define XCR0_X87     BIT(0)
-#define XCR0_SSE     BIT(1)
-#define XCR0_AVX     BIT(2)
-#define XCR0_AVX512  (BIT(5) | BIT(6) | BIT(7))
-#define XCR0_PKRU    BIT(9)
+#define XCR0_X87    BIT(0)
+#define XCR0_SSE    BIT(1)
+#define XCR0_AVX    BIT(2)
+#define XCR0_AVX512 (BIT(5) | BIT(6) | BIT(7))
+#define XCR0_PKRU   BIT(9)
 
 enum exception_vector {
-	VEC_DE = 0, VEC_DB = 1, VEC_NMI = 2, VEC_BP = 3, VEC_OF = 4, VEC_BR = 5, VEC_UD = 6,
-	VEC_NM = 7, VEC_DF = 8, VEC_CSO = 9, VEC_TS = 10, VEC_NP = 11, VEC_SS = 12, VEC_GP = 13,
-	VEC_PF = 14, VEC_MF = 16, VEC_AC = 17, VEC_MC = 18, VEC_XM = 19, VEC_VE = 20, VEC_CP = 21,
+	VEC_DE = 0,
+	VEC_DB = 1,
+	VEC_NMI = 2,
+	VEC_BP = 3,
+	VEC_OF = 4,
+	VEC_BR = 5,
+	VEC_UD = 6,
+	VEC_NM = 7,
+	VEC_DF = 8,
+	VEC_CSO = 9,
+	VEC_TS = 10,
+	VEC_NP = 11,
+	VEC_SS = 12,
+	VEC_GP = 13,
+	VEC_PF = 14,
+	VEC_MF = 16,
+	VEC_AC = 17,
+	VEC_MC = 18,
+	VEC_XM = 19,
+	VEC_VE = 20,
+	VEC_CP = 21,
 };
 
 /* Page-fault error code. */
-#define PFERR_P	  BIT(0)
-#define PFERR_W	  BIT(1)
-#define PFERR_U	  BIT(2)
+#define PFERR_P	   BIT(0)
+#define PFERR_W	   BIT(1)
+#define PFERR_U	   BIT(2)
 #define PFERR_RSVD BIT(3)
-#define PFERR_I	  BIT(4)
-#define PFERR_PK  BIT(5)
+#define PFERR_I	   BIT(4)
+#define PFERR_PK   BIT(5)
 
 /*
  * Segment attributes, laid out like the access rights of a descriptor's second word, shifted
  * down by 8 (the form of VMX's access-rights fields).
  */
-#define SEG_TYPE(attr)	((attr) & 0xfu)
-#define SEG_A		BIT(0)	/* accessed */
-#define SEG_W		BIT(1)	/* data: writable; code: readable */
-#define SEG_E		BIT(2)	/* data: expand down; code: conforming */
-#define SEG_CODE	BIT(3)
-#define SEG_S		BIT(4)	/* code or data, not system */
-#define SEG_DPL(attr)	(((attr) >> 5) & 3u)
-#define SEG_DPL_SHIFT	5
-#define SEG_P		BIT(7)
-#define SEG_AVL		BIT(12)
-#define SEG_L		BIT(13)
-#define SEG_DB		BIT(14)
-#define SEG_G		BIT(15)
-#define SEG_UNUSABLE	BIT(16)
+#define SEG_TYPE(attr) ((attr)&0xfu)
+#define SEG_A	       BIT(0) /* accessed */
+#define SEG_W	       BIT(1) /* data: writable; code: readable */
+#define SEG_E	       BIT(2) /* data: expand down; code: conforming */
+#define SEG_CODE       BIT(3)
+#define SEG_S	       BIT(4) /* code or data, not system */
+#define SEG_DPL(attr)  (((attr) >> 5) & 3u)
+#define SEG_DPL_SHIFT  5
+#define SEG_P	       BIT(7)
+#define SEG_AVL	       BIT(12)
+#define SEG_L	       BIT(13)
+#define SEG_DB	       BIT(14)
+#define SEG_G	       BIT(15)
+#define SEG_UNUSABLE   BIT(16)
 
 #endif

@@ -20,7 +20,7 @@ insn_fn run_reg, run_reg_fpu; /* no memory operand */
 insn_fn run_mem;	      /* one explicit memory operand */
 insn_fn run_bit;	      /* BT, BTS, BTR, BTC with a memory operand and a register index */
 insn_fn run_masked; /* vector loads and stores that suppress faults of elements left out */
-insn_fn run_vzero;	      /* VZEROALL and VZEROUPPER outside of 64-bit mode */
+insn_fn run_vzero;  /* VZEROALL and VZEROUPPER outside of 64-bit mode */
 insn_fn run_gather; /* and scatters */
 /* The thunk came back with 1: the guest's exception, or the exit for memory taken away. */
 enum result borrow_trapped(struct cpu *cpu);

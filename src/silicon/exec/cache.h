@@ -54,7 +54,7 @@ struct exec_cache {
 	struct host_code code;
 	uint32_t used;
 	uint32_t nr_thunks;
-	uint32_t nr_drops; /* times that all thunks were dropped */
+	uint32_t nr_drops;   /* times that all thunks were dropped */
 	struct thunk *thunk; /* THUNK_MAX */
 	uint32_t *table;     /* THUNK_SLOTS */
 	struct host_trap trap;

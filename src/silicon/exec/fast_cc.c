@@ -74,7 +74,7 @@
 #define JCC(n, cc)                                                         \
 	static enum result j##cc(struct cpu *cpu, const struct insn *insn) \
 	{                                                                  \
-		uint64_t to = insn_end(cpu, insn);                        \
+		uint64_t to = insn_end(cpu, insn);                         \
                                                                            \
 		if (is_##cc(cpu)) {                                        \
 			to += insn->imm;                                   \

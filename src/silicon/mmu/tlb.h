@@ -55,7 +55,7 @@ struct direct; /* direct.h */
 
 struct tlb {
 	struct direct *direct; /* the run tempo's tables, or NULL */
-	uint64_t gen[2]; /* by half: of read and fetch tags */
+	uint64_t gen[2];       /* by half: of read and fetch tags */
 	uint64_t gen_write[2];
 	uint64_t next_gen;
 	uint64_t gen_memory;
