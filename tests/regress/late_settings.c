@@ -7,15 +7,13 @@
 
 #define X2APIC_ID 0x20
 
-static struct {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 entries[256];
-} cpuid;
+static uint64_t cpuid_bytes[2000];
+static struct kvm_cpuid2 *const cpuid = (struct kvm_cpuid2 *)cpuid_bytes;
 
 static void get_cpuid(int fd, unsigned long call)
 {
-	cpuid.head.nent = 256;
-	CHECK_EQ(ioctl(fd, call, &cpuid), 0);
+	cpuid->nent = 256;
+	CHECK_EQ(ioctl(fd, call, cpuid), 0);
 }
 
 static void set_osxsave(struct machine *m, bool on)
@@ -34,37 +32,35 @@ static void test_same_cpuid(void)
 
 	MACHINE_CODE(&m, 0xf4, 0xf4);
 	get_cpuid(m.kvm, KVM_GET_SUPPORTED_CPUID);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), 0);
 	RUN_TO(&m, KVM_EXIT_HLT);
 	get_cpuid(m.vcpu, KVM_GET_CPUID2);
 	set_osxsave(&m, true);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), 0);
 	get_cpuid(m.vcpu, KVM_GET_CPUID2);
 	set_osxsave(&m, false);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), 0);
-	for (i = 0; i < cpuid.head.nent && cpuid.entries[i].function != 1; i++)
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), 0);
+	for (i = 0; i < cpuid->nent && cpuid->entries[i].function != 1; i++)
 		;
-	cpuid.entries[i].ecx ^= 1;
-	CHECK_ERR(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), EINVAL);
+	cpuid->entries[i].ecx ^= 1;
+	CHECK_ERR(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), EINVAL);
 }
 
 static void test_apic_id(void)
 {
 	struct machine m = {.kvm = open_kvm()};
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} base = {.head.nmsrs = 1, .entry = {.index = 0x1b}};
+	uint64_t base_bytes[3] = {1, 0x1b};
+	struct kvm_msrs *base = (struct kvm_msrs *)base_bytes;
 	struct kvm_lapic_state apic;
 
 	m.vm = create_vm(m.kvm);
 	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
 	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 3);
 	get_cpuid(m.kvm, KVM_GET_SUPPORTED_CPUID);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, &base), 1);
-	base.entry.data |= 1 << 10;
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, &base), 1);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, base), 1);
+	base->entries[0].data |= 1 << 10;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, base), 1);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_LAPIC, &apic), 0);
 	CHECK_EQ(*(uint32_t *)&apic.regs[X2APIC_ID], 3u << 24);
 	CHECK_EQ(enable_cap(m.vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS), 0);
