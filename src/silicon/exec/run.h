@@ -35,6 +35,7 @@
 #define RUN_NONE	0xffffffffu
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
+#define RUN_KEY_CPL0   BIT(18)
 
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
@@ -105,7 +106,8 @@ enum run_leave {
 
 struct run {
 	/* Known to translated code. */
-	uint64_t page_mask; /* ~4095 */
+	uint64_t page_mask;    /* ~4095 */
+	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;
@@ -164,7 +166,8 @@ void run_flush(struct run *run);
 
 static inline uint32_t run_key(const struct cpu *cpu)
 {
-	return cpu->exec->key | (uint32_t)cpu->mode.access << RUN_KEY_ACCESS;
+	return cpu->exec->key | (uint32_t)cpu->mode.access << RUN_KEY_ACCESS |
+	       (cpu->mode.cpl ? 0 : RUN_KEY_CPL0);
 }
 
 /* The block at cpu->rip, made of what its page holds now; RUN_NONE: there is none. *ret_host: the page's bytes. */

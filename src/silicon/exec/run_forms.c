@@ -283,6 +283,48 @@ static enum form form_flags(struct translation *t)
 	return FORM_DONE;
 }
 
+/* Clear a bit of RFLAGS' system part: mask has all others. */
+static void emit_clear_sflag(struct translation *t, const uint64_t *mask)
+{
+	struct emit *e = &t->e;
+
+	emit_load_cpu(e, RCX, offsetof(struct cpu, sflags));
+	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext mask,%rcx,%rcx */
+	emit32(e, emit_low(mask));
+	EMIT(e, "\xc4\xe2\xf3\xf5\x0c\x25"); /* pdep mask,%rcx,%rcx */
+	emit32(e, emit_low(mask));
+	emit_store_cpu(e, RCX, offsetof(struct cpu, sflags));
+}
+
+static enum form form_cli(struct translation *t)
+{
+	if (!(t->key & RUN_KEY_CPL0))
+		return FORM_NONE;
+	emit_clear_sflag(t, &t->run->no_if);
+	return FORM_DONE;
+}
+
+static enum form form_cld(struct translation *t)
+{
+	emit_clear_sflag(t, &t->run->no_df);
+	return FORM_DONE;
+}
+
+static enum form form_swapgs(struct translation *t)
+{
+	size_t base = offsetof(struct cpu, seg) + SEG_GS * sizeof(struct segment) +
+		      offsetof(struct segment, base);
+	size_t other = offsetof(struct cpu, msr) + offsetof(struct msrs, kernel_gs_base);
+
+	if (!(t->key & RUN_KEY_CPL0))
+		return FORM_NONE;
+	emit_load_cpu(&t->e, R14, base);
+	emit_load_cpu(&t->e, R15, other);
+	emit_store_cpu(&t->e, R15, base);
+	emit_store_cpu(&t->e, R14, other);
+	return FORM_DONE;
+}
+
 /* ---- the stack ---- */
 
 static bool narrow(const struct translation *t)
@@ -307,6 +349,12 @@ static void emit_store_word(struct translation *t, unsigned reg)
 {
 	note_access(t);
 	emit_mem(&t->e, 0x48, 0x89, reg, R14, R15, 0, 0);
+}
+
+static void emit_load_word(struct translation *t, unsigned reg)
+{
+	note_access(t);
+	emit_mem(&t->e, 0x48, 0x8b, reg, R14, R15, 0, 0);
 }
 
 /* Push an immediate: sign-extended from 32 bits if it can be. */
@@ -335,6 +383,20 @@ static void emit_push_gpr(struct translation *t, unsigned gpr)
 	emit_move_rsp(t, -8);
 }
 
+/* The value waits in memory, for its address and the stack's are looked up by the same registers. */
+static enum form push_memory(struct translation *t)
+{
+	if (t->insn.mem_size != 8 || !emit_operand(t, &t->ops[0]))
+		return FORM_NONE;
+	emit_load_word(t, R14);
+	emit_abs(&t->e, 0x48, 0x89, R14, emit_low(&t->run->tmp));
+	emit_push_address(t);
+	emit_abs(&t->e, 0x48, 0x8b, RCX, emit_low(&t->run->tmp));
+	emit_store_word(t, RCX);
+	emit_move_rsp(t, -8);
+	return FORM_DONE;
+}
+
 static enum form form_push(struct translation *t)
 {
 	if (narrow(t))
@@ -347,6 +409,8 @@ static enum form form_push(struct translation *t)
 	case 0x6a:
 		emit_push_imm(t, t->insn.imm);
 		return FORM_DONE;
+	case 0xff:
+		return push_memory(t);
 	}
 	return FORM_NONE;
 }
@@ -358,12 +422,6 @@ static void emit_pop_address(struct translation *t)
 	emit_look_up(t, DIRECT_READ, 8);
 }
 
-static void emit_load_word(struct translation *t, unsigned reg)
-{
-	note_access(t);
-	emit_mem(&t->e, 0x48, 0x8b, reg, R14, R15, 0, 0);
-}
-
 static enum form form_pop(struct translation *t)
 {
 	uint8_t gpr, home;
@@ -372,9 +430,11 @@ static enum form form_pop(struct translation *t)
 		return FORM_NONE;
 	gpr = run_gpr(t->ops[0].reg.value);
 	home = run_home(gpr);
-	if (gpr == RSP)
-		return FORM_NONE;
 	emit_pop_address(t);
+	if (gpr == RSP) {
+		emit_load_word(t, R13);
+		return FORM_DONE;
+	}
 	emit_load_word(t, home == REG_NONE ? RCX : home);
 	if (home == REG_NONE)
 		emit_store_gpr(&t->e, RCX, gpr);
@@ -516,12 +576,14 @@ static const struct {
 	uint16_t mnemonic;
 	form_fn *form;
 } forms[] = {
-	{ZYDIS_MNEMONIC_LEA, form_lea},	   {ZYDIS_MNEMONIC_PUSH, form_push},
-	{ZYDIS_MNEMONIC_POP, form_pop},	   {ZYDIS_MNEMONIC_LEAVE, form_leave},
-	{ZYDIS_MNEMONIC_JMP, form_jmp},	   {ZYDIS_MNEMONIC_CALL, form_call},
-	{ZYDIS_MNEMONIC_RET, form_ret},	   {ZYDIS_MNEMONIC_CLC, form_flags},
-	{ZYDIS_MNEMONIC_STC, form_flags},  {ZYDIS_MNEMONIC_CMC, form_flags},
-	{ZYDIS_MNEMONIC_LAHF, form_flags}, {ZYDIS_MNEMONIC_SAHF, form_flags},
+	{ZYDIS_MNEMONIC_CLI, form_cli},	      {ZYDIS_MNEMONIC_CLD, form_cld},
+	{ZYDIS_MNEMONIC_SWAPGS, form_swapgs}, {ZYDIS_MNEMONIC_LEA, form_lea},
+	{ZYDIS_MNEMONIC_PUSH, form_push},     {ZYDIS_MNEMONIC_POP, form_pop},
+	{ZYDIS_MNEMONIC_LEAVE, form_leave},   {ZYDIS_MNEMONIC_JMP, form_jmp},
+	{ZYDIS_MNEMONIC_CALL, form_call},     {ZYDIS_MNEMONIC_RET, form_ret},
+	{ZYDIS_MNEMONIC_CLC, form_flags},     {ZYDIS_MNEMONIC_STC, form_flags},
+	{ZYDIS_MNEMONIC_CMC, form_flags},     {ZYDIS_MNEMONIC_LAHF, form_flags},
+	{ZYDIS_MNEMONIC_SAHF, form_flags},
 };
 
 static bool is_jcc(const ZydisDecodedInstruction *z)

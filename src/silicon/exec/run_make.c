@@ -294,6 +294,8 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->opt = *opt;
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->page_mask = PAGE_MASK;
+	run->no_if = ~FLAG_IF;
+	run->no_df = ~FLAG_DF;
 	run->epoch = 1;
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();

@@ -382,7 +382,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
 	if (jumps < 0 || !t.page)
 		return RUN_NONE;
 	t.jumps = &run->jumps[jumps];
-	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS];
+	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
 	t.start = t.rip = run->cpu->rip;
 	t.first_site = run->nr_sites;
 	t.e = (struct emit){.at = run->code.rw + run->used, .base = run->code.rw};
