@@ -16,14 +16,14 @@
 
 #include <Zydis/Zydis.h>
 
-#define CACHE_BITS  17
+#define CACHE_BITS  15
 #define CACHE_INSNS (1u << CACHE_BITS)
-#define POOL_BITS   16
+#define POOL_BITS   14
 #define POOL_INSNS  (1u << POOL_BITS)
 #define GUESS_BITS  14
 #define GUESSES	    (1u << GUESS_BITS)
-#define THUNK_CODE  (16u << 20) /* bytes of code memory */
-#define THUNK_BITS  18
+#define THUNK_CODE  (4u << 20) /* bytes of code memory */
+#define THUNK_BITS  16
 #define THUNK_SLOTS (1u << THUNK_BITS) /* of the hash table */
 #define THUNK_MAX   (THUNK_SLOTS / 2)
 
