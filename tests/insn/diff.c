@@ -2,12 +2,13 @@
 /*
  * The instruction differential: the host CPU against step, one random instruction at a time.
  *
- *	insn-diff [--cases N] [--seed S|clock] [--known FILE] [--only MNEMONIC] [--bits 16|32|64] [--verbose]
+ *	insn-diff [--cases N] [--seed S|clock] [--only MNEMONIC] [--bytes HEX] [--bits 16|32|64] [--verbose]
  *
  * Compared: where RIP went or which fault with what error code and address, general registers,
  * flags (undefined ones too), vector, x87, MXCSR and mask state, and memory. What differs by design is
- * listed in known.tsv. Exit status 1 if anything else differs.
+ * in design.c. --bytes: all instructions begin with these. Exit status 1 if anything differs.
  */
+#include "design.h"
 #include "gen.h"
 #include "guest.h"
 
@@ -18,52 +19,27 @@
 #include <string.h>
 
 #define MAX_REPORTS 60
-#define MAX_KNOWN   200
 
 struct options {
 	unsigned long cases, seed, bits;
-	const char *only;
+	const char *only, *bytes;
 	bool verbose;
 };
 
+/* What a mnemonic was seen to do on the host. */
+enum { SEEN = 1, SEEN_DONE = 2, SEEN_MEMORY = 4 };
+
 struct tally {
-	unsigned long ran, faulted, differed, known;
+	unsigned long ran, faulted, unknown, differed, by_design;
+	uint8_t seen[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 	uint16_t reported[ZYDIS_MNEMONIC_MAX_VALUE + 1];
 	unsigned reports;
 };
 
 static const struct segments *segs;
-static char known[MAX_KNOWN][32];
-static unsigned nr_known;
-
 static const char *name_of(const struct testcase *t)
 {
 	return t->decoded ? ZydisMnemonicGetString(t->z.mnemonic) : "(undecoded)";
-}
-
-static void load_known(const char *path)
-{
-	FILE *f = fopen(path, "r");
-	char line[400];
-
-	if (!f) {
-		perror(path);
-		exit(2);
-	}
-	while (fgets(line, sizeof(line), f)) {
-		line[strcspn(line, "\t\n")] = 0;
-		if (*line && *line != '#' && nr_known < MAX_KNOWN)
-			snprintf(known[nr_known++], sizeof(known[0]), "%.31s", line);
-	}
-	fclose(f);
-}
-
-static bool is_known(const struct testcase *t)
-{
-	for (unsigned i = 0; i < nr_known; i++)
-		if (!strcmp(known[i], name_of(t)))
-			return true;
-	return false;
 }
 
 /* ---- comparison: each writes one line of difference, or nothing ---- */
@@ -249,42 +225,10 @@ static void judge(struct tally *tally, const struct testcase *t, unsigned long n
 
 	if (!r->len)
 		return;
-	if (is_known(t)) {
-		tally->known++;
-		return;
-	}
 	tally->differed++;
 	if (!verbose && (tally->reported[index]++ || tally->reports++ > MAX_REPORTS))
 		return;
 	print_case(t, nr, r);
-}
-
-static bool masked_store(const struct testcase *t)
-{
-	if (t->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX &&
-	    t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY)
-		return true;
-	switch (t->z.mnemonic) {
-	case ZYDIS_MNEMONIC_MASKMOVQ:
-	case ZYDIS_MNEMONIC_MASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVDQU:
-	case ZYDIS_MNEMONIC_VMASKMOVPS:
-	case ZYDIS_MNEMONIC_VMASKMOVPD:
-	case ZYDIS_MNEMONIC_VPMASKMOVD:
-	case ZYDIS_MNEMONIC_VPMASKMOVQ:
-		return true;
-	default:
-		return false;
-	}
-}
-
-static bool uses_mmx(const struct testcase *t)
-{
-	for (unsigned i = 0; i < t->z.operand_count; i++)
-		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-		    ZydisRegisterGetClass(t->ops[i].reg.value) == ZYDIS_REGCLASS_MMX)
-			return true;
-	return false;
 }
 
 static void copy_memory(const struct guest *gu)
@@ -293,47 +237,43 @@ static void copy_memory(const struct guest *gu)
 	memcpy(guest_memory(gu, STACK_PAGE), (void *)STACK_PAGE, STACK_SIZE);
 }
 
-static bool stores_ahead(const struct testcase *t)
+/* The pages as they were before. */
+static uint8_t data_before[DATA_SIZE], stack_before[STACK_SIZE];
+
+static void keep_memory(void)
 {
-	if (t->decoded && t->z.meta.category == ZYDIS_CATEGORY_X87_ALU)
-		return true;
-	return t->decoded &&
-	       (t->z.meta.category == ZYDIS_CATEGORY_STRINGOP ||
-		t->z.meta.category == ZYDIS_CATEGORY_CALL || t->z.mnemonic == ZYDIS_MNEMONIC_ENTER);
+	memcpy(data_before, (void *)DATA_PAGE, DATA_SIZE);
+	memcpy(stack_before, (void *)STACK_PAGE, STACK_SIZE);
 }
 
-/*
- * Silicon's own freedoms at a fault: REP CMPS and SCAS show the flags of before (the manual says so for
- * restarting), and an MMX instruction has set TOP to 0 already.
- */
-static void forgive(const struct testcase *t, struct state *host, const struct state *guest)
+/* The host's stores may be ahead of its registers at a fault. The guest's are not: none, or whole iterations. */
+static void memory_ahead(struct report *r, const struct testcase *t, const struct guest *gu)
 {
-	/* How long an instruction that nobody knows would be, silicon may know. */
-	if (!t->decoded && host->vector == VEC_GP && guest->vector == VEC_UD)
-		host->vector = VEC_UD;
-	/* "Behavior is implementation-specific" for an operand that wraps at 4 GiB in a segment so large. */
-	if (segs->bits == 32 && host->vector == VEC_PF &&
-	    (guest->vector == VEC_SS || guest->vector == VEC_GP) &&
-	    (uint32_t)(host->cr2 + 64) < 128)
-		host->vector = guest->vector;
-	if (host->vector < 0 || !t->decoded)
-		return;
-	if (t->z.meta.category == ZYDIS_CATEGORY_STRINGOP)
-		host->rflags = guest->rflags;
-	/* So is which of two bad operands is named. */
-	if (t->z.meta.category == ZYDIS_CATEGORY_STRINGOP && host->vector == VEC_PF &&
-	    guest->vector == VEC_PF)
-		host->cr2 = guest->cr2;
-	/* Which byte of its elements a masked store names is up to it. */
-	if (masked_store(t) && !((host->cr2 ^ guest->cr2) & PAGE_MASK))
-		host->cr2 = guest->cr2;
-	/* What a gather that faults leaves above its vectors varies. */
-	if (t->z.meta.category == ZYDIS_CATEGORY_AVX2GATHER)
-		memcpy(host->x + 512, guest->x + 512, sizeof(host->x) - 512);
-	if (uses_mmx(t)) {
-		memcpy(host->x, guest->x, 24);
-		memcpy(host->x + 32, guest->x + 32, 128);
+	if (t->z.meta.category != ZYDIS_CATEGORY_STRINGOP) {
+		compare_bytes(r, "memory at the fault", data_before, guest_memory(gu, DATA_PAGE),
+			      DATA_SIZE);
+		compare_bytes(r, "stack at the fault", stack_before, guest_memory(gu, STACK_PAGE),
+			      STACK_SIZE);
 	}
+	memcpy((void *)DATA_PAGE, guest_memory(gu, DATA_PAGE), DATA_SIZE);
+	memcpy((void *)STACK_PAGE, guest_memory(gu, STACK_PAGE), STACK_SIZE);
+}
+
+static void count(struct tally *tally, const struct testcase *t, const struct state *host)
+{
+	unsigned index = t->decoded ? t->z.mnemonic : 0;
+
+	tally->ran++;
+	tally->faulted += host->vector >= 0;
+	tally->unknown += !t->decoded;
+	if (host->vector == VEC_UD)
+		return;
+	tally->seen[index] |= SEEN;
+	if (host->vector < 0)
+		tally->seen[index] |= SEEN_DONE;
+	for (unsigned i = 0; t->decoded && i < t->z.operand_count; i++)
+		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			tally->seen[index] |= SEEN_MEMORY;
 }
 
 static void run_case(struct gen *g, struct guest *gu, struct testcase *t, struct tally *tally,
@@ -343,6 +283,8 @@ static void run_case(struct gen *g, struct guest *gu, struct testcase *t, struct
 	struct report r = {.len = 0};
 
 	place(gu, t);
+	if (design_stores_ahead(t))
+		keep_memory();
 	native_run(&t->in, &host);
 	guest_run(gu, &t->in, &guest);
 	if (host.vector < 0 && guest.vector == 14 && !guest_mapped(guest.cr2))
@@ -350,20 +292,25 @@ static void run_case(struct gen *g, struct guest *gu, struct testcase *t, struct
 	branch_done(t, &host);
 	normalize(g, &host);
 	normalize(g, &guest);
-	forgive(t, &host, &guest);
+	tally->by_design += design_apply(t, segs, &host, &guest);
+	count(tally, t, &host);
 	compare_end(&r, &host, &guest);
 	compare_registers(&r, &host, &guest);
 	compare_xstate(&r, g, &host, &guest);
-	/* Silicon may have stored ahead of the state that it shows at a fault. */
-	if (host.vector < 0 || !stores_ahead(t))
-		compare_memory(&r, gu);
-	else
-		copy_memory(gu);
-	tally->ran++;
-	tally->faulted += host.vector >= 0;
+	if (host.vector >= 0 && design_stores_ahead(t))
+		memory_ahead(&r, t, gu);
+	compare_memory(&r, gu);
 	judge(tally, t, nr, &r, verbose);
 	if (r.len)
 		copy_memory(gu);
+}
+
+static void fix_bytes(struct gen *g, const char *hex)
+{
+	while (g->nr_fixed < 14 && sscanf(hex, "%2hhx", &g->fixed[g->nr_fixed]) == 1) {
+		g->nr_fixed++;
+		hex += 2;
+	}
 }
 
 static void run_all(const struct options *o, struct tally *tally)
@@ -374,6 +321,8 @@ static void run_all(const struct options *o, struct tally *tally)
 
 	native_init(segs, guest_xfeatures(gu));
 	gen_init(&g, segs, o->seed, guest_xfeatures(gu));
+	if (o->bytes)
+		fix_bytes(&g, o->bytes);
 	for (unsigned long i = 0; i < o->cases; i++) {
 		gen_case(&g, &t);
 		if (o->only && strcmp(o->only, name_of(&t)))
@@ -388,7 +337,7 @@ static void parse(int argc, char **argv, struct options *o)
 	static const struct option long_options[] = {
 		{"cases", 1, NULL, 'n'},
 		{"seed", 1, NULL, 's'},
-		{"known", 1, NULL, 'k'},
+		{"bytes", 1, NULL, 'h'},
 		{"only", 1, NULL, 'o'},
 		{"verbose", 0, NULL, 'v'},
 		{"bits", 1, NULL, 'b'},
@@ -402,8 +351,8 @@ static void parse(int argc, char **argv, struct options *o)
 		else if (c == 's')
 			o->seed = strcmp(optarg, "clock") ? strtoul(optarg, NULL, 0)
 							  : host_realtime_ns();
-		else if (c == 'k')
-			load_known(optarg);
+		else if (c == 'h')
+			o->bytes = optarg;
 		else if (c == 'o')
 			o->only = optarg;
 		else if (c == 'b')
@@ -413,6 +362,27 @@ static void parse(int argc, char **argv, struct options *o)
 		else
 			exit(2);
 	}
+}
+
+static unsigned mnemonics(const struct tally *tally, unsigned seen)
+{
+	unsigned nr = 0;
+
+	for (unsigned i = 1; i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
+		nr += (tally->seen[i] & seen) == seen;
+	return nr;
+}
+
+static void print_tally(const struct tally *tally, bool verbose)
+{
+	for (unsigned i = 1; verbose && i <= ZYDIS_MNEMONIC_MAX_VALUE; i++)
+		if (!(tally->seen[i] & SEEN_DONE))
+			printf("never run to the end here: %s\n", ZydisMnemonicGetString(i));
+	printf("%u mnemonics, %u run to the end, %u with memory, %u of Zydis's never without #UD; "
+	       "%lu cases, %lu unknown to it, %lu faulted, %lu by design, %lu differ\n",
+	       mnemonics(tally, SEEN), mnemonics(tally, SEEN_DONE), mnemonics(tally, SEEN_MEMORY),
+	       ZYDIS_MNEMONIC_MAX_VALUE - mnemonics(tally, SEEN), tally->ran, tally->unknown,
+	       tally->faulted, tally->by_design, tally->differed);
 }
 
 int main(int argc, char **argv)
@@ -429,7 +399,6 @@ int main(int argc, char **argv)
 	}
 	printf("seed %lu, %lu bits\n", o.seed, o.bits);
 	run_all(&o, &tally);
-	printf("%lu cases, %lu faulted, %lu differ, %lu differ as known\n", tally.ran,
-	       tally.faulted, tally.differed, tally.known);
+	print_tally(&tally, o.verbose);
 	return tally.differed || !tally.ran;
 }

@@ -7,6 +7,11 @@
 
 #include <Zydis/Zydis.h>
 
+/* Offsets in the XSAVE area, or 0. */
+struct gen_offsets {
+	uint32_t avx, k, zmm_hi, hi16;
+};
+
 struct testcase {
 	uint8_t bytes[16];
 	unsigned len;
@@ -17,6 +22,7 @@ struct testcase {
 	uint64_t code;	     /* linear address of the bytes */
 	uint64_t target;     /* linear address that memory operands were steered to */
 	uint8_t memory[128]; /* what stands there before */
+	struct gen_offsets offsets;
 };
 
 struct gen {
@@ -25,6 +31,10 @@ struct gen {
 	ZydisDecoder decoder;
 	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16; /* offsets in the XSAVE area, or 0 */
 	uint64_t mask;
+	uint8_t fixed[15]; /* opcode bytes that all cases begin with */
+	unsigned nr_fixed;
+	uint32_t made[ZYDIS_MNEMONIC_MAX_VALUE + 1]; /* cases so far */
+	uint32_t nr_made;
 };
 
 void gen_init(struct gen *g, const struct segments *segs, uint64_t seed, uint64_t mask);

@@ -33,5 +33,10 @@ enum result borrow_address(struct cpu *cpu, const struct insn *insn, uint64_t of
 enum result borrow_probe(struct cpu *cpu, const struct insn *insn, gva_t addr, uint32_t size);
 /* Run the thunk on size bytes at addr through a buffer of the same alignment. */
 enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr);
+/*
+ * The operand's address was no good (r): VCVTPS2PH has converted before it stores, so that its own exception comes
+ * first, and its flags are in MXCSR in any case. Returns the fault to be taken.
+ */
+enum result borrow_convert_anyway(struct cpu *cpu, const struct insn *insn, enum result r);
 
 #endif

@@ -222,6 +222,23 @@ static bool x87_unmasked(struct cpu *cpu, const struct insn *insn)
 	return (fcw & 0x1f) != 0x1f;
 }
 
+enum result borrow_convert_anyway(struct cpu *cpu, const struct insn *insn, enum result r)
+{
+	uint8_t buf[LINE] __aligned_(16);
+
+	if (insn->op != ZYDIS_MNEMONIC_VCVTPS2PH || cpu->fault.vector == VEC_XM)
+		return r;
+	fpu_load(cpu);
+	return insn->thunk(cpu, buf) ? borrow_trapped(cpu) : r;
+}
+
+static enum result store_faulted(struct cpu *cpu, const struct insn *insn, enum result r)
+{
+	if (x87_unmasked(cpu, insn) && cpu->fault.vector != VEC_MF)
+		return x87_store_anyway(cpu, insn, r);
+	return borrow_convert_anyway(cpu, insn, r);
+}
+
 static inline enum result run_on(struct cpu *cpu, const struct insn *insn, uint8_t *ptr)
 {
 	if (insn->flags & INSN_FPU)
@@ -267,8 +284,8 @@ enum result run_mem(struct cpu *cpu, const struct insn *insn)
 		if (likely(!r))
 			r = run_at(cpu, insn, addr);
 	}
-	if (unlikely(r == RESULT_FAULT) && x87_unmasked(cpu, insn) && cpu->fault.vector != VEC_MF)
-		return x87_store_anyway(cpu, insn, r);
+	if (unlikely(r == RESULT_FAULT))
+		return store_faulted(cpu, insn, r);
 	return r;
 }
 

@@ -339,20 +339,23 @@ enum result emul_maskmovdqu(struct cpu *cpu, const struct insn *insn)
 	return r ? r : insn_next(cpu, insn);
 }
 
-/* From the operand to ES:reg, whole or not at all; the destination must be 64-byte aligned. */
+/*
+ * From the operand to ES:reg, whole or not at all; the destination must be 64-byte aligned, which is judged once
+ * the source was read.
+ */
 enum result emul_movdir64b(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t off = reg_read(cpu, insn->reg, insn->addrsize, false);
 	gva_t src, dst;
 	uint8_t data[64];
-	enum result r = seg_linear(cpu, SEG_ES, off, 64, ACCESS_WRITE, &dst);
+	enum result r = seg_linear(cpu, insn->seg, insn_ea(cpu, insn), 64, ACCESS_READ, &src);
 
-	if (!r && (dst & 63))
-		r = fault_gp(cpu, 0);
-	if (!r)
-		r = seg_linear(cpu, insn->seg, insn_ea(cpu, insn), 64, ACCESS_READ, &src);
 	if (!r)
 		r = mmu_read_bytes(cpu, src, data, sizeof(data));
+	if (!r)
+		r = seg_linear(cpu, SEG_ES, off, 64, ACCESS_WRITE, &dst);
+	if (!r && (dst & 63))
+		r = fault_gp(cpu, 0);
 	if (!r)
 		r = mmu_write_bytes(cpu, dst, data, sizeof(data));
 	return r ? r : insn_next(cpu, insn);

@@ -135,6 +135,8 @@ static enum result run_elements(struct cpu *cpu, const struct insn *insn)
 	if (insn->mem_op == ACCESS_READ && whole_readable(cpu, insn))
 		mask = low_bits(insn->nr_elem);
 	r = probe_elements(cpu, insn, insn->whole ? low_bits(insn->nr_elem) : mask);
+	if (r == RESULT_FAULT)
+		r = borrow_convert_anyway(cpu, insn, r);
 	if (!r && insn->mem_op & ACCESS_READ)
 		r = move_elements(cpu, insn, mask, buf, false);
 	if (r)
