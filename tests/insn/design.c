@@ -115,6 +115,27 @@ static bool masked_byte(const struct testcase *t, const struct segments *segs, s
 	return true;
 }
 
+/* So is which byte of an FPU image beyond the first that is not there. */
+static bool image_byte(const struct testcase *t, const struct segments *segs, struct state *host,
+		       const struct state *guest)
+{
+	static const uint16_t list[] = {
+		ZYDIS_MNEMONIC_FXSAVE,	   ZYDIS_MNEMONIC_FXSAVE64, ZYDIS_MNEMONIC_FXRSTOR,
+		ZYDIS_MNEMONIC_FXRSTOR64,  ZYDIS_MNEMONIC_XSAVE,    ZYDIS_MNEMONIC_XSAVE64,
+		ZYDIS_MNEMONIC_XSAVEC,	   ZYDIS_MNEMONIC_XSAVEC64, ZYDIS_MNEMONIC_XSAVEOPT,
+		ZYDIS_MNEMONIC_XSAVEOPT64, ZYDIS_MNEMONIC_XRSTOR,   ZYDIS_MNEMONIC_XRSTOR64,
+		ZYDIS_MNEMONIC_FNSAVE,	   ZYDIS_MNEMONIC_FRSTOR,   ZYDIS_MNEMONIC_FNSTENV,
+		ZYDIS_MNEMONIC_FLDENV,
+	};
+
+	(void)segs;
+	if (!is_any(t, list, ARRAY_SIZE(list)) || !both_fault(host, guest, VEC_PF) ||
+	    host->cr2 == guest->cr2 || host->cr2 - guest->cr2 >= XAREA)
+		return false;
+	host->cr2 = guest->cr2;
+	return true;
+}
+
 /* ---- MASKMOVQ and MASKMOVDQU ---- */
 
 static bool is_mapped(uint64_t addr)
@@ -222,6 +243,20 @@ static bool mmx_entered(const struct testcase *t, const struct segments *segs, s
 	return true;
 }
 
+/* XRSTOR that faults leaves all as it was; silicon has loaded some when it finds a bad MXCSR. */
+static bool loaded_before_fault(const struct testcase *t, const struct segments *segs,
+				struct state *host, const struct state *guest)
+{
+	static const uint16_t list[] = {ZYDIS_MNEMONIC_XRSTOR, ZYDIS_MNEMONIC_XRSTOR64};
+
+	(void)segs;
+	if (!is_any(t, list, ARRAY_SIZE(list)) || !both_fault(host, guest, VEC_GP) ||
+	    !memcmp(host->x, guest->x, sizeof(host->x)))
+		return false;
+	memcpy(host->x, t->in.x, sizeof(host->x));
+	return true;
+}
+
 /* Bytes of a vector register from size up; true if they differed. */
 static bool copy_above(const struct gen_offsets *o, struct state *to, const struct state *from,
 		       unsigned reg, unsigned size)
@@ -263,8 +298,9 @@ static bool gather_above(const struct testcase *t, const struct segments *segs, 
 }
 
 static rule_fn *const rules[] = {
-	unknown_too_long, wraps_in_segment, hreset,	 compared_flags, other_operand,
-	masked_byte,	  masked_out,	    mmx_entered, gather_above,
+	unknown_too_long,    wraps_in_segment, hreset,	   compared_flags, other_operand,
+	masked_byte,	     image_byte,       masked_out, mmx_entered,	   gather_above,
+	loaded_before_fault,
 };
 
 bool design_apply(const struct testcase *t, const struct segments *segs, struct state *host,
@@ -285,8 +321,12 @@ bool design_stores_ahead(const struct testcase *t)
 	case ZYDIS_CATEGORY_X87_ALU:
 	case ZYDIS_CATEGORY_STRINGOP:
 	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_XSAVE:
+	case ZYDIS_CATEGORY_XSAVEOPT:
 		return true;
 	default:
-		return t->z.mnemonic == ZYDIS_MNEMONIC_ENTER;
+		return t->z.mnemonic == ZYDIS_MNEMONIC_ENTER ||
+		       t->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE ||
+		       t->z.mnemonic == ZYDIS_MNEMONIC_FXSAVE64;
 	}
 }

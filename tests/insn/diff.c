@@ -81,7 +81,8 @@ static void compare_registers(struct report *r, const struct state *host, const 
 {
 	static const char *const names[] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 					    "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
-	uint64_t mask = FLAGS_ARITH | FLAG_DF, wide = segs->bits == 64 ? ~0ull : 0xffffffff;
+	uint64_t mask = FLAGS_ARITH | FLAG_DF | FLAG_NT | FLAG_ID,
+		 wide = segs->bits == 64 ? ~0ull : 0xffffffff;
 
 	/* Upper halves and R8 to R15 are undefined outside of 64-bit mode. */
 	for (int i = 0; i < (segs->bits == 64 ? 16 : 8); i++)
@@ -168,6 +169,13 @@ static bool in_stack(uint64_t addr)
 	return addr >= STACK_PAGE && addr + 8 <= STACK_PAGE + STACK_SIZE;
 }
 
+static bool is_popf(const struct testcase *t)
+{
+	return t->decoded &&
+	       (t->z.mnemonic == ZYDIS_MNEMONIC_POPF || t->z.mnemonic == ZYDIS_MNEMONIC_POPFD ||
+		t->z.mnemonic == ZYDIS_MNEMONIC_POPFQ);
+}
+
 static void place(const struct guest *gu, const struct testcase *t)
 {
 	uint64_t from = t->target & ~63ul, to = CODE_PAGE - segs->code_base + (t->target & 0x7ff);
@@ -175,12 +183,17 @@ static void place(const struct guest *gu, const struct testcase *t)
 
 	if (from >= DATA_PAGE && from + sizeof(t->memory) <= DATA_PAGE + DATA_SIZE)
 		put_both(gu, from, t->memory, sizeof(t->memory));
+	if (t->decoded && t->image_size && t->target >= DATA_PAGE &&
+	    t->target + t->image_size <= DATA_PAGE + DATA_SIZE)
+		put_both(gu, t->target, t->image, t->image_size);
 	memcpy((void *)CODE_PAGE, int3, sizeof(int3));
 	memcpy(guest_memory(gu, CODE_PAGE), int3, sizeof(int3));
 	put_both(gu, t->code, t->bytes, t->len);
 	if (t->decoded && t->z.meta.branch_type && t->target >= DATA_PAGE &&
 	    t->target + 8 <= DATA_PAGE + DATA_SIZE)
 		put_both(gu, t->target, &to, sizeof(to));
+	if (is_popf(t))
+		put_both(gu, t->in.gpr[RSP] + segs->stack_base, &t->flags, sizeof(t->flags));
 	if (t->decoded && t->z.meta.category == ZYDIS_CATEGORY_RET &&
 	    in_stack(t->in.gpr[RSP] + segs->stack_base))
 		put_both(gu, t->in.gpr[RSP] + segs->stack_base, &to, sizeof(to));

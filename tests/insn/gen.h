@@ -23,6 +23,9 @@ struct testcase {
 	uint64_t target;     /* linear address that memory operands were steered to */
 	uint8_t memory[128]; /* what stands there before */
 	struct gen_offsets offsets;
+	uint8_t image[XAREA]; /* the same for what loads an FPU image */
+	unsigned image_size;  /* or 0 */
+	uint64_t flags;	      /* on the stack, for POPF */
 };
 
 struct gen {

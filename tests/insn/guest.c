@@ -155,6 +155,8 @@ void guest_run(struct guest *g, const struct state *in, struct state *out)
 	cpu->rip = in->rip;
 	cpu_set_rflags(cpu, in->rflags);
 	memcpy(cpu->fpu.area, in->x, sizeof(cpu->fpu.area));
+	cpu->fpu.fop = cpu->fpu.fcs = cpu->fpu.fds = 0;
+	cpu->fpu.fip = cpu->fpu.fdp = 0;
 	do
 		r = cpu_step_bare(cpu);
 	while (r == RESULT_AGAIN);

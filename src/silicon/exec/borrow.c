@@ -288,6 +288,9 @@ static void set_mask(const ZydisDecodedInstruction *z, const ZydisDecodedOperand
 	bool folded = z->avx.broadcast.mode != ZYDIS_BROADCAST_MODE_INVALID ||
 		      z->meta.category == ZYDIS_CATEGORY_BROADCAST;
 
+	/* Its mask is of bytes, whatever the decoder says. */
+	if (z->mnemonic == ZYDIS_MNEMONIC_VPSHUFBITQMB)
+		nr = nr_mem = insn->mem_size;
 	insn->whole = faults_anyway(z);
 	insn->mask_reg = ZydisRegisterGetId(z->avx.mask.reg);
 	insn->mask_kind = packed(z) ? MASK_PACKED : folded ? MASK_FOLDED : MASK_BITS;

@@ -109,6 +109,8 @@ enum seg_id emul_implicit_seg(const struct cpu *cpu, const struct insn *insn);
 #define FSW_BUSY   0x8000
 #define FSW_TOP	   0x3800
 #define FCW_INIT   0x37f
+#define FCW_ONE	   0x40	  /* reserved, always set */
+#define FCW_LOADED 0x1f3f /* the others that can be */
 #define MXCSR_INIT 0x1f80
 
 static inline uint16_t emul_get16(const void *p)

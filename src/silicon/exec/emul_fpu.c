@@ -62,12 +62,26 @@ void emul_x87_header_write(const struct cpu *cpu, uint8_t *image, bool wide)
 	emul_put64(image + 16, wide ? p.fdp : (uint32_t)p.fdp | (uint64_t)p.fds << 32);
 }
 
+/* ES and B follow from what is pending and not masked. */
+static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
+{
+	fsw &= ~(FSW_ES | FSW_BUSY);
+	return fsw & ~fcw & 0x3f ? fsw | FSW_ES | FSW_BUSY : fsw;
+}
+
+static uint16_t load_fcw(const uint8_t *image)
+{
+	return (emul_get16(image) & FCW_LOADED) | FCW_ONE;
+}
+
 void emul_x87_header_read(struct cpu *cpu, const uint8_t *image, bool wide)
 {
 	struct fpu *fpu = &cpu->fpu;
 
-	emul_put32(area(cpu), emul_get32(image));
-	area(cpu)[AREA_FTW] = image[4];
+	emul_put16(area(cpu) + AREA_FCW, load_fcw(image));
+	emul_put16(area(cpu) + AREA_FSW,
+		   with_summary(emul_get16(image + AREA_FSW), load_fcw(image)));
+	area(cpu)[AREA_FTW] = image[AREA_FTW];
 	fpu->fop = emul_get16(image + 6) & 0x7ff;
 	fpu->fip = wide ? emul_get64(image + 8) : emul_get32(image + 8);
 	fpu->fcs = wide ? 0 : emul_get16(image + 12);
@@ -240,17 +254,10 @@ static struct pointers get_pointers(const uint8_t *buf, unsigned width, bool rea
 	return (struct pointers){.fip = fip, .fop = code & 0x7ff, .fdp = fdp};
 }
 
-/* ES and B follow from what is pending and not masked. */
-static uint16_t with_summary(uint16_t fsw, uint16_t fcw)
-{
-	fsw &= ~(FSW_ES | FSW_BUSY);
-	return fsw & ~fcw & 0x3f ? fsw | FSW_ES | FSW_BUSY : fsw;
-}
-
 static void get_env(struct cpu *cpu, const uint8_t *buf, unsigned width)
 {
 	struct pointers p = get_pointers(buf, width, real_format(cpu));
-	uint16_t fcw = emul_get16(buf), fsw = emul_get16(buf + width);
+	uint16_t fcw = load_fcw(buf), fsw = emul_get16(buf + width);
 	struct fpu *fpu = &cpu->fpu;
 
 	emul_x87_set_top(cpu, (fsw & FSW_TOP) >> 11);
@@ -397,6 +404,8 @@ enum result emul_fxsave(struct cpu *cpu, const struct insn *insn)
 
 	fpu_save(cpu);
 	r = fx_operand(cpu, insn, ACCESS_WRITE, &addr);
+	if (!r)
+		r = mmu_probe(cpu, addr, FX_SIZE, ACCESS_WRITE);
 	if (r)
 		return r;
 	__builtin_memcpy(image, area(cpu), sizeof(image));

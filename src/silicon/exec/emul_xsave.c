@@ -15,6 +15,7 @@
 #define FIRST_XSTATE 2
 #define PKRU_INDEX   9
 #define HEADER_SIZE  64
+#define HI16_ZMM     BIT(7)
 
 #define XSTATE_LEGACY (XCR0_X87 | XCR0_SSE)
 
@@ -114,6 +115,9 @@ uint64_t emul_xinuse(const struct cpu *cpu)
 {
 	uint64_t bv = emul_get64(cpu->fpu.area + AREA_BV) & ~XCR0_PKRU;
 
+	/* Outside of 64-bit mode ZMM16 to ZMM31 are not there, and count as initial. */
+	if (cpu->mode.code != CODE_64)
+		bv &= ~HI16_ZMM;
 	return cpu->pkru ? bv | XCR0_PKRU : bv;
 }
 
@@ -268,7 +272,7 @@ static bool header_valid(const struct cpu *cpu, const uint8_t *header, uint64_t 
 	for (unsigned i = 16; i < HEADER_SIZE; i += 8)
 		rest |= emul_get64(header + i);
 	return feature_has(cpu->model_features, FEAT_XSAVEC) && !rest &&
-	       !(comp & ~enabled & ~COMPACT) && !(bv & ~comp);
+	       !(comp & ~enabled & ~COMPACT) && !(bv & ~(comp & ~COMPACT));
 }
 
 static void load_x87(struct cpu *cpu, const struct xsave *x, const uint8_t *image)
@@ -343,6 +347,7 @@ static enum result restore(struct cpu *cpu, const struct insn *insn, uint64_t en
 	struct xsave x = {.rfbm = enabled & edx_eax(cpu)};
 	uint8_t image[FPU_AREA_SIZE];
 	uint32_t size, mxcsr;
+	bool good;
 	enum result r = prepare(cpu, insn, &x);
 
 	if (!r)
@@ -352,13 +357,16 @@ static enum result restore(struct cpu *cpu, const struct insn *insn, uint64_t en
 	if (r)
 		return r;
 	x.comp = emul_get64(image + AREA_COMP_BV) & COMPACT ? emul_get64(image + AREA_COMP_BV) : 0;
-	if (!header_valid(cpu, image + AREA_BV, enabled) || (compact_only && !x.comp))
+	/* In the standard format all that was asked for has to be there, whatever the header says. */
+	good = header_valid(cpu, image + AREA_BV, enabled) && (x.comp || !compact_only);
+	if (x.comp && !good)
 		return fault_gp(cpu, 0);
-	x.bv = emul_get64(image + AREA_BV) & x.rfbm;
-	size = image_size(cpu, x.comp, x.bv);
+	size = image_size(cpu, x.comp, x.rfbm & (x.comp ? x.comp : ~0ull));
 	r = operand(cpu, insn, &x, size, ACCESS_READ);
-	if (!r)
-		r = mmu_read_bytes(cpu, x.addr, image, size);
+	if (r || !good)
+		return r ? r : fault_gp(cpu, 0);
+	x.bv = emul_get64(image + AREA_BV) & x.rfbm;
+	r = mmu_read_bytes(cpu, x.addr, image, size);
 	if (r)
 		return r;
 	if (new_mxcsr(&x, image, &mxcsr)) {
