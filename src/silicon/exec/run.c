@@ -161,7 +161,7 @@ static void chain(struct run *run, uint32_t number, uint32_t block)
 {
 	struct run_exit *exit = &run->exit[number];
 	struct run_block *b = &run->block[block];
-	uint32_t disp = b->entry - (exit->patch + 4);
+	uint32_t disp = (exit->forward ? b->inner : b->entry) - (exit->patch + 4);
 
 	if (!exit->patch || exit->page != b->page || exit->gen != run->page[b->page].gen)
 		run_jump_add(run, block);

@@ -61,6 +61,7 @@ struct run_block {
 	uint64_t rip;
 	uint32_t key;
 	uint32_t entry; /* offset of its code */
+	uint32_t inner; /* behind the look at attention */
 	uint32_t page;
 	uint32_t site;	    /* its first */
 	uint32_t next;	    /* in the hash chain */
@@ -74,6 +75,7 @@ struct run_exit {
 	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
 	uint32_t page;	/* that it may be patched within */
 	uint32_t gen;	/* of that page */
+	bool forward;	/* no loop is closed by it: attention can wait for the next that may close one */
 };
 
 struct run_page {

@@ -109,6 +109,7 @@ uint32_t run_exit_new(struct translation *t, uint64_t target)
 		.target = target,
 		.page = t->page - run->page,
 		.gen = t->page->gen,
+		.forward = target > run->site[t->site].rip,
 	};
 	return run->nr_exits++;
 }
@@ -304,6 +305,7 @@ static uint32_t emit_head(struct translation *t)
 	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
 	emit_jmp(e, t->run->stub_leave);
+	t->inner = emit_pos(e);
 	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
 	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
@@ -360,6 +362,7 @@ static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 		.rip = t->start,
 		.key = t->key,
 		.entry = entry,
+		.inner = t->inner,
 		.page = t->page - run->page,
 		.site = t->first_site,
 	};
