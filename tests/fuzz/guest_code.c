@@ -730,6 +730,7 @@ static void run_case(struct machine *m, uint64_t seed, struct outcome *ret)
 	struct platform p;
 
 	*m->flat->cpu = m->pristine;
+	m->flat->msr_value = 0;
 	begin(m->flat, seed, &p);
 	run(m->flat);
 	check_canaries();

@@ -75,7 +75,7 @@ struct run_exit {
 	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
 	uint32_t page;	/* that it may be patched within */
 	uint32_t gen;	/* of that page */
-	bool forward;	/* no loop is closed by it: attention can wait for the next that may close one */
+	bool forward; /* no loop is closed by it: attention can wait for the next that may close one */
 };
 
 struct run_page {

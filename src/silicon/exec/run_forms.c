@@ -208,6 +208,35 @@ static void emit_check_fpu(struct translation *t)
 	run_to_cold(t, emit_jmp_rcx(e));
 }
 
+static void emit_store16(struct translation *t, unsigned reg, size_t offset)
+{
+	EMIT(&t->e, "\x66\x65");
+	emit_abs(&t->e, 0x40, 0x89, reg, offset);
+}
+
+/* The selector of seg, for the pointers to the last x87 instruction. */
+static void emit_record_selector(struct translation *t, enum seg_id seg, size_t offset)
+{
+	emit_load_cpu(&t->e, RCX,
+		      offsetof(struct cpu, seg) + seg * sizeof(struct segment) +
+			      offsetof(struct segment, sel));
+	emit_store16(t, RCX, offset);
+}
+
+/* What step's x87_record() does; r14 is the operand's address. */
+static void emit_record_x87(struct translation *t, bool mem)
+{
+	emit_mov_imm(&t->e, RCX, t->rip);
+	emit_store_cpu(&t->e, RCX, offsetof(struct cpu, fpu.fip));
+	emit_record_selector(t, SEG_CS, offsetof(struct cpu, fpu.fcs));
+	emit_mov_imm(&t->e, RCX, (t->insn.opcode & 7) << 8 | t->insn.modrm);
+	emit_store16(t, RCX, offsetof(struct cpu, fpu.fop));
+	if (!mem)
+		return;
+	emit_store_cpu(&t->e, R14, offsetof(struct cpu, fpu.fdp));
+	emit_record_selector(t, t->insn.seg, offsetof(struct cpu, fpu.fds));
+}
+
 static bool emit_operand(struct translation *t, const ZydisDecodedOperand *mem)
 {
 	unsigned size = t->insn.mem_size;
@@ -225,8 +254,9 @@ static enum form form_borrowed(struct translation *t)
 	const ZydisDecodedOperand *mem = memory_operand(t);
 	struct borrowed b = {0};
 	unsigned base = R14, index = R15;
+	bool x87 = t->insn.flags & INSN_X87;
 
-	if (t->insn.flags & INSN_X87 || !assign_registers(t, &b, mem) ||
+	if (!assign_registers(t, &b, mem) || (x87 && mem && t->insn.seg >= SEG_FS) ||
 	    (b.high && !high_is_possible(t, &b)))
 		return FORM_NONE;
 	if (t->insn.flags & INSN_FPU)
@@ -250,6 +280,8 @@ static enum form form_borrowed(struct translation *t)
 			emit_store_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
 	if (b.store_rcx)
 		emit_mov(&t->e, R12, RCX);
+	if (x87)
+		emit_record_x87(t, mem);
 	t->fpu_checked |= !!(t->insn.flags & INSN_FPU);
 	return FORM_DONE;
 }

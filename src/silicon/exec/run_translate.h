@@ -26,7 +26,7 @@ struct translation {
 	uint64_t start, rip;
 	uint32_t site; /* of the present instruction */
 	uint32_t first_site;
-	uint32_t inner; /* offset of the block behind its look at attention */
+	uint32_t inner;	  /* offset of the block behind its look at attention */
 	bool fpu_checked; /* vector state is in the registers from here on */
 	bool failed;	  /* out of room */
 
