@@ -255,6 +255,22 @@ static inline void fpu_save(struct cpu *cpu)
 		__fpu_save(cpu);
 }
 
+/*
+ * Sanitizers bring calls of their own into code built for general registers only (memcpy() and its kin are
+ * theirs), so in their builds vector state is put away where C goes on after an instruction.
+ */
+#ifdef __SANITIZE_ADDRESS__
+#define FPU_STAYS_LIVE 0
+#else
+#define FPU_STAYS_LIVE 1
+#endif
+
+static inline void fpu_settle(struct cpu *cpu)
+{
+	if (!FPU_STAYS_LIVE)
+		fpu_save(cpu);
+}
+
 /* Call a platform operation with guest vector state put away. */
 #define platform_call(cpu, op, ...) \
 	(fpu_save(cpu), (cpu)->platform->op((cpu)->opaque, ##__VA_ARGS__))

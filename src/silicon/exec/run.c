@@ -139,6 +139,7 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 	bool live = cpu->fpu.live;
 	enum result r;
 
+	fpu_settle(cpu);
 	run->nr_cold++;
 	if (unlikely(run->nr_cold_of) && !(site->flags & SITE_STEP))
 		run->nr_cold_of[2 * insn->op + !!(site->flags & SITE_CALLOUT)]++;

@@ -209,16 +209,18 @@ static __always_inline_ const struct insn *look(struct cpu *cpu)
 static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn **ret)
 {
 	const struct insn *insn = look(cpu);
+	enum result r;
 
 	if (unlikely(!insn)) {
-		enum result r = find(cpu, ret);
-
+		r = find(cpu, ret);
 		if (r)
 			return r;
 		insn = *ret;
 	}
 	*ret = insn;
-	return insn->run(cpu, insn);
+	r = insn->run(cpu, insn);
+	fpu_settle(cpu);
+	return r;
 }
 
 /* ---- around it ---- */
