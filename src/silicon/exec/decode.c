@@ -297,12 +297,44 @@ static unsigned lock_mov_cr0_prefixes(const struct decoding *d)
 	return p[0] == 0x0f && (p[1] == 0x20 || p[1] == 0x22) && !(p[2] & 0x38) ? 1 : 0;
 }
 
+/*
+ * VCVTSI2SD, VCVTUSI2SD and their like to half precision, with rounding and EVEX.W1 outside of 64-bit mode, where
+ * W1 is W0 (SDM): the decoder rejects it. Where the EVEX prefix is, or NULL.
+ */
+static const uint8_t *evex_w1_ignored(const struct decoding *d)
+{
+	const uint8_t *p = d->bytes, *last = p + d->nr - 6;
+
+	if ((d->key & KEY_CODE) == CODE_64)
+		return NULL;
+	while (p <= last && (*p == 0x67 || (*p & 0xfe) == 0x64 || (*p & 0xe7) == 0x26))
+		p++;
+	if (d->nr < 6 || p > last || p[0] != 0x62 || (p[1] & 0xc0) != 0xc0)
+		return NULL;
+	return p[2] & 0x80 && p[3] & 0x10 && (p[4] == 0x2a || p[4] == 0x7b) && p[5] >= 0xc0 ? p
+											    : NULL;
+}
+
+static bool decode_without_w(struct decoding *d, const ZydisDecoder *decoder, const uint8_t *evex)
+{
+	uint8_t bytes[MAX_INSN];
+
+	if (d->nr > MAX_INSN)
+		return false;
+	memcpy(bytes, d->bytes, d->nr);
+	bytes[evex + 2 - d->bytes] &= 0x7f;
+	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, d->nr, &d->z, d->ops));
+}
+
 /* What Zydis 4.0.0 rejects although it runs (see borrowing in docs/): decode it without the prefixes. */
 static bool decode_gap(struct decoding *d, const ZydisDecoder *decoder)
 {
 	unsigned lock = lock_mov_cr0_prefixes(d), i = lock + vmcall_prefixes(d);
+	const uint8_t *evex = evex_w1_ignored(d);
 	uint8_t bytes[MAX_INSN];
 
+	if (evex)
+		return decode_without_w(d, decoder, evex);
 	if (!i)
 		return false;
 	memset(bytes, 0x3e, i); /* a prefix without meaning here */
