@@ -16,9 +16,11 @@
 
 static void release(struct vm *vm);
 
+#define DEFAULT_TEMPO "run" /* where the host can: exec.h */
+
 /* Set once at start; read-only afterwards. */
 static struct system the_system;
-static const char *tempo_wanted;
+static const char *tempo_wanted = DEFAULT_TEMPO;
 
 /* Module parameters and the value that each has here. */
 static const struct {
@@ -77,7 +79,7 @@ int api_set_tempo(const char *tempo)
 		host_log("tempo '%s': not known; step and run are", tempo);
 		return -EINVAL;
 	}
-	tempo_wanted = tempo;
+	tempo_wanted = tempo ? tempo : DEFAULT_TEMPO;
 	return 0;
 }
 

@@ -27,7 +27,8 @@ struct run_options {
 int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
 /*
  * The same by a name: NULL or "step"; "run"; "run,perf" with the perf map; for tests "run,bare" (unchained blocks
- * at the first visit) and "run,single" (of one instruction). -EINVAL: none of these.
+ * at the first visit) and "run,single" (of one instruction). Where run cannot be, step stays. -EINVAL: none of
+ * these.
  */
 int exec_set_tempo(struct cpu *cpu, const char *tempo);
 bool exec_tempo_known(const char *tempo);
