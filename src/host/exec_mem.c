@@ -45,6 +45,15 @@ out:
 	return err;
 }
 
+void host_code_settle(const struct host_code *code, size_t from, size_t to)
+{
+	from = ALIGN_DOWN(from, PAGE_SIZE);
+	to = ALIGN_DOWN(to, PAGE_SIZE);
+	if (from < to)
+		host_syscall(SYS_madvise, (long)(code->rw + from), to - from, MADV_DONTNEED, 0, 0,
+			     0);
+}
+
 void host_code_free(struct host_code *code)
 {
 	if (!code->size)

@@ -44,6 +44,11 @@ struct host_code {
 /* 0 or -errno (a host that forbids executable memory: -EACCES or -EPERM). */
 int host_code_alloc(struct host_code *code, size_t size);
 void host_code_free(struct host_code *code);
+/*
+ * What stands between these offsets is written for now: take its pages out of the writable view, so that
+ * they count once. Writing there again is allowed. After the first KVM_RUN, too.
+ */
+void host_code_settle(const struct host_code *code, size_t from, size_t to);
 
 /* ---- fault.c: host faults that are ours ---- */
 

@@ -16,9 +16,9 @@
 
 #include <Zydis/Zydis.h>
 
-#define CACHE_BITS  15
+#define CACHE_BITS  14
 #define CACHE_INSNS (1u << CACHE_BITS)
-#define POOL_BITS   14
+#define POOL_BITS   13
 #define POOL_INSNS  (1u << POOL_BITS)
 #define GUESS_BITS  14
 #define GUESSES	    (1u << GUESS_BITS)

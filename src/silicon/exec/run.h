@@ -19,7 +19,8 @@
 #include <stdio.h>
 
 #define RUN_CODE	(16u << 20)
-#define RUN_CODE_ROOM	(16u << 10) /* what a block takes at most */
+#define RUN_CODE_ROOM	(16u << 10)  /* what a block takes at most */
+#define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
 #define RUN_SITES	(288u << 10)
 #define RUN_INSN_BITS	17 /* of the hash table */
 #define RUN_INSNS	(64u << 10)
@@ -123,7 +124,8 @@ struct run {
 
 	struct host_code code;
 	uint32_t used;
-	uint32_t first; /* offset behind the stubs */
+	uint32_t settled; /* up to here the writable view is given back */
+	uint32_t first;	  /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
 
 	uint32_t nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;

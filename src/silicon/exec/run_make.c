@@ -192,7 +192,7 @@ void run_flush(struct run *run)
 	direct_code_clear(run->cpu->tlb->direct);
 	run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits = run->nr_pages = 0;
 	run->nr_keys = 0;
-	run->used = run->first;
+	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;
 	run->nr_flushes++;

@@ -348,6 +348,14 @@ static void translate_all(struct translation *t)
 		run_end(t, t->rip);
 }
 
+static void settle(struct run *run)
+{
+	if (run->used - run->settled < RUN_SETTLE)
+		return;
+	host_code_settle(&run->code, run->settled, run->used);
+	run->settled = run->used;
+}
+
 static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 {
 	struct run *run = t->run;
@@ -358,6 +366,7 @@ static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 	memcpy(run->code.rw + count, &nr, 4);
 	emit_ends(t);
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
+	settle(run);
 	run->block[block] = (struct run_block){
 		.rip = t->start,
 		.key = t->key,
