@@ -14,51 +14,12 @@ uint8_t run_home(unsigned guest)
 	return guest < R12 ? guest : REG_NONE;
 }
 
-static bool is_high(ZydisRegister reg)
-{
-	return reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
-}
-
-uint8_t run_gpr(ZydisRegister reg)
-{
-	switch (ZydisRegisterGetClass(reg)) {
-	case ZYDIS_REGCLASS_GPR8:
-		if (is_high(reg))
-			return reg - ZYDIS_REGISTER_AH;
-		break;
-	case ZYDIS_REGCLASS_GPR16:
-	case ZYDIS_REGCLASS_GPR32:
-	case ZYDIS_REGCLASS_GPR64:
-		break;
-	default:
-		return REG_NONE;
-	}
-	return ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
-}
-
-static ZydisRegister same_width(ZydisRegister like, uint8_t reg)
-{
-	switch (ZydisRegisterGetClass(like)) {
-	case ZYDIS_REGCLASS_GPR8:
-		if (is_high(like))
-			return like;
-		return reg < 4 ? ZYDIS_REGISTER_AL + reg : ZYDIS_REGISTER_SPL + reg - 4;
-	case ZYDIS_REGCLASS_GPR16:
-		return ZYDIS_REGISTER_AX + reg;
-	case ZYDIS_REGCLASS_GPR32:
-		return ZYDIS_REGISTER_EAX + reg;
-	default:
-		return ZYDIS_REGISTER_RAX + reg;
-	}
-}
-
 /* What reg becomes: general registers move, others stay. */
 static ZydisRegister moved(ZydisRegister reg, const uint8_t map[NR_GPRS])
 {
-	uint8_t gpr = run_gpr(reg);
+	uint8_t gpr = zreg_gpr(reg);
 
-	return gpr == REG_NONE || map[gpr] == gpr ? reg : same_width(reg, map[gpr]);
+	return gpr == REG_NONE || map[gpr] == gpr ? reg : zreg_same_width(reg, map[gpr]);
 }
 
 static bool is_explicit(const ZydisDecodedOperand *op)

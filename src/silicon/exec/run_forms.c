@@ -23,7 +23,7 @@ static const ZydisDecodedOperand *memory_operand(const struct translation *t)
 /* The host register that holds a guest register of an address: its home, or free, loaded. */
 static unsigned address_register(struct translation *t, ZydisRegister reg, unsigned free)
 {
-	uint8_t gpr = run_gpr(reg), home;
+	uint8_t gpr = zreg_gpr(reg), home;
 
 	if (gpr == REG_NONE)
 		return REG_NONE;
@@ -166,7 +166,7 @@ static bool assign_registers(struct translation *t, struct borrowed *b, bool mem
 
 		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
-		gpr = run_gpr(op->reg.value);
+		gpr = zreg_gpr(op->reg.value);
 		if (gpr == REG_NONE)
 			continue;
 		b->high |= op->reg.value >= ZYDIS_REGISTER_AH && op->reg.value <= ZYDIS_REGISTER_BH;
@@ -189,7 +189,7 @@ static bool high_is_possible(const struct translation *t, const struct borrowed 
 
 		if (t->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
-		gpr = run_gpr(t->ops[i].reg.value);
+		gpr = zreg_gpr(t->ops[i].reg.value);
 		if (gpr != REG_NONE && b->map[gpr] != gpr)
 			return false;
 	}
@@ -290,7 +290,7 @@ static enum form form_borrowed(struct translation *t)
 
 static enum form form_lea(struct translation *t)
 {
-	uint8_t gpr = run_gpr(t->ops[0].reg.value), home = run_home(gpr);
+	uint8_t gpr = zreg_gpr(t->ops[0].reg.value), home = run_home(gpr);
 	unsigned dst = home == REG_NONE ? R14 : home;
 
 	if (t->ops[0].size < 32)
@@ -435,7 +435,7 @@ static enum form form_push(struct translation *t)
 		return FORM_NONE;
 	switch (t->z.opcode) {
 	case 0x50 ... 0x57:
-		emit_push_gpr(t, run_gpr(t->ops[0].reg.value));
+		emit_push_gpr(t, zreg_gpr(t->ops[0].reg.value));
 		return FORM_DONE;
 	case 0x68:
 	case 0x6a:
@@ -460,7 +460,7 @@ static enum form form_pop(struct translation *t)
 
 	if (narrow(t) || (t->z.opcode & 0xf8) != 0x58)
 		return FORM_NONE;
-	gpr = run_gpr(t->ops[0].reg.value);
+	gpr = zreg_gpr(t->ops[0].reg.value);
 	home = run_home(gpr);
 	emit_pop_address(t);
 	if (gpr == RSP) {
@@ -523,7 +523,7 @@ static bool emit_target(struct translation *t)
 		emit_load_word(t, R14);
 		return true;
 	}
-	gpr = run_gpr(t->ops[0].reg.value);
+	gpr = zreg_gpr(t->ops[0].reg.value);
 	home = run_home(gpr);
 	if (home == REG_NONE)
 		emit_load_gpr(&t->e, R14, gpr);

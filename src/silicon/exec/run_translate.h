@@ -4,6 +4,7 @@
 #define SILICON_EXEC_RUN_TRANSLATE_H
 
 #include "silicon/exec/run.h"
+#include "silicon/exec/zreg.h"
 #include "silicon/exec/run_emit.h"
 
 #define MAX_COLD 256
@@ -55,8 +56,6 @@ enum form run_form(struct translation *t);
 
 /* Where a guest register is in translated code, or REG_NONE: in memory. */
 uint8_t run_home(unsigned guest);
-/* Number of the general register that reg is a part of, or REG_NONE. */
-uint8_t run_gpr(ZydisRegister reg);
 /*
  * The present instruction with its explicit registers replaced by map[], and its memory operand by
  * [base + index] (index may be REG_NONE). False if it cannot be encoded so.

@@ -19,6 +19,7 @@
  * the same there as at both exits.
  */
 #include "silicon/exec/thunk.h"
+#include "silicon/exec/zreg.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -103,25 +104,6 @@ static void emit_return(struct emit *e, uint32_t saved, uint32_t val)
 	emit8(e, 0xc3);
 }
 
-/* General register number of any part of it, or REG_NONE. */
-static uint8_t gpr_of(ZydisRegister reg)
-{
-	switch (ZydisRegisterGetClass(reg)) {
-	case ZYDIS_REGCLASS_GPR8:
-		if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
-			return reg - ZYDIS_REGISTER_AH;
-		break;
-	case ZYDIS_REGCLASS_GPR16:
-	case ZYDIS_REGCLASS_GPR32:
-	case ZYDIS_REGCLASS_GPR64:
-		break;
-	default:
-		return REG_NONE;
-	}
-	return ZydisRegisterGetId(
-		ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
-}
-
 /* Registers that the operands name, a memory operand's left out; hidden operands count. */
 static uint32_t named_gprs(const ZydisDecodedOperand *ops, unsigned nr, uint8_t actions)
 {
@@ -132,7 +114,7 @@ static uint32_t named_gprs(const ZydisDecodedOperand *ops, unsigned nr, uint8_t 
 
 		if (ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER || !(ops[i].actions & actions))
 			continue;
-		reg = gpr_of(ops[i].reg.value);
+		reg = zreg_gpr(ops[i].reg.value);
 		if (reg != REG_NONE)
 			set |= BIT(reg);
 	}
@@ -145,21 +127,6 @@ static uint8_t pick(const uint8_t *from, size_t nr, uint32_t taken)
 		if (!(taken & BIT(from[i])))
 			return from[i];
 	return REG_NONE;
-}
-
-static ZydisRegister same_width(ZydisRegister like, uint8_t reg)
-{
-	switch (ZydisRegisterGetClass(like)) {
-	case ZYDIS_REGCLASS_GPR8:
-		/* Never AH to BH: the others of that number need REX, as SPL did. */
-		return reg < 4 ? ZYDIS_REGISTER_AL + reg : ZYDIS_REGISTER_SPL + reg - 4;
-	case ZYDIS_REGCLASS_GPR16:
-		return ZYDIS_REGISTER_AX + reg;
-	case ZYDIS_REGCLASS_GPR32:
-		return ZYDIS_REGISTER_EAX + reg;
-	default:
-		return ZYDIS_REGISTER_RAX + reg;
-	}
 }
 
 /* Choose the registers that stand in for RSP and for the address. */
@@ -194,8 +161,8 @@ static void rewrite_operands(struct plan *p)
 			op->mem.scale = 0;
 			op->mem.displacement = 0;
 		} else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-			   gpr_of(op->reg.value) == RSP) {
-			op->reg.value = same_width(op->reg.value, p->rename);
+			   zreg_gpr(op->reg.value) == RSP) {
+			op->reg.value = zreg_same_width(op->reg.value, p->rename);
 		}
 	}
 }
@@ -235,8 +202,8 @@ static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 		return false;
 	switch (was->type) {
 	case ZYDIS_OPERAND_TYPE_REGISTER:
-		if (gpr_of(was->reg.value) == RSP)
-			return is->reg.value == same_width(was->reg.value, p->rename);
+		if (zreg_gpr(was->reg.value) == RSP)
+			return is->reg.value == zreg_same_width(was->reg.value, p->rename);
 		return was->reg.value == is->reg.value;
 	case ZYDIS_OPERAND_TYPE_MEMORY:
 		return (int)is->mem.base == ZYDIS_REGISTER_RAX + p->base &&
