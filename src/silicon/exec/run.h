@@ -33,6 +33,7 @@
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
 #define RUN_JUMP_LOG	4096u
+#define RUN_JUMP_PAGES	64u
 #define RUN_NONE	0xffffffffu
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
@@ -83,6 +84,7 @@ struct run_page {
 	const uint8_t *hva;
 	uint64_t lines; /* of 64 bytes: those that blocks were made of */
 	uint64_t epoch; /* at which copy was last found right */
+	uint64_t noted; /* ->nr_clears when jumps to it were entered last */
 	uint32_t first; /* block */
 	uint32_t next;	/* in the hash chain */
 	uint32_t gen;	/* counts droppings */
@@ -146,6 +148,9 @@ struct run {
 	uint32_t seen_drops; /* of thunks */
 	uint32_t nr_jump_log;
 	uint32_t jump_log[RUN_JUMP_LOG]; /* key index << 16 | index */
+	uint64_t nr_clears;		 /* of the jump cache */
+	uint32_t nr_jump_pages; /* that the jump cache leads to; more than fit: not all are noted */
+	uint32_t jump_page[RUN_JUMP_PAGES];
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */

@@ -3,10 +3,11 @@
  * Blocks, the pages that they were made of, and the jump cache (run.h).
  *
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
- * are noticed by the TLB (direct.h). The program, its devices and other processors write unseen: so an epoch
- * begins wherever the architecture or the program's entry makes such writes count, and a page's bytes are
- * compared at its first use in each. Chains lead from block to block of one page only, and the jump cache is
- * emptied, so the first use comes by run_find().
+ * are noticed by the TLB (direct.h), and their pages compared at once. The program, its devices and other
+ * processors write unseen: so an epoch begins wherever the architecture or the program's entry makes such writes
+ * count. Chains lead from block to block of one page only. So control gets into a page by the jump cache or by
+ * run_find(): the pages that the jump cache leads to are compared when the epoch begins, or it is emptied if they
+ * are many; all others at their first use in each epoch, by run_find().
  */
 #include "host/guard.h"
 #include "silicon/exec/run.h"
@@ -35,6 +36,8 @@ void run_jumps_clear(struct run *run)
 	for (unsigned i = 0; i < min(run->nr_jump_log, RUN_JUMP_LOG); i++)
 		clear_jump(run, run->jump_log[i]);
 	run->nr_jump_log = 0;
+	run->nr_jump_pages = 0;
+	run->nr_clears++;
 }
 
 int run_key_index(struct run *run, uint32_t key)
@@ -48,6 +51,20 @@ int run_key_index(struct run *run, uint32_t key)
 	return run->nr_keys++;
 }
 
+/* Note a page that jumps lead to; one more than there is room for means that some are not noted. */
+static void note_page(struct run *run, uint32_t number)
+{
+	struct run_page *page = &run->page[number];
+
+	if (page->noted == run->nr_clears)
+		return;
+	page->noted = run->nr_clears;
+	if (run->nr_jump_pages < RUN_JUMP_PAGES)
+		run->jump_page[run->nr_jump_pages] = number;
+	if (run->nr_jump_pages <= RUN_JUMP_PAGES)
+		run->nr_jump_pages++;
+}
+
 void run_jump_add(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
@@ -55,6 +72,7 @@ void run_jump_add(struct run *run, uint32_t block)
 	struct run_jumps *jumps = &run->jumps[key];
 	uint16_t index = b->rip;
 
+	note_page(run, b->page);
 	jumps->code[index] = (uint64_t)run->code.rx + b->entry;
 	if (jumps->neg[index] == -b->rip)
 		return;
@@ -170,6 +188,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	page->epoch = run->epoch;
 	page->first = RUN_NONE;
 	page->gen = 0;
+	page->noted = 0;
 	page->drops = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
@@ -189,7 +208,23 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva)
 void run_new_epoch(struct run *run)
 {
 	run->epoch++;
-	run_jumps_clear(run);
+	if (run->nr_jump_pages > RUN_JUMP_PAGES) {
+		run_jumps_clear(run);
+		return;
+	}
+	/* A page that differs empties the jump cache, and so ends this. */
+	for (unsigned i = 0; i < run->nr_jump_pages; i++)
+		page_check(run, &run->page[run->jump_page[i]]);
+}
+
+static void page_written(struct run *run, const uint8_t *hva)
+{
+	struct run_page *page = page_lookup(run, hva);
+
+	if (!page)
+		return;
+	page->epoch = 0;
+	page_check(run, page);
 }
 
 void run_notice_writes(struct run *run)
@@ -199,16 +234,11 @@ void run_notice_writes(struct run *run)
 	if (likely(!d->nr_written))
 		return;
 	if (d->nr_written > DIRECT_WRITTEN)
-		run->epoch++;
+		run_new_epoch(run);
 	else
-		for (unsigned i = 0; i < d->nr_written; i++) {
-			struct run_page *page = page_lookup(run, d->written[i]);
-
-			if (page)
-				page->epoch = 0;
-		}
+		for (unsigned i = 0; i < d->nr_written; i++)
+			page_written(run, d->written[i]);
 	d->nr_written = 0;
-	run_jumps_clear(run);
 }
 
 /* ---- finding ---- */

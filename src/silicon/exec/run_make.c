@@ -297,6 +297,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	run->epoch = 1;
+	run->nr_clears = 1;
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
