@@ -297,9 +297,21 @@ static unsigned lock_mov_cr0_prefixes(const struct decoding *d)
 	return p[0] == 0x0f && (p[1] == 0x20 || p[1] == 0x22) && !(p[2] & 0x38) ? 1 : 0;
 }
 
+/* VCVTSI2SS, SD or SH or VCVTUSI2SS, SD or SH with W1, in a form that the decoder rejects outside of 64-bit mode. */
+static bool converts_with_w1(const uint8_t evex[6])
+{
+	bool half = (evex[1] & 7) == 5, single = (evex[2] & 3) == 2, rounding = evex[3] & 0x10;
+
+	if (!(evex[2] & 0x80) || (evex[4] != 0x2a && evex[4] != 0x7b))
+		return false;
+	if (half)
+		return single && (!rounding || evex[5] >= 0xc0);
+	return (evex[1] & 7) == 1 && evex[2] & 2 && rounding && evex[5] >= 0xc0;
+}
+
 /*
- * VCVTSI2SD, VCVTUSI2SD and their like to half precision, with rounding and EVEX.W1 outside of 64-bit mode, where
- * W1 is W0 (SDM): the decoder rejects it. Where the EVEX prefix is, or NULL.
+ * Outside of 64-bit mode W1 is W0 there (SDM), but the decoder rejects some. Where the EVEX prefix is, or
+ * NULL.
  */
 static const uint8_t *evex_w1_ignored(const struct decoding *d)
 {
@@ -311,8 +323,7 @@ static const uint8_t *evex_w1_ignored(const struct decoding *d)
 		p++;
 	if (d->nr < 6 || p > last || p[0] != 0x62 || (p[1] & 0xc0) != 0xc0)
 		return NULL;
-	return p[2] & 0x80 && p[3] & 0x10 && (p[4] == 0x2a || p[4] == 0x7b) && p[5] >= 0xc0 ? p
-											    : NULL;
+	return converts_with_w1(p) ? p : NULL;
 }
 
 static bool decode_without_w(struct decoding *d, const ZydisDecoder *decoder, const uint8_t *evex)
