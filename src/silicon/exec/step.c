@@ -322,7 +322,12 @@ static enum cpu_exit_kind step_attended(struct cpu *cpu)
 	return kind;
 }
 
-/* Attention bits are up: serve them, then step once. */
+static inline bool attention(const struct cpu *cpu)
+{
+	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
+
+/* Attention bits are up: serve them, then step once if some stay: else the instruction is like any other. */
 static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 {
 	enum result r = sys_attend(cpu);
@@ -330,12 +335,9 @@ static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 	rekey(cpu);
 	if (r == RESULT_AGAIN || (r == RESULT_OK && cpu->out.nr))
 		return writes_first(cpu);
+	if (r == RESULT_OK && !attention(cpu) && !cpu->answers.nr)
+		return CPU_EXIT_NONE;
 	return r == RESULT_OK ? step_attended(cpu) : settle(cpu, r);
-}
-
-static inline bool attention(const struct cpu *cpu)
-{
-	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
 }
 
 static inline bool postponed(const struct cpu *cpu)
