@@ -185,24 +185,51 @@ static void store_selected(const struct testcase *t, const struct segments *segs
 			*(uint8_t *)byte_address(t, segs, i) = data[i];
 }
 
-/* Where no byte on a page that is not there is selected, silicon faults now and then; the guest never. */
-static bool masked_out(const struct testcase *t, const struct segments *segs, struct state *host,
-		       const struct state *guest)
+static bool masks_bytes(const struct testcase *t)
 {
 	static const uint16_t list[] = {
 		ZYDIS_MNEMONIC_MASKMOVQ,
 		ZYDIS_MNEMONIC_MASKMOVDQU,
 		ZYDIS_MNEMONIC_VMASKMOVDQU,
 	};
+
+	return is_any(t, list, ARRAY_SIZE(list));
+}
+
+static unsigned masked_size(const struct testcase *t)
+{
+	return t->z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ ? 8 : 16;
+}
+
+/* Silicon may name a page where no byte is selected, when the other page has one; the guest names that. */
+static bool masked_out_named(const struct testcase *t, const struct segments *segs,
+			     struct state *host, const struct state *guest)
+{
+	const uint8_t *mask;
+
+	if (!masks_bytes(t) || !both_fault(host, guest, VEC_PF) ||
+	    !((host->cr2 ^ guest->cr2) & PAGE_MASK))
+		return false;
+	mask = vector_of(&t->in, t->ops[1].reg.value);
+	for (unsigned i = 0; i < masked_size(t); i++)
+		if (mask[i] & 0x80 && !((byte_address(t, segs, i) ^ host->cr2) & PAGE_MASK))
+			return false;
+	host->cr2 = guest->cr2;
+	return true;
+}
+
+/* Where no byte on a page that is not there is selected, silicon faults now and then; the guest never. */
+static bool masked_out(const struct testcase *t, const struct segments *segs, struct state *host,
+		       const struct state *guest)
+{
 	unsigned size;
 	const uint8_t *data, *mask;
 	bool mmx;
 
-	if (!is_any(t, list, ARRAY_SIZE(list)) || host->vector != VEC_PF || guest->vector >= 0 ||
-	    is_mapped(host->cr2))
+	if (!masks_bytes(t) || host->vector != VEC_PF || guest->vector >= 0 || is_mapped(host->cr2))
 		return false;
 	mmx = t->z.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ;
-	size = mmx ? 8 : 16;
+	size = masked_size(t);
 	data = vector_of(&t->in, t->ops[0].reg.value);
 	mask = vector_of(&t->in, t->ops[1].reg.value);
 	for (unsigned i = 0; i < size; i++)
@@ -298,9 +325,9 @@ static bool gather_above(const struct testcase *t, const struct segments *segs, 
 }
 
 static rule_fn *const rules[] = {
-	unknown_too_long,    wraps_in_segment, hreset,	   compared_flags, other_operand,
-	masked_byte,	     image_byte,       masked_out, mmx_entered,	   gather_above,
-	loaded_before_fault,
+	unknown_too_long, wraps_in_segment, hreset,	  compared_flags,
+	other_operand,	  masked_byte,	    image_byte,	  masked_out,
+	masked_out_named, mmx_entered,	    gather_above, loaded_before_fault,
 };
 
 bool design_apply(const struct testcase *t, const struct segments *segs, struct state *host,
