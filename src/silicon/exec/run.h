@@ -33,7 +33,7 @@
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
 #define RUN_JUMP_LOG	4096u
-#define RUN_JUMP_PAGES	64u
+#define RUN_JUMP_PAGES	8u /* more cost each exit more than a new cache does */
 #define RUN_NONE	0xffffffffu
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
