@@ -18,6 +18,8 @@
 
 #include <stdio.h>
 
+struct run_record;
+
 #define RUN_CODE	(16u << 20)
 #define RUN_CODE_ROOM	(16u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
@@ -142,6 +144,7 @@ struct run {
 	uint32_t key[RUN_KEYS];
 	struct run_jumps *jumps; /* RUN_KEYS, low */
 	uint8_t *heat;
+	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 
 	uint64_t epoch;	     /* of code bytes: run_page_valid() */
 	uint64_t seen_gen;   /* of struct direct, that jumps are good for */

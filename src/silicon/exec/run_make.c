@@ -6,8 +6,7 @@
  * namesakes. rcx, r14 and r15 are free, rsp is the host's stack. Arithmetic flags are in the host's.
  */
 #include "silicon/exec/exec.h"
-#include "silicon/exec/run.h"
-#include "silicon/exec/run_emit.h"
+#include "silicon/exec/run_translate.h"
 #include "silicon/mmu/tlb.h"
 
 #include <errno.h>
@@ -160,8 +159,9 @@ static bool make_tables(struct run *run)
 	run->page = pages_alloc(RUN_PAGES * sizeof(*run->page), 0);
 	run->heat = pages_alloc(1 << RUN_HEAT_BITS, 0);
 	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
-	return run->site && run->insn && run->insn_table && run->block && run->block_table &&
-	       run->exit && run->page && run->heat && run->jumps;
+	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
+	return run->record && run->site && run->insn && run->insn_table && run->block &&
+	       run->block_table && run->exit && run->page && run->heat && run->jumps;
 }
 
 static void unmap(void *mem, size_t size)
@@ -179,6 +179,7 @@ static void free_tables(struct run *run)
 	unmap(run->block_table, sizeof(uint32_t) << RUN_BLOCK_BITS);
 	unmap(run->exit, RUN_EXITS * sizeof(*run->exit));
 	unmap(run->page, RUN_PAGES * sizeof(*run->page));
+	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
 	unmap(run->heat, 1 << RUN_HEAT_BITS);
 	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
 }

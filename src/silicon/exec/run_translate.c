@@ -6,17 +6,12 @@
  *	sites	each inline (run_forms.c), or a call of its handler by the cold stub
  *	ends	out of line: cold paths, direct exits
  *
- * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. It is
- * made of the page's copy, so that what is compared later is what was translated.
+ * It goes in passes: all instructions are decoded into records (run_trace.c), then each is emitted.
  */
 #include "silicon/exec/run_translate.h"
 
-#include "host/guard.h"
 #include "silicon/exec/borrow.h"
-#include "silicon/exec/decode.h"
 #include "silicon/mmu/tlb.h"
-
-#define LINE 64ul
 
 /* ---- room ---- */
 
@@ -29,51 +24,7 @@ static bool has_room(const struct run *run)
 	       run->seen_drops == run->cpu->exec->nr_drops;
 }
 
-/* ---- decoding ---- */
-
-/* Bring the page's copy up to date where no block was made of it yet. */
-static void cover(struct run_page *page, unsigned from, unsigned to)
-{
-	for (unsigned line = from / LINE; line <= (to - 1) / LINE; line++) {
-		if (page->lines & BIT(line))
-			continue;
-		if (!host_copy_guarded(page->copy + line * LINE, page->hva + line * LINE, LINE))
-			memset(page->copy + line * LINE, 0, LINE);
-		page->lines |= BIT(line);
-	}
-}
-
-/* Stepped lately, it stands decoded in step's cache. */
-static bool decoded_by_step(struct translation *t, const uint8_t *bytes, unsigned nr)
-{
-	const struct exec_cache *c = t->cpu->exec;
-	uint32_t number = cache_number(t->rip);
-
-	for (unsigned i = 0; i < 2; i++) {
-		const struct insn *insn = cache_slot(c, number ^ i);
-
-		if (insn->mode != c->key || !insn->len || insn->len > nr ||
-		    memcmp(insn->bytes, bytes, insn->len))
-			continue;
-		t->insn = *insn;
-		return true;
-	}
-	return false;
-}
-
-static bool decode(struct translation *t)
-{
-	struct exec_cache *c = t->cpu->exec;
-	unsigned off = t->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, 15u);
-	const uint8_t *bytes = t->page->copy + off;
-
-	cover(t->page, off, off + nr);
-	if (!decoded_by_step(t, bytes, nr) && !decode_insn(t->cpu, c->key, bytes, nr, &t->insn))
-		return false;
-	return ZYAN_SUCCESS(
-		       ZydisDecoderDecodeFull(&c->decoder[CODE_64], bytes, nr, &t->z, t->ops)) ||
-	       t->insn.trap;
-}
+/* ---- instructions ---- */
 
 /* The instruction in the table that sites share: most come again elsewhere. */
 static uint32_t intern(struct run *run, const struct insn *insn)
@@ -199,63 +150,14 @@ static void emit_ends(struct translation *t)
 
 /* ---- one instruction ---- */
 
-static bool is_system_register(const struct translation *t)
-{
-	for (unsigned i = 0; i < t->z.operand_count_visible; i++)
-		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
-			switch (ZydisRegisterGetClass(t->ops[i].reg.value)) {
-			case ZYDIS_REGCLASS_CONTROL:
-			case ZYDIS_REGCLASS_DEBUG:
-				return true;
-			default:
-				break;
-			}
-	return false;
-}
-
-/* SDM, serializing instructions. */
-static const uint16_t serializing[] = {
-	ZYDIS_MNEMONIC_CPUID,  ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_IRET,
-	ZYDIS_MNEMONIC_IRETD,  ZYDIS_MNEMONIC_IRETQ,	 ZYDIS_MNEMONIC_WRMSR,
-	ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,	 ZYDIS_MNEMONIC_INVD,
-	ZYDIS_MNEMONIC_WBINVD, ZYDIS_MNEMONIC_LGDT,	 ZYDIS_MNEMONIC_LIDT,
-	ZYDIS_MNEMONIC_LLDT,   ZYDIS_MNEMONIC_LTR,	 ZYDIS_MNEMONIC_RSM,
-};
-
-static bool serializes(const struct translation *t)
-{
-	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
-		if (t->z.mnemonic == serializing[i])
-			return true;
-	return is_system_register(t);
-}
-
-static bool leads_away(const struct translation *t)
-{
-	switch (t->z.meta.category) {
-	case ZYDIS_CATEGORY_CALL:
-	case ZYDIS_CATEGORY_RET:
-	case ZYDIS_CATEGORY_UNCOND_BR:
-	case ZYDIS_CATEGORY_COND_BR:
-	case ZYDIS_CATEGORY_INTERRUPT:
-	case ZYDIS_CATEGORY_SYSCALL:
-	case ZYDIS_CATEGORY_SYSRET:
-		return true;
-	default:
-		return t->insn.trap || t->z.mnemonic == ZYDIS_MNEMONIC_HLT;
-	}
-}
-
 /* By its handler alone. */
-static enum form form_handler(struct translation *t)
+static enum form form_handler(struct translation *t, const struct run_record *rec)
 {
 	emit_cold_jump(t, t->site);
 	t->site_flags = SITE_CALLOUT;
-	if (t->insn.trap)
-		return FORM_END;
-	if (serializes(t))
+	if (rec->serializes)
 		t->site_flags |= SITE_SERIALIZES;
-	return t->site_flags & SITE_SERIALIZES || leads_away(t) ? FORM_END : FORM_DONE;
+	return rec->ends ? FORM_END : FORM_DONE;
 }
 
 static void new_site(struct translation *t)
@@ -269,20 +171,30 @@ static void new_site(struct translation *t)
 	t->site_flags = 0;
 }
 
-static enum form translate_one(struct translation *t)
+/* Make the record's instruction the present one. */
+static void present(struct translation *t, const struct run_record *rec)
+{
+	t->rip = rec->rip;
+	t->insn = rec->insn;
+	t->z = rec->z;
+	memcpy(t->ops, rec->ops, sizeof(t->ops[0]) * rec->z.operand_count);
+}
+
+static enum form translate_one(struct translation *t, const struct run_record *rec)
 {
 	uint8_t *at = t->e.at;
 	unsigned nr_cold = t->nr_cold, nr_ends = t->nr_ends;
 	struct run_site *site;
 	enum form form;
 
+	present(t, rec);
 	new_site(t);
 	form = t->insn.trap ? FORM_NONE : run_form(t);
 	if (form == FORM_NONE) {
 		t->e.at = at;
 		t->nr_cold = nr_cold;
 		t->nr_ends = nr_ends;
-		form = form_handler(t);
+		form = form_handler(t, rec);
 	}
 	site = &t->run->site[t->site];
 	site->flags = t->site_flags;
@@ -328,23 +240,15 @@ static void translate_crossing(struct translation *t)
 
 static void translate_all(struct translation *t)
 {
-	struct run *run = t->run;
 	enum form form = FORM_DONE;
 
-	while (form == FORM_DONE && run->nr_sites - t->first_site < run->opt.max_insns) {
-		if (!same_page(t, t->rip))
-			break;
-		if (!decode(t)) {
-			translate_crossing(t);
-			return;
-		}
-		if (run->seen_drops != run->cpu->exec->nr_drops) {
-			t->failed = true;
-			return;
-		}
-		form = translate_one(t);
-	}
-	if (form == FORM_DONE && run->nr_sites != t->first_site)
+	for (unsigned i = 0; i < t->nr_records && form == FORM_DONE; i++)
+		form = translate_one(t, &t->record[i]);
+	if (form != FORM_DONE)
+		return;
+	if (t->crossing)
+		translate_crossing(t);
+	else
 		run_end(t, t->rip);
 }
 
@@ -397,11 +301,14 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
 	t.start = t.rip = run->cpu->rip;
 	t.first_site = run->nr_sites;
+	t.record = run->record;
+	if (!run_collect(&t))
+		return RUN_NONE;
 	t.e = (struct emit){.at = run->code.rw + run->used, .base = run->code.rw};
 	entry = emit_pos(&t.e);
 	count = emit_head(&t);
 	translate_all(&t);
-	if (run->nr_sites == t.first_site || t.failed) {
+	if (t.failed) {
 		run->nr_sites = t.first_site;
 		return RUN_NONE;
 	}

@@ -16,6 +16,16 @@ struct loose_end {
 	uint32_t to; /* site or exit */
 };
 
+/* One instruction of the block to be, decoded; its bytes are the page copy's. */
+struct run_record {
+	uint64_t rip;
+	bool serializes;
+	bool ends; /* control does not simply go on behind it */
+	struct insn insn;
+	ZydisDecodedInstruction z;
+	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+};
+
 struct translation {
 	struct run *run;
 	struct cpu *cpu;
@@ -31,7 +41,11 @@ struct translation {
 	bool fpu_checked; /* vector state is in the registers from here on */
 	bool failed;	  /* out of room */
 
-	/* The present instruction. */
+	struct run_record *record; /* all instructions of the block, in order */
+	unsigned nr_records;
+	bool crossing; /* the instruction behind them goes over the page's end */
+
+	/* The present instruction, out of its record. */
 	struct insn insn;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -51,6 +65,9 @@ typedef enum form form_fn(struct translation *t);
 
 /* run_forms.c: the present instruction inline. On FORM_NONE what was emitted is to be forgotten. */
 enum form run_form(struct translation *t);
+
+/* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
+bool run_collect(struct translation *t);
 
 /* run_encode.c */
 
