@@ -158,6 +158,12 @@ static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct 
 	return RESULT_OK;
 }
 
+/* Behind what was fetched stand zeros, which are not the instruction's. */
+static bool fetched_is(const struct exec_cache *c, const struct fetched *f, const struct insn *insn)
+{
+	return insn->len <= f->nr && insn_is(insn, c->key, f->word[0], f->word[1]);
+}
+
 /* In neither slot, or not to be fetched plainly. What the first slot held moves to the second. */
 static __noinline enum result find(struct cpu *cpu, const struct insn **ret)
 {
@@ -170,10 +176,10 @@ static __noinline enum result find(struct cpu *cpu, const struct insn **ret)
 	if (r)
 		return r;
 	*ret = first;
-	if (insn_is(first, c->key, f.word[0], f.word[1]))
+	if (fetched_is(c, &f, first))
 		return RESULT_OK;
 	*ret = second;
-	if (insn_is(second, c->key, f.word[0], f.word[1]))
+	if (fetched_is(c, &f, second))
 		return RESULT_OK;
 	*second = *first;
 	*ret = first;
