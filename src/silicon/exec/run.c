@@ -133,7 +133,7 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 {
 	struct run *run = cpu->exec->run;
 	const struct run_site *site = &run->site[number];
-	const struct insn *insn = &run->insn[site->insn]; /* not if SITE_STEP */
+	const struct insn *insn = &run->insn[site->insn];
 	uint64_t gen = cpu->tlb->direct->gen;
 	const uint8_t *next = NULL;
 	bool live = cpu->fpu.live;
@@ -141,14 +141,14 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 
 	fpu_settle(cpu);
 	run->nr_cold++;
-	if (unlikely(run->nr_cold_of) && !(site->flags & SITE_STEP))
+	if (unlikely(run->nr_cold_of))
 		run->nr_cold_of[2 * insn->op + !!(site->flags & SITE_CALLOUT)]++;
 	cpu->rip = site->rip;
 	cpu->retired -= site->left;
 	run->access = cpu->mode.access;
 	if (site->flags & (SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
 		refill(cpu, site, insn);
-	r = site->flags & SITE_STEP ? step_uncounted(cpu) : insn->run(cpu, insn);
+	r = insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))
 		next = cold_done(run, site, gen, live);
 	run->result = r;
@@ -164,7 +164,8 @@ static void chain(struct run *run, uint32_t number, uint32_t block)
 	struct run_block *b = &run->block[block];
 	uint32_t disp = (exit->forward ? b->inner : b->entry) - (exit->patch + 4);
 
-	if (!exit->patch || exit->page != b->page || exit->gen != run->page[b->page].gen)
+	if (!exit->patch || b->second != RUN_NONE || exit->page != b->page ||
+	    exit->gen != run->page[b->page].gen)
 		run_jump_add(run, block);
 	else
 		__builtin_memcpy(run->code.rw + exit->patch, &disp, 4);

@@ -59,7 +59,6 @@ struct run_site {
 #define SITE_POP     BIT(3)
 #define SITE_LEAVE   BIT(4)
 #define SITE_CALLOUT BIT(5) /* has no inline form */
-#define SITE_STEP    BIT(6) /* goes over the page's end: to be fetched each time */
 
 struct run_block {
 	uint64_t rip;
@@ -70,6 +69,8 @@ struct run_block {
 	uint32_t site;	    /* its first */
 	uint32_t next;	    /* in the hash chain */
 	uint32_t page_next; /* of the same page */
+	uint32_t second; /* page that its one instruction ends in; RUN_NONE: it stays in ->page */
+	uint32_t second_next; /* of the same second page */
 	bool dead;
 };
 
@@ -84,13 +85,14 @@ struct run_exit {
 
 struct run_page {
 	const uint8_t *hva;
-	uint64_t lines; /* of 64 bytes: those that blocks were made of */
-	uint64_t epoch; /* at which copy was last found right */
-	uint64_t noted; /* ->nr_clears when jumps to it were entered last */
-	uint32_t first; /* block */
-	uint32_t next;	/* in the hash chain */
-	uint32_t gen;	/* counts droppings */
-	uint8_t drops;	/* the same, saturated: what changes often is translated late */
+	uint64_t lines;	     /* of 64 bytes: those that blocks were made of */
+	uint64_t epoch;	     /* at which copy was last found right */
+	uint64_t noted;	     /* ->nr_clears when jumps to it were entered last */
+	uint32_t first;	     /* block */
+	uint32_t first_over; /* block that comes over from the page before */
+	uint32_t next;	     /* in the hash chain */
+	uint32_t gen;	     /* counts droppings */
+	uint8_t drops;	     /* the same, saturated: what changes often is translated late */
 	uint8_t copy[PAGE_SIZE];
 };
 
@@ -176,6 +178,12 @@ void run_flush(struct run *run);
 
 /* ---- run_block.c: general registers only ---- */
 
+/* The instruction at rip may go over the page's end. */
+static inline bool run_near_end(uint64_t rip)
+{
+	return (rip & ~PAGE_MASK) > PAGE_SIZE - 15;
+}
+
 static inline uint32_t run_key(const struct cpu *cpu)
 {
 	return cpu->exec->key | (uint32_t)cpu->mode.access << RUN_KEY_ACCESS |
@@ -184,6 +192,8 @@ static inline uint32_t run_key(const struct cpu *cpu)
 
 /* The block at cpu->rip, made of what its page holds now; RUN_NONE: there is none. *ret_host: the page's bytes. */
 uint32_t run_find(struct run *run, const uint8_t **ret_host);
+/* Bytes of the page behind cpu->rip's, if they can be fetched and the instruction at RIP may go over there; or NULL. */
+const uint8_t *run_second_page(struct cpu *cpu);
 /* The record of a page, made if need be, with its bytes found right. NULL: no room. */
 struct run_page *run_page_get(struct run *run, const uint8_t *hva);
 void run_block_link(struct run *run, uint32_t block);
@@ -207,7 +217,6 @@ enum result run_bare(struct cpu *cpu);
 
 enum cpu_exit_kind step_once(struct cpu *cpu);
 enum result step_bare(struct cpu *cpu);
-enum result step_uncounted(struct cpu *cpu); /* the same, not retired */
 /* What the result of an instruction at cpu->rip means, its retirement included. */
 enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r);
 

@@ -73,6 +73,8 @@ void run_jump_add(struct run *run, uint32_t block)
 	uint16_t index = b->rip;
 
 	note_page(run, b->page);
+	if (b->second != RUN_NONE)
+		note_page(run, b->second);
 	jumps->code[index] = (uint64_t)run->code.rx + b->entry;
 	if (jumps->neg[index] == -b->rip)
 		return;
@@ -100,6 +102,10 @@ void run_block_link(struct run *run, uint32_t block)
 	*chain = block + 1;
 	b->page_next = page->first;
 	page->first = block;
+	if (b->second == RUN_NONE)
+		return;
+	b->second_next = run->page[b->second].first_over;
+	run->page[b->second].first_over = block;
 }
 
 static void block_unlink(struct run *run, uint32_t block)
@@ -158,7 +164,9 @@ static void page_drop(struct run *run, struct run_page *page)
 {
 	for (uint32_t b = page->first; b != RUN_NONE; b = run->block[b].page_next)
 		block_unlink(run, b);
-	page->first = RUN_NONE;
+	for (uint32_t b = page->first_over; b != RUN_NONE; b = run->block[b].second_next)
+		block_unlink(run, b);
+	page->first = page->first_over = RUN_NONE;
 	page->lines = 0;
 	page->gen++;
 	page->drops += page->drops < 255;
@@ -186,7 +194,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	page->hva = hva;
 	page->lines = 0;
 	page->epoch = run->epoch;
-	page->first = RUN_NONE;
+	page->first = page->first_over = RUN_NONE;
 	page->gen = 0;
 	page->noted = 0;
 	page->drops = 0;
@@ -243,6 +251,27 @@ void run_notice_writes(struct run *run)
 
 /* ---- finding ---- */
 
+const uint8_t *run_second_page(struct cpu *cpu)
+{
+	uint64_t next = (cpu->rip & PAGE_MASK) + PAGE_SIZE;
+
+	return next > cpu->rip && run_near_end(cpu->rip) ? tlb_fetch_hit(cpu, next) : NULL;
+}
+
+/* The block's second page is the one that follows now, and holds what the block was made of. */
+static bool second_valid(struct run *run, const struct run_block *b)
+{
+	const uint8_t *host;
+
+	if (b->second == RUN_NONE)
+		return true;
+	host = run_second_page(run->cpu);
+	if (!host || run->page[b->second].hva != host)
+		return false;
+	page_check(run, &run->page[b->second]);
+	return true;
+}
+
 uint32_t run_find(struct run *run, const uint8_t **ret_host)
 {
 	struct cpu *cpu = run->cpu;
@@ -255,7 +284,8 @@ uint32_t run_find(struct run *run, const uint8_t **ret_host)
 	for (uint32_t i = *block_chain(run, cpu->rip, key); i; i = run->block[i - 1].next) {
 		struct run_block *b = &run->block[i - 1];
 
-		if (b->rip != cpu->rip || b->key != key || run->page[b->page].hva != host)
+		if (b->rip != cpu->rip || b->key != key || run->page[b->page].hva != host ||
+		    !second_valid(run, b))
 			continue;
 		page_check(run, &run->page[b->page]);
 		return b->dead ? RUN_NONE : i - 1;

@@ -2,8 +2,9 @@
 /*
  * The first pass of translation: guest bytes to records (run_translate.h).
  *
- * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. It is
- * made of the page's copy, so that what is compared later is what was translated.
+ * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. An
+ * instruction that goes over the page's end is a block of its own, and belongs to both pages. Blocks are made of
+ * pages' copies, so that what is compared later is what was translated.
  */
 #include "silicon/exec/run_translate.h"
 
@@ -11,7 +12,8 @@
 #include "silicon/exec/decode.h"
 #include "silicon/mmu/tlb.h"
 
-#define LINE 64ul
+#define LINE	 64ul
+#define MAX_INSN 15u
 
 /* ---- decoding ---- */
 
@@ -46,13 +48,11 @@ static bool decoded_by_step(struct translation *t, struct run_record *rec, const
 	return false;
 }
 
-static bool decode(struct translation *t, struct run_record *rec)
+static bool decode_bytes(struct translation *t, struct run_record *rec, const uint8_t *bytes,
+			 unsigned nr)
 {
 	struct exec_cache *c = t->cpu->exec;
-	unsigned off = rec->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, 15u);
-	const uint8_t *bytes = t->page->copy + off;
 
-	cover(t->page, off, off + nr);
 	if (!decoded_by_step(t, rec, bytes, nr) &&
 	    !decode_insn(t->cpu, c->key, bytes, nr, &rec->insn))
 		return false;
@@ -61,6 +61,30 @@ static bool decode(struct translation *t, struct run_record *rec)
 		return true;
 	memset(&rec->z, 0, sizeof(rec->z));
 	return rec->insn.trap;
+}
+
+static bool decode(struct translation *t, struct run_record *rec)
+{
+	unsigned off = rec->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, MAX_INSN);
+
+	cover(t->page, off, off + nr);
+	return decode_bytes(t, rec, t->page->copy + off, nr);
+}
+
+/* The instruction at the block's start, which goes over the page's end. False: the page behind is not there. */
+static bool decode_over(struct translation *t, struct run_record *rec)
+{
+	const uint8_t *host = run_second_page(t->cpu);
+	unsigned off = rec->rip & ~PAGE_MASK, nr = PAGE_SIZE - off;
+	uint8_t bytes[MAX_INSN];
+
+	t->second = host ? run_page_get(t->run, host) : NULL;
+	if (!t->second)
+		return false;
+	cover(t->second, 0, MAX_INSN - nr);
+	memcpy(bytes, t->page->copy + off, nr);
+	memcpy(bytes + nr, t->second->copy, MAX_INSN - nr);
+	return decode_bytes(t, rec, bytes, MAX_INSN);
 }
 
 /* ---- the way through the page ---- */
@@ -126,10 +150,8 @@ bool run_collect(struct translation *t)
 		struct run_record *rec = &t->record[t->nr_records];
 
 		rec->rip = rip;
-		if (!decode(t, rec)) {
-			t->crossing = true;
-			return true;
-		}
+		if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
+			break;
 		/* Decoding may have dropped the thunks that earlier records point to. */
 		if (run->seen_drops != run->cpu->exec->nr_drops)
 			return false;
@@ -140,5 +162,5 @@ bool run_collect(struct translation *t)
 			break;
 		rip += rec->insn.len;
 	}
-	return true;
+	return t->nr_records;
 }

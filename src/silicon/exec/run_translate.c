@@ -20,7 +20,7 @@ static bool has_room(const struct run *run)
 	return run->used + RUN_CODE_ROOM <= run->code.size &&
 	       run->nr_sites + RUN_BLOCK_INSNS <= RUN_SITES &&
 	       run->nr_insns + RUN_BLOCK_INSNS <= RUN_INSNS && run->nr_blocks < RUN_BLOCKS &&
-	       run->nr_exits + MAX_ENDS <= RUN_EXITS && run->nr_pages < RUN_PAGES &&
+	       run->nr_exits + MAX_ENDS <= RUN_EXITS && run->nr_pages + 2 <= RUN_PAGES &&
 	       run->seen_drops == run->cpu->exec->nr_drops;
 }
 
@@ -75,6 +75,12 @@ static bool same_page(const struct translation *t, uint64_t target)
 	return !((target ^ t->start) & PAGE_MASK);
 }
 
+/* Whether a jump may be patched. A block of two pages may go away while a jump's own page stays. */
+static bool chainable(const struct translation *t, uint64_t target)
+{
+	return same_page(t, target) && !run_near_end(target);
+}
+
 /* Over a page's border, by the jump cache; what is not there leaves by the exit. */
 static void emit_cross(struct translation *t, uint32_t exit)
 {
@@ -95,7 +101,7 @@ void run_end(struct translation *t, uint64_t target)
 {
 	uint32_t exit = run_exit_new(t, target);
 
-	if (!same_page(t, target)) {
+	if (!chainable(t, target)) {
 		emit_cross(t, exit);
 		return;
 	}
@@ -107,7 +113,7 @@ void run_end_if(struct translation *t, unsigned cc, uint64_t target)
 {
 	uint32_t exit = run_exit_new(t, target), at = emit_jcc(&t->e, cc, 0);
 
-	if (same_page(t, target))
+	if (chainable(t, target))
 		t->run->exit[exit].patch = at;
 	end_at(t, at, exit);
 }
@@ -226,29 +232,13 @@ static uint32_t emit_head(struct translation *t)
 	return count;
 }
 
-/* An instruction over the page's end: step's whole business, and the block's last. */
-static void translate_crossing(struct translation *t)
-{
-	t->site = t->run->nr_sites++;
-	t->run->site[t->site] = (struct run_site){
-		.rip = t->rip,
-		.code = emit_pos(&t->e),
-		.flags = SITE_CALLOUT | SITE_STEP,
-	};
-	emit_cold_jump(t, t->site);
-}
-
 static void translate_all(struct translation *t)
 {
 	enum form form = FORM_DONE;
 
 	for (unsigned i = 0; i < t->nr_records && form == FORM_DONE; i++)
 		form = translate_one(t, &t->record[i]);
-	if (form != FORM_DONE)
-		return;
-	if (t->crossing)
-		translate_crossing(t);
-	else
+	if (form == FORM_DONE)
 		run_end(t, t->rip);
 }
 
@@ -277,6 +267,7 @@ static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 		.entry = entry,
 		.inner = t->inner,
 		.page = t->page - run->page,
+		.second = t->second ? t->second - run->page : RUN_NONE,
 		.site = t->first_site,
 	};
 	run->nr_translated++;

@@ -34,6 +34,7 @@ struct translation {
 	struct run_jumps *jumps; /* of the key */
 	struct direct_map *map;	 /* of the access state: by enum direct_kind */
 	struct run_page *page;
+	struct run_page *second; /* that the block's one instruction ends in, or NULL */
 	uint64_t start, rip;
 	uint32_t site; /* of the present instruction */
 	uint32_t first_site;
@@ -43,7 +44,6 @@ struct translation {
 
 	struct run_record *record; /* all instructions of the block, in order */
 	unsigned nr_records;
-	bool crossing; /* the instruction behind them goes over the page's end */
 
 	/* The present instruction, out of its record. */
 	struct insn insn;

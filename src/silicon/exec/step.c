@@ -387,16 +387,10 @@ enum cpu_exit_kind step_once(struct cpu *cpu)
 	return attention(cpu) ? attend(cpu) : step_settle(cpu, run_one(cpu, &insn));
 }
 
-enum result step_uncounted(struct cpu *cpu)
-{
-	const struct insn *insn;
-
-	return run_one(cpu, &insn);
-}
-
 enum result step_bare(struct cpu *cpu)
 {
-	enum result r = step_uncounted(cpu);
+	const struct insn *insn;
+	enum result r = run_one(cpu, &insn);
 
 	if (r == RESULT_OK || r == RESULT_STOP)
 		retire(cpu);
