@@ -35,7 +35,9 @@ struct run_record;
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
 #define RUN_JUMP_LOG	4096u
-#define RUN_JUMP_PAGES	8u /* more cost each exit more than a new cache does */
+#define RUN_JUMP_PAGES	64u /* that are compared at an epoch's begin */
+#define RUN_JUMP_FEW	8u
+#define RUN_JUMP_KEEP	64u /* epochs for which more than a few are kept */
 #define RUN_NONE	0xffffffffu
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
@@ -156,6 +158,7 @@ struct run {
 	uint64_t nr_clears;		 /* of the jump cache */
 	uint32_t nr_jump_pages; /* that the jump cache leads to; more than fit: not all are noted */
 	uint32_t jump_page[RUN_JUMP_PAGES];
+	uint32_t nr_kept; /* epochs since the jump cache was emptied */
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */

@@ -6,15 +6,14 @@
  * are noticed by the TLB (direct.h), and their pages compared at once. The program, its devices and other
  * processors write unseen: so an epoch begins wherever the architecture or the program's entry makes such writes
  * count. Chains lead from block to block of one page only. So control gets into a page by the jump cache or by
- * run_find(): the pages that the jump cache leads to are compared when the epoch begins, or it is emptied if they
- * are many; all others at their first use in each epoch, by run_find().
+ * run_find(): the pages that the jump cache leads to are compared when the epoch begins, or it is emptied, if they
+ * are too many or now and then; all others at their first use in each epoch, by run_find().
  */
 #include "host/guard.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 
 #define LINE_SHIFT 6
-#define LINE_WORDS 8
 #define PAGE_LINES 64
 
 /* ---- the jump cache ---- */
@@ -37,6 +36,7 @@ void run_jumps_clear(struct run *run)
 		clear_jump(run, run->jump_log[i]);
 	run->nr_jump_log = 0;
 	run->nr_jump_pages = 0;
+	run->nr_kept = 0;
 	run->nr_clears++;
 }
 
@@ -135,28 +135,41 @@ static struct run_page *page_lookup(struct run *run, const uint8_t *hva)
 	return NULL;
 }
 
-static bool line_same(const struct run_page *page, unsigned line)
+/* Whether 64 bytes are the same; if the host faults on now, they are not. */
+static inline HOST_NO_ASAN bool line_same(const uint8_t *now, const uint8_t *was)
 {
-	const uint8_t *now = page->hva + (line << LINE_SHIFT);
-	const uint8_t *was = page->copy + (line << LINE_SHIFT);
-	uint64_t diff = 0;
+	uint64_t diff, word;
 
-	for (unsigned i = 0; i < LINE_WORDS; i++) {
-		uint64_t a, b;
-
-		if (!host_load_64(now + 8 * i, &a))
-			return false;
-		__builtin_memcpy(&b, was + 8 * i, 8);
-		diff |= a ^ b;
-	}
+	/* clang-format off */
+#define WORD(label, at)                              \
+	#label ": mov " #at "(%[now]), %[word]\n"    \
+	"xor " #at "(%[was]), %[word]\n"             \
+	"or %[word], %[diff]\n"                      \
+	HOST_EXTABLE(#label "b", "9b")
+	asm volatile(".pushsection .text.anykvm_landing, \"ax\"\n"
+		     "9: mov $1, %k[diff]\n"
+		     "jmp 10f\n"
+		     ".popsection\n"
+		     "xor %k[diff], %k[diff]\n"
+		     WORD(1, 0) WORD(2, 8) WORD(3, 16) WORD(4, 24)
+		     WORD(5, 32) WORD(6, 40) WORD(7, 48) WORD(8, 56)
+		     "10:\n"
+		     : [diff] "=&r"(diff), [word] "=&r"(word)
+		     : [now] "r"(now), [was] "r"(was)
+		     : "memory", "cc");
+#undef WORD
+	/* clang-format on */
 	return !diff;
 }
 
 static bool page_same(const struct run_page *page)
 {
-	for (uint64_t lines = page->lines; lines; lines &= lines - 1)
-		if (!line_same(page, __builtin_ctzll(lines)))
+	for (uint64_t lines = page->lines; lines; lines &= lines - 1) {
+		unsigned at = __builtin_ctzll(lines) << LINE_SHIFT;
+
+		if (!line_same(page->hva + at, page->copy + at))
 			return false;
+	}
 	return true;
 }
 
@@ -213,10 +226,20 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva)
 	return page;
 }
 
+/*
+ * More pages than a few are worth it only as long as they are in use: so the jump cache is emptied now and then, to
+ * be filled by what is.
+ */
+static bool worth_keeping(struct run *run)
+{
+	return run->nr_jump_pages <= RUN_JUMP_FEW ||
+	       (run->nr_jump_pages <= RUN_JUMP_PAGES && run->nr_kept++ < RUN_JUMP_KEEP);
+}
+
 void run_new_epoch(struct run *run)
 {
 	run->epoch++;
-	if (run->nr_jump_pages > RUN_JUMP_PAGES) {
+	if (!worth_keeping(run)) {
 		run_jumps_clear(run);
 		return;
 	}
