@@ -2,6 +2,8 @@
 /* String instructions: all sizes, directions and repetitions, runs across pages, faults midway, ports. */
 #include "emul.h"
 
+#include <stdlib.h>
+
 #define SRC FLAT_DATA
 #define DST (FLAT_DATA + 0x10000)
 
@@ -93,6 +95,72 @@ static void fault_midway(void **state)
 	/* the pushed image has RF, and RIP is on the instruction */
 	assert_int_equal(flat_peek(f, f->cpu->gpr[RSP] + 8, 8), FLAT_CODE);
 	assert_true(flat_peek(f, f->cpu->gpr[RSP] + 24, 8) & FLAG_RF);
+	flat_free(f);
+}
+
+/* Down over pages, in all sizes and out of step with them: as element by element on the host. */
+static void backwards_pages(void **state)
+{
+	static const char *const code[] = {"\xfd\xf3\xa4\xf4", "\xfd\xf3\x66\xa5\xf4",
+					   "\xfd\xf3\xa5\xf4", "\xfd\xf3\x48\xa5\xf4"};
+
+	for (unsigned i = 0; i < 4; i++) {
+		struct flat *f = with_pattern(flat_long);
+		unsigned size = 1 << i, n = 0x2345 >> i;
+		uint64_t src = SRC + 0x2803, dst = SRC + 0x2a05;
+		uint8_t *want = malloc(0x6000);
+
+		memcpy(want, f->ram + SRC, 0x6000);
+		for (unsigned k = 0; k < n; k++)
+			memmove(want + (dst - SRC) - k * size, want + (src - SRC) - k * size, size);
+		f->cpu->gpr[RSI] = src;
+		f->cpu->gpr[RDI] = dst;
+		f->cpu->gpr[RCX] = n;
+		flat_code(f, code[i], strlen(code[i]));
+		assert_int_equal(flat_run(f, 3), CPU_EXIT_HLT);
+		assert_memory_equal(f->ram + SRC, want, 0x6000);
+		assert_int_equal(f->cpu->gpr[RSI], src - n * size);
+		assert_int_equal(f->cpu->gpr[RDI], dst - n * size);
+		assert_int_equal(f->cpu->gpr[RCX], 0);
+		assert_false(f->cpu->sflags & FLAG_RF);
+		free(want);
+		flat_free(f);
+	}
+}
+
+static void backwards_fault(void **state)
+{
+	struct flat *f = with_pattern(flat_long);
+
+	flat_map(f, DST, 0, 0, 0x1000);
+	mmu_flush_all(f->cpu);
+	f->cpu->gpr[RSI] = SRC + 0x3000;
+	f->cpu->gpr[RDI] = DST + 0x2ffe;
+	f->cpu->gpr[RCX] = 0x3000;
+	emul_faults(f, VEC_PF, "\xfd\xf3\xa4\xf4");
+	assert_int_equal(f->cpu->cr2, DST + 0xfff);
+	assert_int_equal(f->cpu->gpr[RCX], 0x3000 - 0x1fff);
+	assert_int_equal(f->cpu->gpr[RSI], SRC + 0x1001);
+	assert_int_equal(f->cpu->gpr[RDI], DST + 0xfff);
+	assert_memory_equal(f->ram + DST + 0x1000, f->ram + SRC + 0x1002, 0x1fff);
+	assert_true(flat_peek(f, f->cpu->gpr[RSP] + 24, 8) & FLAG_RF);
+	flat_free(f);
+}
+
+static void backwards_compares(void **state)
+{
+	struct flat *f = with_pattern(flat_long);
+
+	for (unsigned i = 0; i < 0x3000; i++)
+		f->ram[DST + i] = f->ram[SRC + i];
+	f->ram[DST + 0x321] ^= 1;
+	f->cpu->gpr[RSI] = SRC + 0x2ff0;
+	f->cpu->gpr[RDI] = DST + 0x2ff0;
+	f->cpu->gpr[RCX] = 0x2ff1;
+	emul_halts(f, "\xfd\xf3\xa6\xfc"); /* repe cmpsb */
+	assert_int_equal(f->cpu->gpr[RCX], 0x321);
+	assert_int_equal(f->cpu->gpr[RDI], DST + 0x320);
+	assert_false(cpu_rflags(f->cpu) & FLAG_ZF);
 	flat_free(f);
 }
 
@@ -310,7 +378,8 @@ int main(void)
 		cmocka_unit_test(count_of_zero),      cmocka_unit_test(address_wrap),
 		cmocka_unit_test(interrupted),	      cmocka_unit_test(stepped),
 		cmocka_unit_test(stepped_by_program), cmocka_unit_test(ports),
-		cmocka_unit_test(ins_faults_first),
+		cmocka_unit_test(ins_faults_first),   cmocka_unit_test(backwards_pages),
+		cmocka_unit_test(backwards_fault),    cmocka_unit_test(backwards_compares),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,10 +2,10 @@
 /*
  * String instructions (SDM, instruction reference: REP, MOVS, CMPS, SCAS, LODS, STOS, INS, OUTS).
  *
- * One call does one iteration, or with DF = 0 a run of iterations inside one page of RAM on the host's
- * own string instruction (same element size, so overlaps behave as the architecture says). After each
- * call the registers are whole; RESULT_AGAIN leaves RIP on the instruction for the rest, so
- * events are taken between the calls. RFLAGS.RF is set meanwhile, for the image that an event pushes.
+ * One iteration at a time, or runs of iterations inside one page of RAM on the host's own string instruction
+ * (same element size and direction, so overlaps behave as the architecture says). After each the registers are
+ * whole; once something asks for attention, RESULT_AGAIN leaves RIP on the instruction for the rest, so that
+ * events are taken in between. RFLAGS.RF is set meanwhile, for the image that an event pushes.
  */
 #include "silicon/exec/emul.h"
 #include "host/guard.h"
@@ -97,124 +97,200 @@ static enum result string_linear(struct cpu *cpu, const struct string *s, enum s
 /* True where iterations may be taken together: nothing looks at each of them. */
 static bool string_may_run(const struct cpu *cpu, const struct string *s)
 {
-	return s->rep && s->count > 1 && s->step > 0 && !(cpu->attention & ATTN_TF) &&
-	       !(cpu_dr7(cpu) & 0xff);
+	return s->rep && !(cpu->attention & ATTN_TF) && !(cpu_dr7(cpu) & 0xff);
 }
 
 /* Elements from reg on that lie in one page and do not wrap at the address size, at most max. */
 static uint64_t run_length(struct cpu *cpu, const struct string *s, enum seg_id seg, enum gpr reg,
 			   uint64_t max)
 {
-	uint64_t off = string_off(cpu, s, reg);
-	uint64_t linear = off + cpu->seg[seg].base, room = PAGE_SIZE - (linear & ~PAGE_MASK);
+	uint64_t off = string_off(cpu, s, reg), linear = off, room, below;
 
-	if (cpu->mode.code == CODE_64 && seg < SEG_FS)
-		room = PAGE_SIZE - (off & ~PAGE_MASK);
+	if (cpu->mode.code != CODE_64 || seg >= SEG_FS)
+		linear += cpu->seg[seg].base;
+	room = PAGE_SIZE - (linear & ~PAGE_MASK);
 	if (s->width < 8)
 		room = min(room, BIT(s->width * 8) - off);
-	return min(room / s->size, max);
+	if (s->step > 0)
+		return min(room / s->size, max);
+	below = linear & ~PAGE_MASK;
+	if (s->width < 8)
+		below = min(below, off);
+	return room < s->size ? 0 : min(below / s->size + 1, max);
 }
 
 /*
- * Host pointer to n elements at seg:reg, or NULL: then the single iteration finds out why, and raises
- * what is to be raised for its own element.
+ * Host pointer to the first of n elements at seg:reg, or NULL: then the single iteration finds out why, and
+ * raises what is to be raised for its own element.
  */
 static uint8_t *run_pointer(struct cpu *cpu, const struct string *s, enum seg_id seg, enum gpr reg,
 			    uint64_t n, enum access_op op)
 {
-	uint32_t bytes = n * s->size;
+	uint32_t bytes = n * s->size, before = s->step > 0 ? 0 : bytes - s->size;
 	uint8_t *hva = NULL;
 	gva_t addr;
 
-	if (seg_linear(cpu, seg, string_off(cpu, s, reg), bytes, op, &addr) ||
+	if (seg_linear(cpu, seg, string_off(cpu, s, reg) - before, bytes, op, &addr) ||
 	    mmu_pointer(cpu, addr, bytes, op, &hva)) {
 		cpu->fault.valid = false;
 		return NULL;
 	}
-	return hva;
+	return hva ? hva + before : NULL;
 }
 
 /*
  * Each returns how many elements were moved before the host faulted: what is moved stays moved, as moving
  * overlapping elements twice would give something else.
  */
-#define DEFINE_HOST_MOVS(bits, suffix)                                                      \
-	static __noinline uint64_t host_movs_##bits(void *dst, const void *src, uint64_t n) \
-	{                                                                                   \
-		uint64_t left = n;                                                          \
-                                                                                            \
-		asm volatile("1: rep movs" suffix "\n2:\n" HOST_EXTABLE("1b", "2b")         \
-			     : "+D"(dst), "+S"(src), "+c"(left)                             \
-			     :                                                              \
-			     : "memory");                                                   \
-		return n - left;                                                            \
+#define DEFINE_HOST_MOVS(name, before, insn, after)                                            \
+	static __noinline uint64_t host_movs_##name(void *dst, const void *src, uint64_t n)    \
+	{                                                                                      \
+		uint64_t left = n;                                                             \
+                                                                                               \
+		asm volatile(before "1: rep " insn "\n2: " after "\n" HOST_EXTABLE("1b", "2b") \
+			     : "+D"(dst), "+S"(src), "+c"(left)                                \
+			     :                                                                 \
+			     : "memory");                                                      \
+		return n - left;                                                               \
 	}
 
-DEFINE_HOST_MOVS(8, "b")
-DEFINE_HOST_MOVS(16, "w")
-DEFINE_HOST_MOVS(32, "l")
-DEFINE_HOST_MOVS(64, "q")
-
-#define DEFINE_HOST_STOS(bits, suffix)                                                   \
-	static __noinline uint64_t host_stos_##bits(void *dst, uint64_t val, uint64_t n) \
-	{                                                                                \
-		uint64_t left = n;                                                       \
-                                                                                         \
-		asm volatile("1: rep stos" suffix "\n2:\n" HOST_EXTABLE("1b", "2b")      \
-			     : "+D"(dst), "+c"(left)                                     \
-			     : "a"(val)                                                  \
-			     : "memory");                                                \
-		return n - left;                                                         \
+#define DEFINE_HOST_STOS(name, before, insn, after)                                            \
+	static __noinline uint64_t host_stos_##name(void *dst, uint64_t val, uint64_t n)       \
+	{                                                                                      \
+		uint64_t left = n;                                                             \
+                                                                                               \
+		asm volatile(before "1: rep " insn "\n2: " after "\n" HOST_EXTABLE("1b", "2b") \
+			     : "+D"(dst), "+c"(left)                                           \
+			     : "a"(val)                                                        \
+			     : "memory");                                                      \
+		return n - left;                                                               \
 	}
 
-DEFINE_HOST_STOS(8, "b")
-DEFINE_HOST_STOS(16, "w")
-DEFINE_HOST_STOS(32, "l")
-DEFINE_HOST_STOS(64, "q")
+#define DEFINE_HOST(bits, suffix)                                    \
+	DEFINE_HOST_MOVS(bits, "", "movs" suffix, "")                \
+	DEFINE_HOST_MOVS(down_##bits, "std\n", "movs" suffix, "cld") \
+	DEFINE_HOST_STOS(bits, "", "stos" suffix, "")                \
+	DEFINE_HOST_STOS(down_##bits, "std\n", "stos" suffix, "cld")
 
-static uint64_t host_movs(unsigned size, void *dst, const void *src, uint64_t n)
+DEFINE_HOST(8, "b")
+DEFINE_HOST(16, "w")
+DEFINE_HOST(32, "l")
+DEFINE_HOST(64, "q")
+
+/* By direction, then by log2 of the element size. */
+static uint64_t (*const host_movs[2][4])(void *dst, const void *src, uint64_t n) = {
+	{host_movs_8, host_movs_16, host_movs_32, host_movs_64},
+	{host_movs_down_8, host_movs_down_16, host_movs_down_32, host_movs_down_64},
+};
+
+static uint64_t (*const host_stos[2][4])(void *dst, uint64_t val, uint64_t n) = {
+	{host_stos_8, host_stos_16, host_stos_32, host_stos_64},
+	{host_stos_down_8, host_stos_down_16, host_stos_down_32, host_stos_down_64},
+};
+
+/* ---- all alike ---- */
+
+/* What one of them does. Both return with the flags of the last comparison, where it compares. */
+struct string_op {
+	uint64_t (*run)(struct cpu *cpu, const struct string *s, uint64_t *aflags); /* iterations */
+	enum result (*one)(struct cpu *cpu, const struct string *s, uint64_t *aflags);
+	bool rsi, rdi, compares;
+};
+
+/* REPE goes on while equal, REPNE while not. */
+static bool compare_goes_on(const struct insn *insn, uint64_t aflags)
 {
-	switch (size) {
-	case 1:
-		return host_movs_8(dst, src, n);
-	case 2:
-		return host_movs_16(dst, src, n);
-	case 4:
-		return host_movs_32(dst, src, n);
-	}
-	return host_movs_64(dst, src, n);
+	bool zf = aflags & FLAG_ZF << 8;
+
+	return zf == !(insn->flags & INSN_REPNE);
 }
 
-static uint64_t host_stos(unsigned size, void *dst, uint64_t val, uint64_t n)
+/* Commit n iterations; false if they were the last. */
+static __always_inline_ bool string_commit(struct cpu *cpu, struct string *s,
+					   const struct string_op *op, uint64_t n, uint64_t aflags)
 {
-	switch (size) {
-	case 1:
-		return host_stos_8(dst, val, n);
-	case 2:
-		return host_stos_16(dst, val, n);
-	case 4:
-		return host_stos_32(dst, val, n);
+	if (op->rsi)
+		string_move(cpu, s, RSI, n);
+	if (op->rdi)
+		string_move(cpu, s, RDI, n);
+	if (op->compares)
+		cpu->aflags = aflags;
+	s->count -= n;
+	if (s->rep)
+		reg_write(cpu, RCX, s->width, false, s->count);
+	return s->count && !(op->compares && !compare_goes_on(s->insn, aflags));
+}
+
+/* Something is to be done before the next iteration. */
+static bool string_interrupted(const struct cpu *cpu)
+{
+	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) | cpu->out.nr | cpu->answers.nr;
+}
+
+/* An iteration but the first failed: its instruction has begun. */
+static __noinline enum result string_failed(struct cpu *cpu, enum result r)
+{
+	cpu_update_attention(cpu);
+	return r;
+}
+
+static __always_inline_ enum result string_all(struct cpu *cpu, const struct insn *insn,
+					       const struct string_op *op)
+{
+	struct string s;
+	uint64_t n, aflags = 0;
+	enum result r;
+	bool together;
+
+	string_init(cpu, insn, &s);
+	if (!s.count)
+		return string_empty(cpu, &s);
+	together = string_may_run(cpu, &s);
+	for (;;) {
+		n = together && op->run ? op->run(cpu, &s, &aflags) : 0;
+		if (!n) {
+			r = op->one(cpu, &s, &aflags);
+			if (r)
+				return cpu->sflags & FLAG_RF ? string_failed(cpu, r) : r;
+			n = 1;
+		}
+		if (!string_commit(cpu, &s, op, n, aflags))
+			break;
+		if (!together || string_interrupted(cpu))
+			return string_pause(cpu);
+		cpu->sflags |= FLAG_RF;
 	}
-	return host_stos_64(dst, val, n);
+	cpu->sflags &= ~FLAG_RF;
+	return insn_next(cpu, insn);
 }
 
 /* ---- MOVS, STOS, LODS ---- */
 
+static bool string_down(const struct string *s)
+{
+	return s->step < 0;
+}
+
+static unsigned string_log2(const struct string *s)
+{
+	return __builtin_ctz(s->size);
+}
+
 /* Iterations done together, 0 if none can be. */
-static uint64_t movs_run(struct cpu *cpu, const struct string *s)
+static uint64_t movs_run(struct cpu *cpu, const struct string *s, uint64_t *aflags)
 {
 	uint64_t n = run_length(cpu, s, s->seg, RSI, s->count);
 	uint8_t *src, *dst;
 
 	n = run_length(cpu, s, SEG_ES, RDI, n);
-	if (n < 2)
+	if (!n)
 		return 0;
 	src = run_pointer(cpu, s, s->seg, RSI, n, ACCESS_READ);
 	dst = src ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
-	return dst ? host_movs(s->size, dst, src, n) : 0;
+	return dst ? host_movs[string_down(s)][string_log2(s)](dst, src, n) : 0;
 }
 
-static enum result movs_one(struct cpu *cpu, const struct string *s)
+static enum result movs_one(struct cpu *cpu, const struct string *s, uint64_t *aflags)
 {
 	uint64_t val;
 	enum result r = seg_read(cpu, s->seg, string_off(cpu, s, RSI), s->size, &val);
@@ -224,71 +300,47 @@ static enum result movs_one(struct cpu *cpu, const struct string *s)
 
 enum result emul_movs(struct cpu *cpu, const struct insn *insn)
 {
-	struct string s;
-	uint64_t n = 0;
+	static const struct string_op op = {movs_run, movs_one, .rsi = true, .rdi = true};
 
-	string_init(cpu, insn, &s);
-	if (!s.count)
-		return string_empty(cpu, &s);
-	if (string_may_run(cpu, &s))
-		n = movs_run(cpu, &s);
-	if (!n) {
-		enum result r = movs_one(cpu, &s);
-
-		if (r)
-			return r;
-		n = 1;
-	}
-	string_move(cpu, &s, RSI, n);
-	string_move(cpu, &s, RDI, n);
-	return string_done(cpu, &s, n, true);
+	return string_all(cpu, insn, &op);
 }
 
-static uint64_t stos_run(struct cpu *cpu, const struct string *s)
+static uint64_t stos_run(struct cpu *cpu, const struct string *s, uint64_t *aflags)
 {
 	uint64_t n = run_length(cpu, s, SEG_ES, RDI, s->count);
-	uint8_t *dst = n > 1 ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
+	uint8_t *dst = n ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE) : NULL;
 
-	return dst ? host_stos(s->size, dst, cpu->gpr[RAX], n) : 0;
+	return dst ? host_stos[string_down(s)][string_log2(s)](dst, cpu->gpr[RAX], n) : 0;
+}
+
+static enum result stos_one(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	return seg_write(cpu, SEG_ES, string_off(cpu, s, RDI), s->size,
+			 reg_read(cpu, RAX, s->size, false));
 }
 
 enum result emul_stos(struct cpu *cpu, const struct insn *insn)
 {
-	struct string s;
-	uint64_t n = 0;
+	static const struct string_op op = {stos_run, stos_one, .rdi = true};
 
-	string_init(cpu, insn, &s);
-	if (!s.count)
-		return string_empty(cpu, &s);
-	if (string_may_run(cpu, &s))
-		n = stos_run(cpu, &s);
-	if (!n) {
-		enum result r = seg_write(cpu, SEG_ES, string_off(cpu, &s, RDI), s.size,
-					  reg_read(cpu, RAX, s.size, false));
+	return string_all(cpu, insn, &op);
+}
 
-		if (r)
-			return r;
-		n = 1;
-	}
-	string_move(cpu, &s, RDI, n);
-	return string_done(cpu, &s, n, true);
+static enum result lods_one(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	uint64_t val;
+	enum result r = seg_read(cpu, s->seg, string_off(cpu, s, RSI), s->size, &val);
+
+	if (!r)
+		reg_write(cpu, RAX, s->size, false, val);
+	return r;
 }
 
 enum result emul_lods(struct cpu *cpu, const struct insn *insn)
 {
-	struct string s;
-	uint64_t val;
-	enum result r;
+	static const struct string_op op = {NULL, lods_one, .rsi = true};
 
-	string_init(cpu, insn, &s);
-	if (!s.count)
-		return string_empty(cpu, &s);
-	r = seg_read(cpu, s.seg, string_off(cpu, &s, RSI), s.size, &val);
-	if (r)
-		return r;
-	reg_write(cpu, RAX, s.size, false, val);
-	string_move(cpu, &s, RSI, 1);
-	return string_done(cpu, &s, 1, true);
+	return string_all(cpu, insn, &op);
 }
 
 /* ---- CMPS, SCAS ---- */
@@ -313,14 +365,6 @@ static uint64_t compare(unsigned size, uint64_t a, uint64_t b)
 		break;
 	}
 	return (uint16_t)flags;
-}
-
-/* REPE goes on while equal, REPNE while not. */
-static bool compare_goes_on(const struct insn *insn, uint64_t aflags)
-{
-	bool zf = aflags & FLAG_ZF << 8;
-
-	return zf == !(insn->flags & INSN_REPNE);
 }
 
 static bool guarded_load(unsigned size, const uint8_t *ptr, uint64_t *ret)
@@ -351,9 +395,11 @@ static uint64_t compare_run(const struct string *s, const uint8_t *left, const u
 	bool until_equal = s->insn->flags & INSN_REPNE;
 
 	while (done < n) {
-		if (left && !guarded_load(s->size, left + done * s->size, &a))
+		int64_t at = (int64_t)done * s->step;
+
+		if (left && !guarded_load(s->size, left + at, &a))
 			break;
-		if (!guarded_load(s->size, right + done * s->size, &b))
+		if (!guarded_load(s->size, right + at, &b))
 			break;
 		last_a = a;
 		last_b = b;
@@ -371,7 +417,7 @@ static uint64_t cmps_run(struct cpu *cpu, const struct string *s, uint64_t *afla
 	const uint8_t *left, *right;
 
 	n = run_length(cpu, s, SEG_ES, RDI, n);
-	if (n < 2)
+	if (!n)
 		return 0;
 	left = run_pointer(cpu, s, s->seg, RSI, n, ACCESS_READ);
 	right = left ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_READ) : NULL;
@@ -393,58 +439,36 @@ static enum result cmps_one(struct cpu *cpu, const struct string *s, uint64_t *a
 
 enum result emul_cmps(struct cpu *cpu, const struct insn *insn)
 {
-	struct string s;
-	uint64_t n = 0, aflags;
+	static const struct string_op op = {cmps_run, cmps_one, true, true, true};
 
-	string_init(cpu, insn, &s);
-	if (!s.count)
-		return string_empty(cpu, &s);
-	if (string_may_run(cpu, &s))
-		n = cmps_run(cpu, &s, &aflags);
-	if (!n) {
-		enum result r = cmps_one(cpu, &s, &aflags);
-
-		if (r)
-			return r;
-		n = 1;
-	}
-	cpu->aflags = aflags;
-	string_move(cpu, &s, RSI, n);
-	string_move(cpu, &s, RDI, n);
-	return string_done(cpu, &s, n, compare_goes_on(insn, aflags));
+	return string_all(cpu, insn, &op);
 }
 
 static uint64_t scas_run(struct cpu *cpu, const struct string *s, uint64_t *aflags)
 {
 	uint64_t n = run_length(cpu, s, SEG_ES, RDI, s->count);
-	const uint8_t *ptr = n > 1 ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_READ) : NULL;
+	const uint8_t *ptr = n ? run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_READ) : NULL;
 
 	if (!ptr)
 		return 0;
 	return compare_run(s, NULL, ptr, reg_read(cpu, RAX, s->size, false), n, aflags);
 }
 
+static enum result scas_one(struct cpu *cpu, const struct string *s, uint64_t *aflags)
+{
+	uint64_t val;
+	enum result r = seg_read(cpu, SEG_ES, string_off(cpu, s, RDI), s->size, &val);
+
+	if (!r)
+		*aflags = compare(s->size, cpu->gpr[RAX], val);
+	return r;
+}
+
 enum result emul_scas(struct cpu *cpu, const struct insn *insn)
 {
-	struct string s;
-	uint64_t n = 0, aflags, val;
+	static const struct string_op op = {scas_run, scas_one, .rdi = true, .compares = true};
 
-	string_init(cpu, insn, &s);
-	if (!s.count)
-		return string_empty(cpu, &s);
-	if (string_may_run(cpu, &s))
-		n = scas_run(cpu, &s, &aflags);
-	if (!n) {
-		enum result r = seg_read(cpu, SEG_ES, string_off(cpu, &s, RDI), s.size, &val);
-
-		if (r)
-			return r;
-		aflags = compare(s.size, cpu->gpr[RAX], val);
-		n = 1;
-	}
-	cpu->aflags = aflags;
-	string_move(cpu, &s, RDI, n);
-	return string_done(cpu, &s, n, compare_goes_on(insn, aflags));
+	return string_all(cpu, insn, &op);
 }
 
 /* ---- INS, OUTS ---- */
@@ -486,7 +510,7 @@ static uint64_t ins_run(struct cpu *cpu, const struct string *s, uint64_t max, u
 	uint64_t n = 0;
 
 	*ret = NULL;
-	if (string_may_run(cpu, s))
+	if (string_may_run(cpu, s) && s->step > 0)
 		n = run_length(cpu, s, SEG_ES, RDI, min(s->count, max));
 	if (n > 1)
 		*ret = run_pointer(cpu, s, SEG_ES, RDI, n, ACCESS_WRITE);

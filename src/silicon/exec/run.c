@@ -282,6 +282,15 @@ static uint32_t translate(struct run *run, const uint8_t *host)
 	return run_translate(run, host, run_key(run->cpu));
 }
 
+/* The page at RIP is not in the TLB: bring it in. False: stepping will say what is wrong. */
+static bool fetch_page(struct cpu *cpu)
+{
+	enum result r = mmu_probe(cpu, cpu->rip & PAGE_MASK, 1, ACCESS_FETCH);
+
+	cpu->fault.valid = false;
+	return r == RESULT_OK;
+}
+
 static enum cpu_exit_kind round_one(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
@@ -292,6 +301,8 @@ static enum cpu_exit_kind round_one(struct run *run)
 		return step_on(run);
 	look_around(run);
 	block = run_find(run, &host);
+	if (!host && fetch_page(cpu))
+		block = run_find(run, &host);
 	if (block == RUN_NONE && host && hot(run))
 		block = translate(run, host);
 	if (block == RUN_NONE)
