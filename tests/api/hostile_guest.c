@@ -20,6 +20,7 @@
 #define CODE	      0x8000
 #define STACK	      0xf000
 #define ROM_GPA	      0x20000
+#define SMRAM_SIZE    0x10000
 #define HOLE	      0x200000ull /* no slot, no device */
 #define LIMIT_MS      1000	  /* for a loaded machine */
 #define DONE_PORT     0x99
@@ -31,7 +32,7 @@
 	    "_end:\n.att_syntax prefix\n.popsection\n");                                 \
 	extern const uint8_t name[], name##_end[]
 
-static uint8_t *guarded, *rom;
+static uint8_t *guarded, *rom, *smram;
 
 /* ---- the machine ---- */
 
@@ -118,6 +119,10 @@ static struct machine hostile_open(bool irqchip)
 	memset(m.ram, 0, RAM_SIZE);
 	rom = map_ram(0x1000);
 	CHECK_EQ(set_region(m.vm, 0, 0, 0, RAM_SIZE, m.ram), 0);
+	/* Without memory a self-made SMI would be the VM's end. Its handler: rsm. */
+	smram = map_ram(SMRAM_SIZE);
+	memcpy(smram + 0x8000, "\x0f\xaa", 2);
+	CHECK_EQ(set_region(m.vm, 1 << 16, 0, 0x30000, SMRAM_SIZE, smram), 0);
 	CHECK_EQ(set_region(m.vm, 1, KVM_MEM_READONLY, ROM_GPA, 0x1000, rom), 0);
 	if (irqchip) {
 		CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
@@ -139,6 +144,7 @@ static void hostile_close(struct machine *m)
 	munmap(m->run, ioctl(m->kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
 	munmap(guarded, RAM_SIZE + 2 * GUARD);
 	munmap(rom, 0x1000);
+	munmap(smram, SMRAM_SIZE);
 	close(m->vcpu);
 	close(m->vm);
 	close(m->kvm);

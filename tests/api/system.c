@@ -44,9 +44,9 @@ static void test_capabilities(int kvm)
 		{KVM_CAP_BINARY_STATS_FD, 1},
 		{KVM_CAP_X2APIC_API, 3},
 		{KVM_CAP_VM_TYPES, 1},
+		{KVM_CAP_X86_SMM, 1},
+		{KVM_CAP_MULTI_ADDRESS_SPACE, 2},
 		/* What is not there. */
-		{KVM_CAP_X86_SMM, 0},
-		{KVM_CAP_MULTI_ADDRESS_SPACE, 0},
 		{KVM_CAP_NESTED_STATE, 0},
 		{KVM_CAP_HYPERV, 0},
 		{KVM_CAP_TSC_CONTROL, 0},

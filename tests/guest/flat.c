@@ -36,7 +36,9 @@ static void memory(void *opaque, gpa_t gpa, struct ram_page *ret)
 
 	f->nr_memory_calls++;
 	*ret = (struct ram_page){0};
-	if (gpa < f->ram_size)
+	if (f->smram && f->cpu->in_smm && gpa - f->smram_base < FLAT_SMRAM)
+		*ret = (struct ram_page){.hva = f->smram + (gpa - f->smram_base), .writable = true};
+	else if (gpa < f->ram_size)
 		*ret = (struct ram_page){.hva = f->ram + gpa, .writable = true, .log = f->log};
 	else if (gpa == FLAT_ROM)
 		*ret = (struct ram_page){.hva = f->rom};

@@ -33,6 +33,7 @@
 #define FLAT_MMIO	0xf0000000ul /* the window, FLAT_MMIO_SIZE bytes; user space answers */
 #define FLAT_DEVICE	0xf1000000ul /* a window of the same size that answers in the process */
 #define FLAT_MMIO_SIZE	0x10000
+#define FLAT_SMRAM	0x10000 /* bytes of f->smram */
 
 /* Selectors of the GDT (flat_real excepted). */
 #define FLAT_CS16      0x08
@@ -74,6 +75,9 @@ struct flat {
 	uint8_t *ram;
 	size_t ram_size;
 	uint8_t *rom; /* one page */
+	/* What SMM sees at smram_base instead of RAM, FLAT_SMRAM bytes; NULL: no difference. */
+	uint8_t *smram;
+	gpa_t smram_base;
 	/* What the fake platform was asked, in order (also what user space was). */
 	struct flat_event events[FLAT_MAX_EVENTS];
 	unsigned nr_events;

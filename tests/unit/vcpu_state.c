@@ -311,7 +311,9 @@ static void test_events_refused(void **state)
 	e.exception.nr = 13;
 	e.flags = KVM_VCPUEVENT_VALID_SMM;
 	e.smi.smm = 1;
+	vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;
 	assert_int_equal(vcpu_set_events(vcpu, &e), -EINVAL);
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
 	e = events();
 	assert_int_equal(e.exception.injected, 0);
 }
@@ -509,7 +511,7 @@ static void test_without_lapic(void **state)
 	assert_int_equal(vcpu_get_lapic(vcpu, page), -EINVAL);
 	assert_int_equal(vcpu_set_lapic(vcpu, page), -EINVAL);
 	assert_int_equal(vcpu_set_vapic_addr(vcpu, &va), -EINVAL);
-	assert_int_equal(vcpu_smi(vcpu, NULL), -ENOTTY);
+	assert_int_equal(vcpu_smi(vcpu, NULL), 0); /* needs none */
 }
 
 static void test_with_lapic(void **state)

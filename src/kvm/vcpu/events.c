@@ -9,6 +9,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "host/guard.h"
 #include "kvm/vm/irqchip.h"
+#include "silicon/mmu/mmu.h"
 
 #include <string.h>
 
@@ -96,10 +97,10 @@ long vcpu_nmi(struct vcpu *vcpu, void *arg)
 	return 0;
 }
 
-/* No SMM is offered (KVM_CAP_X86_SMM), as by a KVM built without it. */
 long vcpu_smi(struct vcpu *vcpu, void *arg)
 {
-	return -ENOTTY;
+	vcpu_request(vcpu, REQ_SMI);
+	return 0;
 }
 
 /* ---- exceptions ---- */
@@ -199,6 +200,9 @@ long vcpu_get_events(struct vcpu *vcpu, void *arg)
 	e->nmi.injected = cpu->inject.valid && cpu->inject.type == EVENT_NMI;
 	e->nmi.pending = cpu->nmi_pending || vcpu_test_request(vcpu, REQ_NMI);
 	e->nmi.masked = cpu->nmi_blocked;
+	e->smi.smm = cpu->in_smm;
+	e->smi.pending = cpu->smi_pending || vcpu_test_request(vcpu, REQ_SMI);
+	e->smi.smm_inside_nmi = cpu->smm_inside_nmi;
 	e->smi.latched_init = vcpu->lapic && vcpu_test_request(vcpu, REQ_INIT);
 	e->flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
 		   KVM_VCPUEVENT_VALID_SMM;
@@ -240,8 +244,9 @@ static bool events_valid(const struct vcpu *vcpu, const struct kvm_vcpu_events *
 	if ((e->exception.injected || e->exception.pending) &&
 	    (e->exception.nr > 31 || e->exception.nr == VEC_NMI))
 		return false;
-	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) &&
-	    (e->smi.smm || e->smi.pending || e->smi.smm_inside_nmi))
+	/* INITs are latched in SMM. */
+	if ((e->flags & KVM_VCPUEVENT_VALID_SMM) && (e->smi.smm || e->smi.pending) &&
+	    vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED)
 		return false;
 	return !(e->flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) || vcpu->vm->triple_fault_event;
 }
@@ -290,6 +295,21 @@ static void set_shadow(struct cpu *cpu, uint8_t shadow)
 		cpu->shadow |= SHADOW_MOV_SS;
 }
 
+static void set_smm(struct vcpu *vcpu, const struct kvm_vcpu_events *e)
+{
+	struct cpu *cpu = &vcpu->cpu;
+
+	vcpu_clear_request(vcpu, REQ_SMI);
+	cpu->smi_pending = e->smi.pending;
+	cpu->smm_inside_nmi = e->smi.smm && e->smi.smm_inside_nmi;
+	if (cpu->in_smm != !!e->smi.smm) {
+		cpu->in_smm = e->smi.smm;
+		mmu_flush_all(cpu);
+	}
+	if (vcpu->lapic)
+		set_request(vcpu, REQ_INIT, e->smi.latched_init);
+}
+
 long vcpu_set_events(struct vcpu *vcpu, void *arg)
 {
 	struct kvm_vcpu_events e = *(struct kvm_vcpu_events *)arg;
@@ -309,8 +329,8 @@ long vcpu_set_events(struct vcpu *vcpu, void *arg)
 	cpu->nmi_blocked = e.nmi.masked;
 	if (vcpu->lapic && (e.flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR))
 		vcpu->sipi_vector = e.sipi_vector;
-	if (vcpu->lapic && (e.flags & KVM_VCPUEVENT_VALID_SMM))
-		set_request(vcpu, REQ_INIT, e.smi.latched_init);
+	if (e.flags & KVM_VCPUEVENT_VALID_SMM)
+		set_smm(vcpu, &e);
 	if (e.flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT)
 		set_request(vcpu, REQ_TRIPLE_FAULT, e.triple_fault.pending);
 	cpu_update_attention(cpu);
@@ -332,6 +352,12 @@ long vcpu_get_mp_state(struct vcpu *vcpu, void *arg)
 	return 0;
 }
 
+/* SMM holds INIT back, and a pending SMI goes first. */
+static bool init_blocked(const struct vcpu *vcpu)
+{
+	return vcpu->cpu.in_smm || vcpu->cpu.smi_pending;
+}
+
 long vcpu_set_mp_state(struct vcpu *vcpu, void *arg)
 {
 	const struct kvm_mp_state *mp = arg;
@@ -350,6 +376,9 @@ long vcpu_set_mp_state(struct vcpu *vcpu, void *arg)
 	default:
 		return -EINVAL;
 	}
+	if (init_blocked(vcpu) && (mp->mp_state == KVM_MP_STATE_SIPI_RECEIVED ||
+				   mp->mp_state == KVM_MP_STATE_INIT_RECEIVED))
+		return -EINVAL;
 	vcpu->mp_state = mp->mp_state;
 	if (mp->mp_state == KVM_MP_STATE_SIPI_RECEIVED) {
 		vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;

@@ -248,6 +248,14 @@ static int exit_shutdown(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+/* No vCPU of the VM can go on, and no ioctl but closing is served any more. */
+static int exit_dead(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->vm->dead, true, __ATOMIC_RELAXED);
+	vcpu_request_all(vcpu->vm, REQ_VM_DEAD, false);
+	return -EIO;
+}
+
 /* The layout of KVM_INTERNAL_ERROR_EMULATION: flags, then length and bytes of the instruction. */
 static int exit_emulation(struct vcpu *vcpu)
 {

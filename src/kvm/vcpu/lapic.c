@@ -98,6 +98,9 @@ static bool op_event(void *opaque, enum apic_delivery what, uint8_t vector)
 	case APIC_NMI:
 		vcpu_request(vcpu, REQ_NMI);
 		return true;
+	case APIC_SMI:
+		vcpu_request(vcpu, REQ_SMI);
+		return true;
 	case APIC_INIT:
 		vcpu_clear_request(vcpu, REQ_SIPI);
 		vcpu_request(vcpu, REQ_INIT);

@@ -25,7 +25,7 @@ static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
 	*ret = (struct ram_page){0};
 	if (apic_page(vcpu, gpa))
 		return;
-	slot = vm_slot_find(vcpu->vm, gpa >> PAGE_SHIFT);
+	slot = vm_slot_find_in(vcpu->vm, vcpu->cpu.in_smm, gpa >> PAGE_SHIFT);
 	if (!slot)
 		return;
 	ret->hva = slot->hva + (((gpa >> PAGE_SHIFT) - slot->gfn) << PAGE_SHIFT);
@@ -35,7 +35,9 @@ static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
 
 static void op_mark_dirty(void *opaque, gpa_t gpa)
 {
-	vm_mark_dirty(((struct vcpu *)opaque)->vm, gpa);
+	struct vcpu *vcpu = opaque;
+
+	vm_mark_dirty_in(vcpu->vm, vcpu->cpu.in_smm, gpa);
 }
 
 /* ---- devices ---- */

@@ -148,6 +148,12 @@ static void serve_nmi(struct vcpu *vcpu)
 	cpu_update_attention(&vcpu->cpu);
 }
 
+static void serve_smi(struct vcpu *vcpu)
+{
+	vcpu->cpu.smi_pending = true;
+	cpu_update_attention(&vcpu->cpu);
+}
+
 static void serve_clock(struct vcpu *vcpu)
 {
 	pv_clock_update(vcpu->pv, vcpu->tsc_offset, vcpu->tsc_khz);
@@ -169,7 +175,7 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_FLUSH] = serve_flush,	  [REQ_FLUSH_WRITES] = serve_flush_writes,
 	[REQ_EVENT] = serve_event,	  [REQ_NMI] = serve_nmi,
 	[REQ_CLOCK_UPDATE] = serve_clock, [REQ_TIMER] = serve_timer,
-	[REQ_UNHALT] = serve_unhalt,
+	[REQ_UNHALT] = serve_unhalt,	  [REQ_SMI] = serve_smi,
 };
 
 /* Left for the run loop, which takes them one by one. */

@@ -113,6 +113,11 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 
 	if (!vcpu->lapic)
 		return;
+	/* SMM holds INIT back and loses SIPIs. */
+	if (vcpu->cpu.in_smm) {
+		vcpu_clear_request(vcpu, REQ_SIPI);
+		return;
+	}
 	if (vcpu_take_request(vcpu, REQ_INIT)) {
 		vcpu_reset(vcpu, true);
 		vcpu->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
@@ -128,6 +133,7 @@ static bool has_wake_event(struct vcpu *vcpu)
 	const struct cpu *cpu = &vcpu->cpu;
 
 	return vcpu->unhalted || cpu->inject.valid || (cpu->nmi_pending && !cpu->nmi_blocked) ||
+	       (cpu->smi_pending && !cpu->in_smm) ||
 	       (vcpu_interrupt_allowed(vcpu) && vcpu_has_interrupt(vcpu));
 }
 
@@ -341,6 +347,8 @@ static void save_run(struct vcpu *vcpu)
 	run->if_flag = !!(vcpu->cpu.sflags & FLAG_IF);
 	run->cr8 = vcpu_get_cr8(vcpu);
 	run->apic_base = vcpu_get_apic_base(vcpu);
+	if (vcpu->cpu.in_smm)
+		run->flags |= KVM_RUN_X86_SMM;
 	run->ready_for_interrupt_injection = vcpu->vm->irqchip_full || ready_for_injection(vcpu);
 }
 

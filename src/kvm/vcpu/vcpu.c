@@ -31,6 +31,7 @@ void vcpu_reset(struct vcpu *vcpu, bool init)
 	vcpu->interrupt_injected = -1;
 	vcpu->unhalted = false;
 	vcpu_clear_request(vcpu, REQ_NMI);
+	vcpu_clear_request(vcpu, REQ_SMI);
 	vcpu_clear_request(vcpu, REQ_TRIPLE_FAULT);
 	mmu_flush_all(&vcpu->cpu);
 	mmu_update_mode(&vcpu->cpu);

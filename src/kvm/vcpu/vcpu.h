@@ -31,6 +31,7 @@ enum vcpu_request {
 	REQ_FLUSH_WRITES, /* dirty log re-armed */
 	REQ_EVENT,	  /* interrupt state changed */
 	REQ_NMI,
+	REQ_SMI,
 	REQ_INIT,
 	REQ_SIPI,
 	REQ_UNHALT,	  /* KVM's paravirtual kick */

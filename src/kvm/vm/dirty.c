@@ -12,15 +12,17 @@
 
 static const struct memslot *logged_slot(const struct vm *vm, uint32_t id)
 {
-	for (unsigned i = 0; i < vm->slots->nr; i++)
-		if (vm->slots->v[i].id == id)
-			return vm->slots->v[i].dirty ? &vm->slots->v[i] : NULL;
+	const struct memslots *slots = vm->slots[id >> 16];
+
+	for (unsigned i = 0; i < slots->nr; i++)
+		if (slots->v[i].id == id)
+			return slots->v[i].dirty ? &slots->v[i] : NULL;
 	return NULL;
 }
 
 static int slot_id_check(uint32_t id)
 {
-	return id >> 16 || (uint16_t)id >= VM_MAX_SLOTS ? -EINVAL : 0;
+	return id >> 16 >= VM_ADDRESS_SPACES || (uint16_t)id >= VM_MAX_SLOTS ? -EINVAL : 0;
 }
 
 static size_t bitmap_words(gfn_t nr_pages)

@@ -16,14 +16,14 @@
 /* Without a second-stage table in hardware KVM admits every 52-bit address. */
 #define MAX_GFN (BIT(52 - PAGE_SHIFT) - 1)
 
-static struct memslots *slots_of(const struct vm *vm)
+static struct memslots *slots_of(const struct vm *vm, unsigned space)
 {
-	return __atomic_load_n(&vm->slots, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&vm->slots[space], __ATOMIC_ACQUIRE);
 }
 
-const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn)
+const struct memslot *vm_slot_find_in(const struct vm *vm, unsigned space, gfn_t gfn)
 {
-	const struct memslots *slots = slots_of(vm);
+	const struct memslots *slots = slots_of(vm, space);
 	unsigned low = 0, high = slots->nr;
 
 	while (low < high) {
@@ -38,6 +38,11 @@ const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn)
 			return slot;
 	}
 	return NULL;
+}
+
+const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn)
+{
+	return vm_slot_find_in(vm, 0, gfn);
 }
 
 static uint8_t *slot_hva(const struct memslot *slot, gpa_t gpa, size_t size)
@@ -73,12 +78,17 @@ static void slot_mark_dirty(const struct memslot *slot, gfn_t gfn)
 		__atomic_fetch_or(&slot->dirty[nr / 64], BIT(nr % 64), __ATOMIC_SEQ_CST);
 }
 
-void vm_mark_dirty(struct vm *vm, gpa_t gpa)
+void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa)
 {
-	const struct memslot *slot = vm_slot_find(vm, gpa >> PAGE_SHIFT);
+	const struct memslot *slot = vm_slot_find_in(vm, space, gpa >> PAGE_SHIFT);
 
 	if (slot)
 		slot_mark_dirty(slot, gpa >> PAGE_SHIFT);
+}
+
+void vm_mark_dirty(struct vm *vm, gpa_t gpa)
+{
+	vm_mark_dirty_in(vm, 0, gpa);
 }
 
 /* What the module itself reads and writes has no instruction that starts anew: it waits. */
@@ -157,7 +167,7 @@ static int region_check(const struct kvm_userspace_memory_region2 *mem)
 		return -EINVAL;
 	if (mem->memory_size > USER_END || mem->userspace_addr > USER_END - mem->memory_size)
 		return -EINVAL;
-	if (mem->slot >> 16) /* one address space: no SMM */
+	if (mem->slot >> 16 >= VM_ADDRESS_SPACES)
 		return -EINVAL;
 	if (mem->guest_phys_addr + mem->memory_size < mem->guest_phys_addr)
 		return -EINVAL;
@@ -236,11 +246,11 @@ static struct memslots *slots_edit(const struct memslots *slots, uint32_t id,
 }
 
 /* Publish, wait for every reader, free what is no longer used. */
-static void slots_replace(struct vm *vm, struct memslots *next)
+static void slots_replace(struct vm *vm, struct memslots **slots, struct memslots *next)
 {
-	struct memslots *old = vm->slots;
+	struct memslots *old = *slots;
 
-	__atomic_store_n(&vm->slots, next, __ATOMIC_RELEASE);
+	__atomic_store_n(slots, next, __ATOMIC_RELEASE);
 	vm->ops->request_all(vm, VM_REQUEST_FLUSH, true);
 	free(old);
 }
@@ -248,6 +258,7 @@ static void slots_replace(struct vm *vm, struct memslots *next)
 static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
 			 const struct memslot *old, enum change change)
 {
+	struct memslots **slots = &vm->slots[mem->slot >> 16];
 	uint64_t *dead_map = NULL;
 	struct memslot new = {0};
 	struct memslots *next;
@@ -257,7 +268,7 @@ static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region
 		r = slot_prepare(vm, mem, old, &new);
 	if (r)
 		return r;
-	next = slots_edit(vm->slots, mem->slot, change == CHANGE_DELETE ? NULL : &new);
+	next = slots_edit(*slots, mem->slot, change == CHANGE_DELETE ? NULL : &new);
 	if (!next) {
 		if (!old || new.dirty != old->dirty)
 			free(new.dirty);
@@ -267,14 +278,15 @@ static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region
 	vm->nr_slot_pages += new.nr_pages - (old ? old->nr_pages : 0);
 	if (old && old->dirty != new.dirty)
 		dead_map = old->dirty;
-	slots_replace(vm, next);
+	slots_replace(vm, slots, next);
 	free(dead_map);
 	return 0;
 }
 
 static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_region2 *mem)
 {
-	const struct memslot *old = slot_by_id(vm->slots, mem->slot);
+	struct memslots *slots = vm->slots[mem->slot >> 16];
+	const struct memslot *old = slot_by_id(slots, mem->slot);
 	int change = region_change(mem, old);
 	struct memslot range = {
 		.id = mem->slot,
@@ -285,7 +297,7 @@ static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_re
 	if (change <= CHANGE_NONE)
 		return change;
 	if (change == CHANGE_CREATE || change == CHANGE_MOVE) {
-		if (overlaps(vm->slots, &range))
+		if (overlaps(slots, &range))
 			return -EEXIST;
 		if (range.gfn + range.nr_pages - 1 > MAX_GFN)
 			return -EINVAL;

@@ -30,13 +30,16 @@ static bool create_parts(struct vm *vm)
 	char id[32];
 
 	snprintf(id, sizeof(id), "kvm-%d", vm->pid);
-	vm->slots = calloc(1, sizeof(*vm->slots));
+	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++) {
+		vm->slots[i] = calloc(1, sizeof(*vm->slots[i]));
+		if (!vm->slots[i])
+			return false;
+	}
 	vm->mmio_bus = bus_create();
 	vm->port_bus = bus_create();
 	vm->clock = clock_create();
 	vm->stats = stats_create(STATS_VM, id);
-	return vm->slots && vm->mmio_bus && vm->port_bus && vm->clock && vm->stats &&
-	       !irqchip_create(vm);
+	return vm->mmio_bus && vm->port_bus && vm->clock && vm->stats && !irqchip_create(vm);
 }
 
 int vm_create(const struct vm_ops *ops, struct vm **ret)
@@ -100,7 +103,8 @@ void vm_destroy(struct vm *vm)
 	msr_filter_free(vm->msr_filter);
 	clock_destroy(vm->clock);
 	stats_destroy(vm->stats);
-	slots_free(vm->slots);
+	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++)
+		slots_free(vm->slots[i]);
 	free(vm->mmio_bus);
 	free(vm->port_bus);
 	free(vm);

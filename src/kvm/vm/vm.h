@@ -29,6 +29,8 @@ struct msr_filter; /* msr_filter.h */
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
 #define VM_MAX_SLOTS   32764
+/* Address spaces of slots: what a processor sees outside of SMM, and inside. */
+#define VM_ADDRESS_SPACES 2
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
 #define VM_MAX_SLOT_PAGES ((1ull << 31) - 1)
 /* Quirks that can be disabled: those whose two behaviours exist (or cannot be told apart here). */
@@ -81,14 +83,14 @@ struct vm {
 	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;
-	pthread_mutex_t irq_lock;	      /* chips, routing, irqfds */
-	pthread_mutex_t ring_lock;	      /* the coalesced ring */
-	struct memslots *slots;		      /* atomic pointer; never NULL */
-	uint64_t nr_slot_pages;		      /* slots_lock */
-	struct bus *mmio_bus, *port_bus;      /* atomic pointers; never NULL */
-	struct ioeventfd *ioeventfds;	      /* slots_lock */
-	struct coalesced *coalesced;	      /* slots_lock */
-	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's file; atomic pointer */
+	pthread_mutex_t irq_lock;		   /* chips, routing, irqfds */
+	pthread_mutex_t ring_lock;		   /* the coalesced ring */
+	struct memslots *slots[VM_ADDRESS_SPACES]; /* atomic pointers; never NULL */
+	uint64_t nr_slot_pages;			   /* slots_lock */
+	struct bus *mmio_bus, *port_bus;	   /* atomic pointers; never NULL */
+	struct ioeventfd *ioeventfds;		   /* slots_lock */
+	struct coalesced *coalesced;		   /* slots_lock */
+	struct kvm_coalesced_mmio_ring *ring;	   /* in the first vCPU's file; atomic pointer */
 
 	unsigned created_vcpus; /* vm->lock */
 	unsigned nr_vcpus;	/* online: entries of ->vcpus; atomic */
@@ -145,8 +147,10 @@ static inline unsigned vm_nr_vcpus(const struct vm *vm)
 
 /* ---- slots.c: vCPU thread in KVM_RUN, or slots_lock held ---- */
 
-/* The slot that answers for gfn, or NULL. */
+/* The slot that answers for gfn outside of SMM, or NULL. */
 const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn);
+/* The same in one of VM_ADDRESS_SPACES. */
+const struct memslot *vm_slot_find_in(const struct vm *vm, unsigned space, gfn_t gfn);
 /* Host pointer for size bytes at gpa inside one slot, or NULL; to be accessed by host/guard.h only. */
 uint8_t *vm_hva(const struct vm *vm, gpa_t gpa, size_t size);
 /* As vm_hva, for writing: NULL for a read-only slot. Does not mark dirty. */
@@ -156,6 +160,7 @@ int vm_read_guest(struct vm *vm, gpa_t gpa, void *dst, size_t size);
 int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size);
 /* Mark the page of gpa in its slot's dirty bitmap, if it is logged. */
 void vm_mark_dirty(struct vm *vm, gpa_t gpa);
+void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa);
 
 /* ---- ioctl handlers (see ioctl.h) ---- */
 long vm_set_memory_region(struct vm *vm, void *arg);  /* struct kvm_userspace_memory_region */

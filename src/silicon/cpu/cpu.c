@@ -13,8 +13,9 @@
 #define PAT_RESET   0x0007040600070406ull
 #define DR7_CODE(n) (16 + 4 * (n))
 
-#define ATTN_DERIVED \
-	(ATTN_SHADOW | ATTN_TF | ATTN_CODE_BP | ATTN_DEBUG | ATTN_INJECT | ATTN_RF | ATTN_NMI)
+#define ATTN_DERIVED                                                                            \
+	(ATTN_SHADOW | ATTN_TF | ATTN_CODE_BP | ATTN_DEBUG | ATTN_INJECT | ATTN_RF | ATTN_NMI | \
+	 ATTN_SMI)
 
 static uint8_t find_cpl(const struct cpu *cpu, const struct mode *mode)
 {
@@ -97,6 +98,8 @@ static uint32_t derive_attention(const struct cpu *cpu)
 		bits |= ATTN_RF;
 	if (cpu->nmi_pending)
 		bits |= ATTN_NMI;
+	if (cpu->smi_pending && !cpu->in_smm)
+		bits |= ATTN_SMI;
 	return bits;
 }
 
@@ -177,7 +180,9 @@ static void reset_events(struct cpu *cpu)
 	cpu->nmi_pending = false;
 	cpu->nmi_blocked = false;
 	cpu->in_smm = false;
+	cpu->smm_inside_nmi = false;
 	cpu->smi_pending = false;
+	cpu->msr.smi_count = 0;
 	cpu->pending_dr6 = 0;
 	answers_reset(cpu);
 }

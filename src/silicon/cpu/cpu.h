@@ -63,16 +63,17 @@ enum access_state {
 enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIPI };
 
 /* Reasons to look up from the instruction stream; bits of ->attention. */
-#define ATTN_REQUEST BIT(0) /* any thread: call platform->service() */
-#define ATTN_EVENTS  BIT(1) /* any thread: an interrupt may be pending; IF may have opened */
-#define ATTN_SHADOW  BIT(2) /* ->shadow is not 0: ends after the next instruction */
-#define ATTN_TF	     BIT(3) /* single-step: RFLAGS.TF or guest debug */
-#define ATTN_CODE_BP BIT(4) /* code breakpoints are armed */
-#define ATTN_DEBUG   BIT(5) /* ->pending_dr6 holds a trap to deliver */
-#define ATTN_INJECT  BIT(6) /* ->inject is valid: deliver it first */
-#define ATTN_RF	     BIT(7) /* RFLAGS.RF is set: clear it after the next instruction */
-#define ATTN_BUDGET  BIT(8) /* stop after ->budget more instructions */
-#define ATTN_NMI     BIT(9) /* ->nmi_pending */
+#define ATTN_REQUEST BIT(0)  /* any thread: call platform->service() */
+#define ATTN_EVENTS  BIT(1)  /* any thread: an interrupt may be pending; IF may have opened */
+#define ATTN_SHADOW  BIT(2)  /* ->shadow is not 0: ends after the next instruction */
+#define ATTN_TF	     BIT(3)  /* single-step: RFLAGS.TF or guest debug */
+#define ATTN_CODE_BP BIT(4)  /* code breakpoints are armed */
+#define ATTN_DEBUG   BIT(5)  /* ->pending_dr6 holds a trap to deliver */
+#define ATTN_INJECT  BIT(6)  /* ->inject is valid: deliver it first */
+#define ATTN_RF	     BIT(7)  /* RFLAGS.RF is set: clear it after the next instruction */
+#define ATTN_BUDGET  BIT(8)  /* stop after ->budget more instructions */
+#define ATTN_NMI     BIT(9)  /* ->nmi_pending */
+#define ATTN_SMI     BIT(10) /* ->smi_pending, outside of SMM */
 
 #define SHADOW_STI    BIT(0)
 #define SHADOW_MOV_SS BIT(1)
@@ -115,7 +116,8 @@ struct cpu {
 	uint8_t shadow;	     /* SHADOW_* */
 	uint8_t activity;    /* enum activity */
 	bool nmi_pending, nmi_blocked;
-	bool in_smm;
+	bool in_smm;	     /* flush the TLB whenever it changes: memory is another */
+	bool smm_inside_nmi; /* NMIs were blocked at the SMI, and stay so after RSM */
 	bool smi_pending;
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */

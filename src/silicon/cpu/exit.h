@@ -39,6 +39,7 @@ enum cpu_exit_kind {
 	CPU_EXIT_MEMORY,    /* the program took guest memory away: KVM_RUN answers EFAULT */
 	CPU_EXIT_TPR,	    /* TPR access report */
 	CPU_EXIT_EOI,	    /* EOI for a user-space I/O APIC */
+	CPU_EXIT_DEAD,	    /* the state of an SMI has no memory: the machine cannot go on */
 	CPU_EXIT_INTERNAL,  /* anykvm's own fault */
 };
 

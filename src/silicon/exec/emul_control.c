@@ -240,3 +240,10 @@ enum result emul_iret(struct cpu *cpu, const struct insn *insn)
 		return EMUL_INTERCEPTED;
 	return sys_iret(cpu, emul_opsize(cpu, insn), cpu->rip + insn->len);
 }
+
+enum result emul_rsm(struct cpu *cpu, const struct insn *insn)
+{
+	if (cpu->in_smm && cpu_intercept(cpu, INTERCEPT_RSM, 0))
+		return EMUL_INTERCEPTED;
+	return sys_rsm(cpu);
+}

@@ -155,6 +155,9 @@ void mmu_update_mode(struct cpu *cpu);
 
 /* Guest-physical access by the processor itself (walks, VMX structures): 4 or 8 bytes, aligned. */
 enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *ret);
+/* Any size. RESULT_FAULT: not all of it is RAM (to write: writable), cpu->fault is left alone. */
+enum result mmu_read_phys_bytes(struct cpu *cpu, gpa_t gpa, void *dst, uint32_t size);
+enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, uint32_t size);
 
 /*
  * Data breakpoints: collect the matches of an access into ->pending_dr6. Accesses made by this room do

@@ -10,6 +10,7 @@
  * Page tables outside of RAM count as not present, those in ROM keep their A and D bits: as KVM does.
  */
 #include "host/guard.h"
+#include "host/host.h"
 #include "silicon/models/model.h"
 #include "silicon/mmu/tlb.h"
 
@@ -441,6 +442,44 @@ enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *r
 		*ret = size == 8 ? ~0ull : 0xffffffff;
 	else if (!load_entry(&w, page.hva + (gpa & ~PAGE_MASK), ret))
 		return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, size);
+	return RESULT_OK;
+}
+
+enum result mmu_read_phys_bytes(struct cpu *cpu, gpa_t gpa, void *dst, uint32_t size)
+{
+	while (size) {
+		uint32_t part = min(size, (uint32_t)(PAGE_SIZE - (gpa & ~PAGE_MASK)));
+		struct ram_page page;
+
+		tlb_memory(cpu, gpa, &page);
+		if (!page.hva)
+			return RESULT_FAULT;
+		if (!host_copy_guarded(dst, page.hva + (gpa & ~PAGE_MASK), part))
+			return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, part);
+		dst = (uint8_t *)dst + part;
+		gpa += part;
+		size -= part;
+	}
+	return RESULT_OK;
+}
+
+enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, uint32_t size)
+{
+	while (size) {
+		uint32_t part = min(size, (uint32_t)(PAGE_SIZE - (gpa & ~PAGE_MASK)));
+		struct ram_page page;
+
+		tlb_memory(cpu, gpa, &page);
+		if (!page.hva || !page.writable)
+			return RESULT_FAULT;
+		if (page.log)
+			platform_call(cpu, mark_dirty, gpa);
+		if (!host_copy_guarded(page.hva + (gpa & ~PAGE_MASK), src, part))
+			return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, part);
+		src = (const uint8_t *)src + part;
+		gpa += part;
+		size -= part;
+	}
 	return RESULT_OK;
 }
 

@@ -5,7 +5,7 @@
  * sys_retire() closes the instruction that just committed: shadow, RF, single-step; sys_iterate() one
  * iteration of a repeated one. sys_attend()
  * then serves in this order: requests of other threads, the event being injected, traps on the
- * previous instruction, NMI, interrupts, code breakpoints. An instruction that waits for answers from outside
+ * previous instruction, SMI, NMI, interrupts, code breakpoints. An instruction that waits for answers from outside
  * is finished before anything but requests.
  */
 #include "silicon/sys/deliver.h"
@@ -78,6 +78,16 @@ static enum result serve_debug(struct cpu *cpu)
 	return event_intercepted(cpu, &ev) ? RESULT_OK : deliver_event(cpu, &ev);
 }
 
+/* A trap that MOV SS holds back goes first, for the area has no place for it. */
+static enum result serve_smi(struct cpu *cpu)
+{
+	if (!cpu->smi_pending || cpu->in_smm || (cpu->pending_dr6 & DR6_VOLATILE))
+		return NOT_SERVED;
+	if (cpu_intercept(cpu, INTERCEPT_SMI, 0))
+		return RESULT_OK;
+	return sys_smi(cpu);
+}
+
 static enum result serve_nmi(struct cpu *cpu)
 {
 	struct event ev = {.valid = true, .type = EVENT_NMI, .vector = VEC_NMI};
@@ -143,8 +153,9 @@ static const struct {
 	uint32_t attention;
 	enum result (*serve)(struct cpu *cpu);
 } servers[] = {
-	{ATTN_REQUEST, serve_request}, {ATTN_INJECT, serve_inject}, {ATTN_BUDGET, serve_budget},
-	{ATTN_DEBUG, serve_debug},     {ATTN_NMI, serve_nmi},	    {ATTN_EVENTS, serve_interrupt},
+	{ATTN_REQUEST, serve_request},	{ATTN_INJECT, serve_inject}, {ATTN_BUDGET, serve_budget},
+	{ATTN_DEBUG, serve_debug},	{ATTN_SMI, serve_smi},	     {ATTN_NMI, serve_nmi},
+	{ATTN_EVENTS, serve_interrupt},
 };
 
 /* An exit left the instruction at RIP half done; its side effects outside have happened. */

@@ -8,9 +8,6 @@
  */
 #include "silicon/sys/sys_internal.h"
 
-#define CR0_KNOWN                                                                                  \
-	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
-	 CR0_PG)
 /* CR4 bits that page walks depend on: changing one empties the TLB. */
 #define CR4_WALK                                                                              \
 	(CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE | \
@@ -71,7 +68,7 @@ static bool cr0_allowed(const struct cpu *cpu, uint64_t val)
 	return val & CR0_PG ? paging_may_start(cpu) : paging_may_stop(cpu);
 }
 
-static bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
+bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
 	return (cr0 & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LME);
 }
@@ -258,6 +255,28 @@ bool sys_efer_write(struct cpu *cpu, uint64_t val, enum msr_origin by)
 enum result sys_set_efer(struct cpu *cpu, uint64_t val)
 {
 	return sys_efer_write(cpu, val, MSR_GUEST) ? RESULT_OK : fault_gp(cpu, 0);
+}
+
+/* ---- all at once ---- */
+
+static bool long_mode_consistent(uint64_t cr0, uint64_t cr4, uint64_t efer)
+{
+	bool active = (cr0 & CR0_PG) && (efer & EFER_LME);
+
+	if (active && !(cr4 & CR4_PAE))
+		return false;
+	return active || !(cr4 & CR4_PCIDE);
+}
+
+bool control_image_valid(const struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4,
+			 uint64_t efer)
+{
+	uint64_t allowed = efer_bits(cpu->model_features) & efer_bits(cpu->guest_features);
+
+	if ((efer & ~(allowed | EFER_LMA)) || (cr3 & cr3_reserved(cpu)))
+		return false;
+	return !(cr4 & cpu->cr4_reserved) && cr0_consistent(cr0) &&
+	       long_mode_consistent(cr0, cr4, efer);
 }
 
 /* ---- debug registers ---- */

@@ -49,6 +49,13 @@ SET(never)
 	return MSR_UNKNOWN;
 }
 
+GET(host_only)
+{
+	if (by != MSR_HOST)
+		return MSR_DENIED;
+	return get_plain(cpu, row, index, by, ret);
+}
+
 SET(host_only)
 {
 	if (by != MSR_HOST)

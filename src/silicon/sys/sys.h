@@ -62,6 +62,16 @@ enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t o
  */
 enum result sys_iterate(struct cpu *cpu);
 
+/* ---- smm.c ---- */
+
+/*
+ * Take the pending SMI between two instructions. RESULT_OK: RIP is at the handler, in SMM. RESULT_EXIT: the
+ * state-save area is not there (CPU_EXIT_DEAD) or was taken away (CPU_EXIT_MEMORY); still outside.
+ */
+enum result sys_smi(struct cpu *cpu);
+/* RSM as an instruction: #UD outside of SMM, RESULT_STOP with a shutdown for an area that makes no state. */
+enum result sys_rsm(struct cpu *cpu);
+
 /* ---- task.c ---- */
 enum task_switch_reason { TASK_CALL, TASK_JMP, TASK_IRET, TASK_GATE };
 enum result sys_task_switch(struct cpu *cpu, uint16_t tss_sel, enum task_switch_reason why,

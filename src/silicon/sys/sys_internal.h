@@ -179,6 +179,15 @@ bool debug_by_program(const struct cpu *cpu);
 
 /* ---- control.c ---- */
 
+#define CR0_KNOWN                                                                                  \
+	(CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | \
+	 CR0_PG)
+
+/* Paging with four entries that are loaded with CR3. */
+bool pae_paging(uint64_t cr0, uint64_t cr4, uint64_t efer);
+/* The values could be loaded one by one from real mode by this guest; EFER.LMA is not looked at. */
+bool control_image_valid(const struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4,
+			 uint64_t efer);
 /* Tell the platform that state that others look at has changed. */
 void sys_notify(struct cpu *cpu);
 /* EFER for either origin: MSR_HOST skips guest CPUID and the paging check. */
