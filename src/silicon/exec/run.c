@@ -69,7 +69,7 @@ static void look_around(struct run *run)
 	if (d->gen == run->seen_gen)
 		return;
 	run->seen_gen = d->gen;
-	run_jumps_clear(run);
+	run_jumps_follow(run);
 }
 
 /* Where the instruction led to, if that needs nothing of the loop. */

@@ -34,11 +34,10 @@ struct run_record;
 #define RUN_KEYS	6u
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
-#define RUN_JUMP_LOG	4096u
-#define RUN_JUMP_PAGES	64u /* that are compared at an epoch's begin */
-#define RUN_JUMP_FEW	8u
-#define RUN_JUMP_KEEP	64u /* epochs for which more than a few are kept */
+#define RUN_JUMP_LOG	8192u
+#define RUN_JUMP_FILTER 4096u /* bits */
 #define RUN_NONE	0xffffffffu
+#define RUN_MAX_INSN	15u /* bytes of an instruction */
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
@@ -67,6 +66,7 @@ struct run_block {
 	uint32_t key;
 	uint32_t entry; /* offset of its code */
 	uint32_t inner; /* behind the look at attention */
+	uint32_t cross; /* entry from other pages */
 	uint32_t page;
 	uint32_t site;	    /* its first */
 	uint32_t next;	    /* in the hash chain */
@@ -88,8 +88,6 @@ struct run_exit {
 struct run_page {
 	const uint8_t *hva;
 	uint64_t lines;	     /* of 64 bytes: those that blocks were made of */
-	uint64_t epoch;	     /* at which copy was last found right */
-	uint64_t noted;	     /* ->nr_clears when jumps to it were entered last */
 	uint32_t first;	     /* block */
 	uint32_t first_over; /* block that comes over from the page before */
 	uint32_t next;	     /* in the hash chain */
@@ -102,6 +100,13 @@ struct run_page {
 struct run_jumps {
 	uint64_t neg[65536];
 	uint64_t code[65536];
+};
+
+/* What was entered in the jump caches for one half of the address space. */
+struct run_jump_log {
+	uint32_t nr;
+	uint32_t entry[RUN_JUMP_LOG];	       /* key index << 16 | index */
+	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
 };
 
 /* Why translated code came back; in the upper bits of ->leave. */
@@ -122,6 +127,7 @@ struct run {
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;
+	uint32_t stale[RUN_PAGES]; /* not 0: to be compared before control gets into it */
 
 	struct cpu *cpu;
 	struct run_options opt;
@@ -150,15 +156,11 @@ struct run {
 	uint8_t *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 
-	uint64_t epoch;	     /* of code bytes: run_page_valid() */
-	uint64_t seen_gen;   /* of struct direct, that jumps are good for */
-	uint32_t seen_drops; /* of thunks */
-	uint32_t nr_jump_log;
-	uint32_t jump_log[RUN_JUMP_LOG]; /* key index << 16 | index */
-	uint64_t nr_clears;		 /* of the jump cache */
-	uint32_t nr_jump_pages; /* that the jump cache leads to; more than fit: not all are noted */
-	uint32_t jump_page[RUN_JUMP_PAGES];
-	uint32_t nr_kept; /* epochs since the jump cache was emptied */
+	uint32_t nr_fresh; /* pages that are not stale */
+	uint16_t fresh[RUN_PAGES];
+	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
+	uint32_t seen_drops;		 /* of thunks */
+	struct run_jump_log jump_log[2]; /* by half of the address space */
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */
@@ -184,7 +186,7 @@ void run_flush(struct run *run);
 /* The instruction at rip may go over the page's end. */
 static inline bool run_near_end(uint64_t rip)
 {
-	return (rip & ~PAGE_MASK) > PAGE_SIZE - 15;
+	return (rip & ~PAGE_MASK) > PAGE_SIZE - RUN_MAX_INSN;
 }
 
 static inline uint32_t run_key(const struct cpu *cpu)
@@ -203,6 +205,8 @@ void run_block_link(struct run *run, uint32_t block);
 /* Enter a block's code for indirect jumps to it. */
 void run_jump_add(struct run *run, uint32_t block);
 void run_jumps_clear(struct run *run);
+/* Forget jumps to what was flushed from the TLB. */
+void run_jumps_follow(struct run *run);
 int run_key_index(struct run *run, uint32_t key);
 /* Code may have changed behind the TLB's back: look at all pages again. */
 void run_new_epoch(struct run *run);

@@ -5,9 +5,12 @@
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
  * are noticed by the TLB (direct.h), and their pages compared at once. The program, its devices and other
  * processors write unseen: so an epoch begins wherever the architecture or the program's entry makes such writes
- * count. Chains lead from block to block of one page only. So control gets into a page by the jump cache or by
- * run_find(): the pages that the jump cache leads to are compared when the epoch begins, or it is emptied, if they
- * are too many or now and then; all others at their first use in each epoch, by run_find().
+ * count, and makes all pages stale. Chains lead from block to block of one page only. So control gets into a page
+ * by run_find() or by the jump cache, which leads to the blocks' cross entries: both look whether it is stale,
+ * and a stale page is compared first.
+ *
+ * Jumps are forgotten with what they rest on: those to a page's blocks with the page, those to linear addresses
+ * with their translations, by half of the address space or by range.
  */
 #include "host/guard.h"
 #include "silicon/exec/run.h"
@@ -25,19 +28,81 @@ static void clear_jump(struct run *run, uint32_t logged)
 	run->jumps[logged >> 16].neg[index] = index ? 0 : DIRECT_NEVER;
 }
 
+static void log_clear(struct run *run, struct run_jump_log *log)
+{
+	for (unsigned i = 0; i < log->nr; i++)
+		clear_jump(run, log->entry[i]);
+	log->nr = 0;
+	__builtin_memset(log->filter, 0, sizeof(log->filter));
+}
+
 void run_jumps_clear(struct run *run)
 {
-	if (run->nr_jump_log > RUN_JUMP_LOG) {
-		__builtin_memset(run->jumps, 0, RUN_KEYS * sizeof(*run->jumps));
-		for (unsigned i = 0; i < RUN_KEYS; i++)
-			clear_jump(run, i << 16);
+	log_clear(run, &run->jump_log[0]);
+	log_clear(run, &run->jump_log[1]);
+}
+
+static unsigned filter_bit(uint64_t rip)
+{
+	uint64_t page = rip >> PAGE_SHIFT;
+
+	return (page ^ page >> 12) % RUN_JUMP_FILTER;
+}
+
+static void filter_add(struct run_jump_log *log, uint64_t rip)
+{
+	unsigned bit = filter_bit(rip);
+
+	log->filter[bit / 64] |= BIT(bit % 64);
+}
+
+static bool filtered(const struct run_jump_log *log, uint64_t rip)
+{
+	unsigned bit = filter_bit(rip);
+
+	return log->filter[bit / 64] & BIT(bit % 64);
+}
+
+static bool within(const struct direct_span *span, uint64_t addr)
+{
+	return (addr & span->mask) == span->start;
+}
+
+/* Drop the log's entries within the range, be it by their instruction's end, and what they stand for. */
+static void log_drop(struct run *run, struct run_jump_log *log, const struct direct_span *span)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < log->nr; i++) {
+		uint32_t entry = log->entry[i];
+		uint64_t rip = -run->jumps[entry >> 16].neg[entry & 0xffff];
+
+		if (within(span, rip) || within(span, rip + RUN_MAX_INSN - 1))
+			clear_jump(run, entry);
+		else
+			log->entry[kept++] = entry;
 	}
-	for (unsigned i = 0; i < min(run->nr_jump_log, RUN_JUMP_LOG); i++)
-		clear_jump(run, run->jump_log[i]);
-	run->nr_jump_log = 0;
-	run->nr_jump_pages = 0;
-	run->nr_kept = 0;
-	run->nr_clears++;
+	log->nr = kept;
+}
+
+static void follow_span(struct run *run, const struct direct_span *span)
+{
+	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, span->start)];
+
+	if (span->mask != PAGE_MASK || filtered(log, span->start))
+		log_drop(run, log, span);
+}
+
+void run_jumps_follow(struct run *run)
+{
+	struct direct *d = run->cpu->tlb->direct;
+
+	for (unsigned half = 0; half < 2; half++)
+		if (d->halves & BIT(half))
+			log_clear(run, &run->jump_log[half]);
+	for (unsigned i = 0; i < d->nr_flushed; i++)
+		follow_span(run, &d->flushed[i]);
+	direct_flushed_clear(d);
 }
 
 int run_key_index(struct run *run, uint32_t key)
@@ -51,38 +116,34 @@ int run_key_index(struct run *run, uint32_t key)
 	return run->nr_keys++;
 }
 
-/* Note a page that jumps lead to; one more than there is room for means that some are not noted. */
-static void note_page(struct run *run, uint32_t number)
-{
-	struct run_page *page = &run->page[number];
-
-	if (page->noted == run->nr_clears)
-		return;
-	page->noted = run->nr_clears;
-	if (run->nr_jump_pages < RUN_JUMP_PAGES)
-		run->jump_page[run->nr_jump_pages] = number;
-	if (run->nr_jump_pages <= RUN_JUMP_PAGES)
-		run->nr_jump_pages++;
-}
-
 void run_jump_add(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
 	unsigned key = run_key_index(run, b->key);
+	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
 	struct run_jumps *jumps = &run->jumps[key];
 	uint16_t index = b->rip;
 
-	note_page(run, b->page);
-	if (b->second != RUN_NONE)
-		note_page(run, b->second);
-	jumps->code[index] = (uint64_t)run->code.rx + b->entry;
-	if (jumps->neg[index] == -b->rip)
+	if (jumps->neg[index] == -b->rip && jumps->code[index] == (uint64_t)run->code.rx + b->cross)
 		return;
+	if (log->nr == RUN_JUMP_LOG)
+		log_clear(run, log);
+	jumps->code[index] = (uint64_t)run->code.rx + b->cross;
 	jumps->neg[index] = -b->rip;
-	if (run->nr_jump_log < RUN_JUMP_LOG)
-		run->jump_log[run->nr_jump_log] = key << 16 | index;
-	if (run->nr_jump_log <= RUN_JUMP_LOG)
-		run->nr_jump_log++;
+	filter_add(log, b->rip);
+	filter_add(log, b->rip + RUN_MAX_INSN - 1);
+	log->entry[log->nr++] = key << 16 | index;
+}
+
+/* Unless another block's stands in its place. */
+static void jump_drop(struct run *run, const struct run_block *b)
+{
+	unsigned key = run_key_index(run, b->key);
+	struct run_jumps *jumps = &run->jumps[key];
+	uint16_t index = b->rip;
+
+	if (jumps->neg[index] == -b->rip)
+		clear_jump(run, key << 16 | index);
 }
 
 /* ---- blocks ---- */
@@ -118,6 +179,7 @@ static void block_unlink(struct run *run, uint32_t block)
 	if (*link)
 		*link = b->next;
 	b->dead = true;
+	jump_drop(run, b);
 }
 
 /* ---- pages ---- */
@@ -184,16 +246,23 @@ static void page_drop(struct run *run, struct run_page *page)
 	page->gen++;
 	page->drops += page->drops < 255;
 	run->nr_dropped++;
-	run_jumps_clear(run);
+}
+
+static void set_fresh(struct run *run, struct run_page *page)
+{
+	uint32_t number = page - run->page;
+
+	run->stale[number] = 0;
+	run->fresh[run->nr_fresh++] = number;
 }
 
 static void page_check(struct run *run, struct run_page *page)
 {
-	if (page->epoch == run->epoch)
+	if (likely(!run->stale[page - run->page]))
 		return;
 	if (!page_same(page))
 		page_drop(run, page);
-	page->epoch = run->epoch;
+	set_fresh(run, page);
 }
 
 static struct run_page *page_make(struct run *run, const uint8_t *hva)
@@ -206,13 +275,12 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	page = &run->page[run->nr_pages];
 	page->hva = hva;
 	page->lines = 0;
-	page->epoch = run->epoch;
 	page->first = page->first_over = RUN_NONE;
 	page->gen = 0;
-	page->noted = 0;
 	page->drops = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
+	set_fresh(run, page);
 	return page;
 }
 
@@ -226,36 +294,19 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva)
 	return page;
 }
 
-/*
- * More pages than a few are worth it only as long as they are in use: so the jump cache is emptied now and then, to
- * be filled by what is.
- */
-static bool worth_keeping(struct run *run)
-{
-	return run->nr_jump_pages <= RUN_JUMP_FEW ||
-	       (run->nr_jump_pages <= RUN_JUMP_PAGES && run->nr_kept++ < RUN_JUMP_KEEP);
-}
-
 void run_new_epoch(struct run *run)
 {
-	run->epoch++;
-	if (!worth_keeping(run)) {
-		run_jumps_clear(run);
-		return;
-	}
-	/* A page that differs empties the jump cache, and so ends this. */
-	for (unsigned i = 0; i < run->nr_jump_pages; i++)
-		page_check(run, &run->page[run->jump_page[i]]);
+	for (unsigned i = 0; i < run->nr_fresh; i++)
+		run->stale[run->fresh[i]] = 1;
+	run->nr_fresh = 0;
 }
 
 static void page_written(struct run *run, const uint8_t *hva)
 {
 	struct run_page *page = page_lookup(run, hva);
 
-	if (!page)
-		return;
-	page->epoch = 0;
-	page_check(run, page);
+	if (page && !page_same(page))
+		page_drop(run, page);
 }
 
 void run_notice_writes(struct run *run)

@@ -192,7 +192,7 @@ void run_flush(struct run *run)
 	run_jumps_clear(run);
 	direct_code_clear(run->cpu->tlb->direct);
 	run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits = run->nr_pages = 0;
-	run->nr_keys = 0;
+	run->nr_keys = run->nr_fresh = 0;
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;
@@ -239,8 +239,8 @@ void run_perf_note(struct run *run, uint32_t block)
 	const struct run_block *b = &run->block[block];
 
 	if (run->perf)
-		fprintf(run->perf, "%lx %x guest_%lx_%u\n", (long)(run->code.rx + b->entry),
-			run->used - b->entry, b->rip, run->site[run->nr_sites - 1].left);
+		fprintf(run->perf, "%lx %x guest_%lx_%u\n", (long)(run->code.rx + b->cross),
+			run->used - b->cross, b->rip, run->site[run->nr_sites - 1].left);
 }
 
 static void open_perf_map(struct run *run)
@@ -297,8 +297,6 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->page_mask = PAGE_MASK;
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
-	run->epoch = 1;
-	run->nr_clears = 1;
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {

@@ -89,18 +89,21 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 
 /* ---- the way through the page ---- */
 
-static bool is_system_register(const struct run_record *rec)
+/* MOV to a control register but CR8, or to a debug register; reading one serializes nothing. */
+static bool sets_system_register(const struct run_record *rec)
 {
-	for (unsigned i = 0; i < rec->z.operand_count_visible; i++)
-		if (rec->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
-			switch (ZydisRegisterGetClass(rec->ops[i].reg.value)) {
-			case ZYDIS_REGCLASS_CONTROL:
-			case ZYDIS_REGCLASS_DEBUG:
-				return true;
-			default:
-				break;
-			}
-	return false;
+	const ZydisDecodedOperand *to = &rec->ops[0];
+
+	if (rec->z.mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	    to->reg.value == ZYDIS_REGISTER_CR8)
+		return false;
+	switch (ZydisRegisterGetClass(to->reg.value)) {
+	case ZYDIS_REGCLASS_CONTROL:
+	case ZYDIS_REGCLASS_DEBUG:
+		return true;
+	default:
+		return false;
+	}
 }
 
 /* SDM, serializing instructions. */
@@ -117,7 +120,7 @@ static bool serializes(const struct run_record *rec)
 	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
 		if (rec->z.mnemonic == serializing[i])
 			return true;
-	return is_system_register(rec);
+	return sets_system_register(rec);
 }
 
 static bool leads_away(const struct run_record *rec)

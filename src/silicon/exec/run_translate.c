@@ -212,14 +212,42 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 
 /* ---- a block ---- */
 
+static void emit_attention(struct emit *e)
+{
+	EMIT(e, "\x65\x8b\x0c\x25"); /* mov %gs:attention,%ecx */
+	emit32(e, offsetof(struct cpu, attention));
+}
+
+static void emit_add_stale(struct translation *t, const struct run_page *page)
+{
+	struct emit *e = &t->e;
+
+	emit_abs(e, 0x40, 0x8b, R15, emit_low(&t->run->stale[page - t->run->page]));
+	emit_lea(e, RCX, RCX, R15, 0, 0);
+}
+
+/* From other pages: a stale page is left for the loop to compare. */
+static void emit_cross_entry(struct translation *t)
+{
+	struct emit *e = &t->e;
+
+	t->cross = emit_pos(e);
+	emit_attention(e);
+	emit_add_stale(t, t->page);
+	if (t->second)
+		emit_add_stale(t, t->second);
+	EMIT(e, "\xe3\x16\xeb\x0a"); /* jrcxz behind the exit below; jmp to it */
+}
+
 /* Returns the offset of the count. */
 static uint32_t emit_head(struct translation *t)
 {
 	struct emit *e = &t->e;
 	uint32_t count;
 
-	EMIT(e, "\x65\x8b\x0c\x25"); /* mov %gs:attention,%ecx */
-	emit32(e, offsetof(struct cpu, attention));
+	emit_cross_entry(t);
+	t->entry = emit_pos(e);
+	emit_attention(e);
 	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
 	emit_jmp(e, t->run->stub_leave);
@@ -250,7 +278,7 @@ static void settle(struct run *run)
 	run->settled = run->used;
 }
 
-static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
+static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
 	uint32_t nr = run->nr_sites - t->first_site, block = run->nr_blocks++;
@@ -264,8 +292,9 @@ static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 	run->block[block] = (struct run_block){
 		.rip = t->start,
 		.key = t->key,
-		.entry = entry,
+		.entry = t->entry,
 		.inner = t->inner,
+		.cross = t->cross,
 		.page = t->page - run->page,
 		.second = t->second ? t->second - run->page : RUN_NONE,
 		.site = t->first_site,
@@ -279,7 +308,7 @@ static uint32_t finish(struct translation *t, uint32_t entry, uint32_t count)
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
 {
 	struct translation t = {.run = run, .cpu = run->cpu, .key = key};
-	uint32_t entry, count;
+	uint32_t count;
 	int jumps;
 
 	if (!has_room(run) || run_key_index(run, key) < 0)
@@ -296,12 +325,11 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
 	if (!run_collect(&t))
 		return RUN_NONE;
 	t.e = (struct emit){.at = run->code.rw + run->used, .base = run->code.rw};
-	entry = emit_pos(&t.e);
 	count = emit_head(&t);
 	translate_all(&t);
 	if (t.failed) {
 		run->nr_sites = t.first_site;
 		return RUN_NONE;
 	}
-	return finish(&t, entry, count);
+	return finish(&t, count);
 }

@@ -38,9 +38,9 @@ struct translation {
 	uint64_t start, rip;
 	uint32_t site; /* of the present instruction */
 	uint32_t first_site;
-	uint32_t inner;	  /* offset of the block behind its look at attention */
-	bool fpu_checked; /* vector state is in the registers from here on */
-	bool failed;	  /* out of room */
+	uint32_t entry, inner, cross; /* offsets, as in struct run_block */
+	bool fpu_checked;	      /* vector state is in the registers from here on */
+	bool failed;		      /* out of room */
 
 	struct run_record *record; /* all instructions of the block, in order */
 	unsigned nr_records;

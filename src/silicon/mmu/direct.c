@@ -111,6 +111,7 @@ void direct_flush_half(struct direct *d, unsigned half)
 		return;
 	log = &d->log[half];
 	d->gen++;
+	d->halves |= BIT(half);
 	if (log->nr > DIRECT_LOG) {
 		clear_all(d);
 		return;
@@ -151,11 +152,23 @@ void direct_flush_page(struct direct *d, gva_t addr)
 
 	if (!d)
 		return;
-	d->gen++;
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
 			if (d->map[state][kind].neg[index] == -(addr & PAGE_MASK))
 				clear_entry(&d->map[state][kind], index);
+}
+
+void direct_note_flush(struct direct *d, gva_t addr, unsigned shift)
+{
+	uint64_t mask = ~(BIT(shift) - 1);
+
+	if (!d)
+		return;
+	d->gen++;
+	if (d->nr_flushed < DIRECT_FLUSHED)
+		d->flushed[d->nr_flushed++] = (struct direct_span){addr & mask, mask};
+	else
+		d->halves = 3;
 }
 
 /* ---- pages with code ---- */

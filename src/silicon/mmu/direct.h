@@ -22,6 +22,7 @@
 #define DIRECT_CODE_SLOTS 16384u
 #define DIRECT_CODE_MAX	  (DIRECT_CODE_SLOTS / 2)
 #define DIRECT_WRITTEN	  8
+#define DIRECT_FLUSHED	  8
 
 enum direct_kind { DIRECT_READ, DIRECT_WRITE, NR_DIRECT_KINDS };
 
@@ -35,10 +36,19 @@ struct direct_log {
 	uint32_t entry[DIRECT_LOG];
 };
 
+/* A naturally aligned range of linear addresses. */
+struct direct_span {
+	gva_t start;
+	uint64_t mask; /* of the bits that are the range's */
+};
+
 struct direct {
 	struct direct_map map[ACCESS_USER_ALIGN][NR_DIRECT_KINDS];
 	struct direct_log log[2]; /* by half of the address space */
-	uint64_t gen; /* counts flushes: what was looked up before is to be looked up again */
+	uint64_t gen;	 /* counts flushes: what was looked up before is to be looked up again */
+	uint32_t halves; /* bits by half: all of it was flushed since direct_flushed_clear() */
+	uint32_t nr_flushed; /* spans of addresses besides */
+	struct direct_span flushed[DIRECT_FLUSHED];
 	const uint8_t *code[DIRECT_CODE_SLOTS];
 	uint32_t nr_code;
 	uint32_t nr_written; /* above DIRECT_WRITTEN: not all are listed */
@@ -57,6 +67,13 @@ void direct_code_clear(struct direct *d);
 /* True if the page at hva is registered. */
 bool direct_code_has(const struct direct *d, const uint8_t *hva);
 
+/* What depends on translations has followed the flushes so far. */
+static inline void direct_flushed_clear(struct direct *d)
+{
+	d->halves = 0;
+	d->nr_flushed = 0;
+}
+
 /* Enter what the software TLB knows of addr in the present access state. */
 void direct_refill(struct cpu *cpu, gva_t addr);
 
@@ -68,5 +85,7 @@ void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsig
 void direct_flush_half(struct direct *d, unsigned half);
 void direct_flush_writes(struct direct *d);
 void direct_flush_page(struct direct *d, gva_t addr);
+/* Say that the range of 1 << shift bytes around addr was flushed, by direct_flush_page() throughout. */
+void direct_note_flush(struct direct *d, gva_t addr, unsigned shift);
 
 #endif

@@ -142,9 +142,12 @@ void mmu_flush_page(struct cpu *cpu, gva_t addr)
 		flush_half(tlb, tlb_half(tlb, addr));
 		return;
 	}
-	drop_page(tlb, addr);
-	if (!(tlb->large[hash / 64] & BIT(hash % 64)))
+	if (!(tlb->large[hash / 64] & BIT(hash % 64))) {
+		drop_page(tlb, addr);
+		direct_note_flush(tlb->direct, addr, PAGE_SHIFT);
 		return;
+	}
+	direct_note_flush(tlb->direct, addr, TLB_LARGE_SHIFT);
 	for (gva_t page = 0; page < 1 << TLB_LARGE_SHIFT; page += PAGE_SIZE)
 		drop_page(tlb, granule + page);
 }

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Code under translated code is mapped anew: what a flush covers must be fetched anew, what it leaves out must go
+ * on. A function at PAGE_A is called in a loop that swaps the frame below it, or that below its neighbour, and flushes
+ * in one of the architecture's ways. No budget: blocks are chained where the tempo chains.
+ */
+#include "guest_asm.h"
+#include "silicon/exec/exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define LOW	0x40000000ul
+#define HIGH	0xffff900000000000ul
+#define FRAME_0 0x200000ul
+#define FRAME_1 0x201000ul
+#define ROUNDS	1000
+
+/* add $1,%rax; ret and add $0x10000,%rax; ret */
+static const uint8_t adds_1[] = {0x48, 0x05, 1, 0, 0, 0, 0xc3};
+static const uint8_t adds_10000[] = {0x48, 0x05, 0, 0, 1, 0, 0xc3};
+
+/*
+ * RBX: page that is called; RBP: another one, called, too; RSI: the PTE that is swapped with RDX; RDI: page flushed.
+ */
+#define LOOP(flush)     \
+	"1: call rbx\n" \
+	"call rbp\n"    \
+	"xchg [rsi], rdx\n" flush "\ndec ecx\njnz 1b\nhlt\n"
+
+GUEST(by_invlpg, 64, LOOP("invlpg [rdi]"));
+GUEST(by_cr3, 64, LOOP("mov r8, cr3\n mov cr3, r8"));
+GUEST(by_pge, 64, LOOP("mov r8, cr4\n btc r8, 7\n mov cr4, r8\n btc r8, 7\n mov cr4, r8"));
+
+static struct flat *machine(void)
+{
+	const char *tempo = getenv("ANYKVM_TEMPO");
+	struct flat *f = flat_new(FLAT_RAM);
+
+	flat_long(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_PGE);
+	f->cpu->exec = exec_create();
+	assert_non_null(f->cpu->exec);
+	assert_int_equal(exec_set_tempo(f->cpu, tempo ? tempo : "run"), 0);
+	flat_write(f, FRAME_0, adds_1, sizeof(adds_1));
+	flat_write(f, FRAME_1, adds_10000, sizeof(adds_10000));
+	return f;
+}
+
+static void done(struct flat *f)
+{
+	exec_destroy(f->cpu->exec);
+	f->cpu->exec = NULL;
+	flat_free(f);
+}
+
+/* Call base, which stays, and base + 4096, whose frame is swapped. */
+static void swap(const uint8_t *code, size_t size, gva_t base, uint64_t bits)
+{
+	struct flat *f = machine();
+	gva_t page = base + PAGE_SIZE;
+
+	flat_map(f, base, FRAME_0, PTE_P | PTE_W | bits, PAGE_SIZE);
+	flat_map(f, page, FRAME_0, PTE_P | PTE_W | bits, PAGE_SIZE);
+	flat_code(f, code, size);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBX] = page;
+	f->cpu->gpr[RBP] = base;
+	f->cpu->gpr[RDI] = page;
+	f->cpu->gpr[RSI] = flat_entry(f, page, 1);
+	f->cpu->gpr[RDX] = FRAME_1 | PTE_P | PTE_W | bits;
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], ROUNDS + ROUNDS / 2 * 0x10001ul);
+	done(f);
+}
+
+#define SWAP(name, base, bits) swap(name, name##_end - name, base, bits)
+
+static void invlpg(void **state)
+{
+	SWAP(by_invlpg, LOW, 0);
+	SWAP(by_invlpg, HIGH, 0);
+	SWAP(by_invlpg, HIGH, PTE_G);
+}
+
+static void cr3(void **state)
+{
+	SWAP(by_cr3, LOW, 0);
+	SWAP(by_cr3, HIGH, 0);
+}
+
+static void pge(void **state)
+{
+	SWAP(by_pge, LOW, PTE_G);
+	SWAP(by_pge, HIGH, PTE_G);
+}
+
+/* A large page is one translation: INVLPG anywhere in it drops all of it. */
+static void large(void **state)
+{
+	struct flat *f = machine();
+	gpa_t other = FRAME_0 + 0x200000;
+
+	flat_write(f, other, adds_10000, sizeof(adds_10000));
+	flat_map(f, HIGH, FRAME_0, PTE_P | PTE_W | PTE_G, 0x200000);
+	load(f, by_invlpg);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBX] = HIGH;
+	f->cpu->gpr[RBP] = HIGH;
+	f->cpu->gpr[RDI] = HIGH + 0x123456;
+	f->cpu->gpr[RSI] = flat_entry(f, HIGH, 2);
+	f->cpu->gpr[RDX] = other | PTE_P | PTE_W | PTE_G | PTE_PS;
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], ROUNDS * 0x10001ul);
+	done(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(invlpg),
+		cmocka_unit_test(cr3),
+		cmocka_unit_test(pge),
+		cmocka_unit_test(large),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
