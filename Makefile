@@ -4,6 +4,7 @@
 #   make run          boot Debian's kernel in QEMU on anykvm to a shell (without a terminal: power off)
 #   make check        all tests, under 20 minutes on two cores
 #   make check-long   the long sweeps
+#   make check-selftests  Linux's KVM selftests, as Intel and as AMD: build/selftests.tsv [ONLY=name,name]
 #   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv [ONLY=name,name]
 #   make install      DESTDIR and PREFIX are honoured
 #   make format       clang-format over the tree
@@ -11,7 +12,7 @@ PREFIX ?= /usr/local
 BUILD ?= build
 MESON_FLAGS ?=
 
-.PHONY: build run check check-long bench install format clean need-build need-run need-check
+.PHONY: build run check check-long check-selftests bench install format clean need-build need-run need-check
 .DEFAULT_GOAL := build
 
 need-build:
@@ -35,6 +36,9 @@ check: need-check build
 
 check-long: need-check build
 	@python3 tests/check.py --build $(BUILD) --long
+
+check-selftests: need-check build
+	@python3 tests/selftests/run.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
 
 bench: need-run build
 	@python3 bench/bench.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))

@@ -121,6 +121,7 @@ PARTS = [
     ("api", 60, meson_part(".", ["api"], 300)),
     ("fuzz", 30, meson_part(".", ["fuzz"], 300)),
     ("regress", 30, meson_part(".", ["regress"], 300)),
+    ("selftests", 300, command_part(["python3", "tests/selftests/run.py", "--fast", "--build", "@BUILD@"], 900)),
     ("clients", 240, meson_part(".", ["clients"], 900)),
     ("clang", 120, build_part("clang", "clang", [])),
     ("clang-tests", 60, meson_part("clang", ["unit", "guest", "programs"], 300)),

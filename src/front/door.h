@@ -12,6 +12,7 @@
 #include "host/host.h"
 #include "host/signal.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>

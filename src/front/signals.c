@@ -3,7 +3,7 @@
  * The functions that set a signal's action, all by host_sigaction(). Which flags each of the older ones
  * means is the C library's (signal(2), sysv_signal(3), sigset(3)).
  */
-#include "front/door.h"
+#include "front/files.h"
 
 #include <string.h>
 
@@ -125,4 +125,29 @@ __export int siginterrupt(int signo, int interrupt)
 		act.sa_flags |= SA_RESTART;
 	}
 	return (int)door_result(host_sigaction(signo, &act, NULL));
+}
+
+/* ---- masks: the program's, less what the processor that it sees needs ---- */
+
+static const sigset_t *mask_for(int how, const sigset_t *set, sigset_t *copy)
+{
+	if (!set || how == SIG_UNBLOCK || !host_cpuid_answering())
+		return set;
+	*copy = *set;
+	processor_mask(copy);
+	return copy;
+}
+
+__export int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t copy;
+
+	return door_next()->pthread_sigmask(how, mask_for(how, set, &copy), old);
+}
+
+__export int sigprocmask(int how, const sigset_t *set, sigset_t *old)
+{
+	sigset_t copy;
+
+	return door_next()->sigprocmask(how, mask_for(how, set, &copy), old);
 }

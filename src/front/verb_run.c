@@ -20,28 +20,22 @@ struct settings {
 	char **program;
 };
 
-static const struct {
-	const char *name, *value, *summary;
-} params[] = {
-#define PARAM(module, name, value, summary) {#module "." #name, value, summary},
-#include "params.def"
-#undef PARAM
-};
-
 static int usage(void)
 {
-	size_t i;
+	struct api_param param;
+	unsigned i;
 
 	printf("usage: anykvm run [--cpu MODEL] [--param MODULE.NAME=VALUE]... [--] PROGRAM ARGS\n"
 	       "\n"
 	       "Run PROGRAM and its children with anykvm as their /dev/kvm.\n"
 	       "\n"
-	       "  --cpu MODEL    the processor that the program sees; default: near the host's\n"
+	       "  --cpu MODEL    the processor that the program sees (`anykvm cpus`); default: "
+	       "near the host's\n"
 	       "  --param MODULE.NAME=VALUE\n"
 	       "                 a parameter of the KVM modules; refused unless it is one of\n");
-	for (i = 0; i < ARRAY_SIZE(params); i++)
-		printf("                   %s=%s: %s\n", params[i].name, params[i].value,
-		       params[i].summary);
+	for (i = 0; api_param_nth(i, &param); i++)
+		printf("                   %s.%s=%s%s: %s\n", param.module, param.name, param.value,
+		       param.fixed ? "" : " or another", param.summary);
 	return fflush(stdout) ? EXIT_OURS : 0;
 }
 

@@ -2,11 +2,22 @@
 /*
  * The host's own CPUID, each leaf asked once: on a host that is itself a guest every CPUID traps.
  * Leaves that name the CPU they ran on (APIC ids) are those of the CPU that was asked first.
+ *
+ * Where the program is to see another CPUID than the host's and the host can make CPUID fault in user code
+ * (CPUID faulting, a property of each thread that clone(2) hands on and execve(2) ends), the program's own
+ * instructions end in host_cpuid_fault().
  */
 #include "host/host.h"
 
+#include <asm/prctl.h>
 #include <cpuid.h>
+#include <errno.h>
 #include <pthread.h>
+#include <sys/syscall.h>
+
+#ifndef ARCH_SET_CPUID
+#define ARCH_SET_CPUID 0x1012
+#endif
 
 #define CACHE_SIZE 256
 
@@ -56,8 +67,88 @@ void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 			ret[i] = entry->reg[i];
 		return;
 	}
-	__cpuid_count(leaf, subleaf, ret[0], ret[1], ret[2], ret[3]);
+	host_cpuid_here(leaf, subleaf, ret);
 	remember(leaf, subleaf, ret);
+}
+
+/* ---- CPUID faulting ---- */
+
+static host_cpuid_fn *answer; /* NULL: the program sees the host's */
+
+static long set_faulting(bool on)
+{
+	return host_syscall(SYS_arch_prctl, ARCH_SET_CPUID, !on, 0, 0, 0, 0);
+}
+
+void host_cpuid_here(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
+{
+	bool faulting = __atomic_load_n(&answer, __ATOMIC_RELAXED);
+
+	if (faulting)
+		set_faulting(false);
+	__cpuid_count(leaf, subleaf, ret[0], ret[1], ret[2], ret[3]);
+	if (faulting)
+		set_faulting(true);
+}
+
+int host_cpuid_answer(host_cpuid_fn *fn)
+{
+	long r;
+
+	__atomic_store_n(&answer, fn, __ATOMIC_RELAXED);
+	r = set_faulting(true);
+	if (r)
+		__atomic_store_n(&answer, NULL, __ATOMIC_RELAXED);
+	return (int)r;
+}
+
+bool host_cpuid_answering(void)
+{
+	return __atomic_load_n(&answer, __ATOMIC_RELAXED);
+}
+
+/* Length of the CPUID instruction at rip, prefixes and all, or 0. The processor just read it. */
+static unsigned cpuid_length(const uint8_t *rip)
+{
+	for (unsigned i = 0; i < 14; i++) {
+		switch (rip[i]) {
+		case 0x26:
+		case 0x2e:
+		case 0x36:
+		case 0x3e:
+		case 0x40 ... 0x4f:
+		case 0x64 ... 0x67:
+		case 0xf2:
+		case 0xf3:
+			continue;
+		case 0x0f:
+			return rip[i + 1] == 0xa2 ? i + 2 : 0;
+		default:
+			return 0;
+		}
+	}
+	return 0;
+}
+
+bool host_cpuid_fault(const struct host_trap *trap, ucontext_t *uc)
+{
+	greg_t *gregs = uc->uc_mcontext.gregs;
+	uint32_t ret[4];
+	unsigned length;
+
+	/* #GP(0). */
+	if (!answer || trap->trapno != 13 || trap->error)
+		return false;
+	length = cpuid_length((const uint8_t *)trap->rip);
+	if (!length)
+		return false;
+	answer((uint32_t)gregs[REG_RAX], (uint32_t)gregs[REG_RCX], ret);
+	gregs[REG_RAX] = ret[0];
+	gregs[REG_RBX] = ret[1];
+	gregs[REG_RCX] = ret[2];
+	gregs[REG_RDX] = ret[3];
+	gregs[REG_RIP] += length;
+	return true;
 }
 
 uint64_t host_xcr0(void)

@@ -107,6 +107,18 @@ bool host_clear_guarded(void *dst, size_t size);
 /* ---- cpuid.c: the host's own CPUID, cached (a native CPUID traps on hosts that are VMs) ---- */
 void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
 uint64_t host_xcr0(void);
+/* The same uncached, by the CPU that this thread is on: topology. */
+void host_cpuid_here(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+/*
+ * Have fn (async-signal-safe) answer CPUID instructions in this thread and those that it starts from now on, in the
+ * SIGSEGV handler. 0, or -errno where the host cannot: -ENODEV.
+ */
+typedef void host_cpuid_fn(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
+int host_cpuid_answer(host_cpuid_fn *fn);
+/* CPUID instructions fault: SIGSEGV must never be blocked. */
+bool host_cpuid_answering(void);
+/* A fault that is none of the guest's: true if it was a CPUID instruction, and is answered. */
+bool host_cpuid_fault(const struct host_trap *trap, ucontext_t *uc);
 
 /* ---- memfd.c ---- */
 /* Anonymous file with size bytes; fd or -errno. Closed on exec if cloexec. */

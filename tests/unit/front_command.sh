@@ -77,7 +77,7 @@ fi
 
 # A leaked symbol of a preloaded library is a bug.
 nm -D --defined-only "$library" | awk '{ print $3 }' | sort >"$dir/have"
-sed -n 's/^[ \t]*\([a-z0-9_]*\);$/\1/p' "$exports" | sort >"$dir/want"
+sed -n 's/^[ \t]*\([A-Za-z0-9_]*\);$/\1/p' "$exports" | sort >"$dir/want"
 if ! diff "$dir/want" "$dir/have"; then
 	echo "FAILED: exported symbols"
 	failed=1

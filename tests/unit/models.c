@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* CPU models against hosts that the tests make up. */
 #include "silicon/models/model_internal.h"
+#include "host/host.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,6 +19,24 @@ static void host_cpuid_fake(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 	for (unsigned i = 0; i < host_nr; i++)
 		if (host_rows[i].leaf == leaf && host_rows[i].subleaf == subleaf)
 			memcpy(ret, host_rows[i].reg, 16);
+}
+
+static struct model_spec model_spec_ice_lake_sp, model_spec_milan;
+
+static struct model_spec spec_named(const char *name)
+{
+	for (unsigned i = 0; i < model_nr_specs_raw; i++)
+		if (!strcmp(model_specs_raw[i].name, name))
+			return model_specs_raw[i];
+	fail();
+	return model_specs_raw[0];
+}
+
+static int find_specs(void **state)
+{
+	model_spec_ice_lake_sp = spec_named("ice-lake-sp");
+	model_spec_milan = spec_named("milan");
+	return 0;
 }
 
 static void host_is(const struct model_spec *spec)
@@ -119,18 +138,76 @@ static void test_features_are_the_manuals(void **state)
 	}
 }
 
-static void test_vendors_do_not_mix(void **state)
+/* Whatever the host is, the model's vendor and names are its own; what is borrowed is the host's. */
+static void test_vendors_on_any_host(void **state)
 {
 	host_is(&model_spec_milan);
-	assert_non_null(build(&model_spec_ice_lake_sp, 0x207));
-	assert_null(build(&model_spec_milan, 0x207));
-	assert_int_equal(built.model.vendor, VENDOR_AMD);
-	host_is(&model_spec_ice_lake_sp);
-	assert_non_null(build(&model_spec_milan, 0x2e7));
-	assert_null(build(&model_spec_ice_lake_sp, 0x2e7));
+	assert_null(build(&model_spec_ice_lake_sp, 0x207));
 	assert_int_equal(built.model.vendor, VENDOR_INTEL);
+	assert_int_equal(reg(0, 0, CPUID_EBX), 0x756e6547);
+	assert_false(has(FEAT_AVX512F));
+	assert_true(has(FEAT_AVX2));
+	assert_false(has(FEAT_SSE4A));
+	host_is(&model_spec_ice_lake_sp);
+	assert_null(build(&model_spec_milan, 0x2e7));
+	assert_int_equal(built.model.vendor, VENDOR_AMD);
+	assert_int_equal(reg(0, 0, CPUID_ECX), 0x444d4163);
+	assert_true(has(FEAT_MMXEXT)); /* Intel has it as a part of SSE, without a bit */
+	assert_false(has(FEAT_SSE4A));
+	assert_false(has(FEAT_ZERO_FCS_FDS));
 	*host_reg(0, 0, CPUID_EBX) = 0x746e6543; /* CentaurHauls */
 	assert_non_null(build(&model_spec_host, 7));
+}
+
+/* Every dump makes a model on a host of either vendor, with a name, a vendor and long mode. */
+static void test_every_dump(void **state)
+{
+	for (unsigned i = 0; i < model_nr_specs_raw; i++) {
+		for (unsigned h = 0; h < 2; h++) {
+			host_is(h ? &model_spec_milan : &model_spec_ice_lake_sp);
+			assert_null(build(&model_specs_raw[i], h ? 0x207 : 0x2e7));
+			assert_string_equal(built.model.name, model_specs_raw[i].name);
+			assert_true(built.model.nr_cpuid < MODEL_MAX_ROWS);
+			assert_true(has(FEAT_LM));
+			assert_true(has(FEAT_SYSCALL));
+			assert_false(has(FEAT_VMX));
+			assert_false(has(FEAT_SVM));
+		}
+	}
+}
+
+static uint32_t program_reg(uint32_t leaf, uint32_t subleaf, enum cpuid_reg r)
+{
+	uint32_t ret[4];
+
+	assert_true(model_program_cpuid(&built.model, leaf, subleaf, ret));
+	return ret[r];
+}
+
+/* On this very machine: the dump's words, VMX and SVM too, but nothing that this host would refuse. */
+static void test_program_cpuid(void **state)
+{
+	uint32_t ret[4], own[4];
+
+	host_is(&model_spec_milan);
+	assert_null(build(&model_spec_milan, 0x207));
+	assert_int_equal(program_reg(0, 0, CPUID_EBX), 0x68747541);
+	assert_int_equal(program_reg(1, 0, CPUID_EAX), 0x00a00f11);
+	assert_true(model_program_has(&built.model, FEAT_SVM));
+	assert_false(model_program_has(&built.model, FEAT_VMX));
+	assert_int_equal(program_reg(0x8000000a, 0, CPUID_EDX), 0x119b9cff);
+	assert_int_equal(program_reg(0x40000000, 0, CPUID_EBX), 0);
+	host_cpuid(7, 0, own);
+	assert_int_equal(program_reg(7, 0, CPUID_EBX) & ~own[CPUID_EBX] & BIT(5), 0); /* AVX2 */
+	assert_int_equal(program_reg(7, 1, CPUID_EAX), 0);
+	assert_null(build(&model_spec_ice_lake_sp, 0x207));
+	assert_true(model_program_has(&built.model, FEAT_VMX));
+	assert_true(model_program_has(&built.model, FEAT_SYSCALL));
+	assert_int_equal(program_reg(4, 2, CPUID_EAX), 0xfc004143);
+	/* Past the end Intel repeats the last basic leaf. */
+	assert_int_equal(program_reg(0x40000000, 0, CPUID_EAX), program_reg(0x1b, 0, CPUID_EAX));
+	assert_null(build(&model_spec_host, 0x207));
+	assert_false(model_program_cpuid(&built.model, 0, 0, ret));
 }
 
 static void test_borrowed_needs_host(void **state)
@@ -288,7 +365,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_features_have_one_place),
 		cmocka_unit_test(test_features_are_the_manuals),
-		cmocka_unit_test(test_vendors_do_not_mix),
+		cmocka_unit_test(test_vendors_on_any_host),
+		cmocka_unit_test(test_every_dump),
+		cmocka_unit_test(test_program_cpuid),
 		cmocka_unit_test(test_borrowed_needs_host),
 		cmocka_unit_test(test_vector_state_needs_xcr0),
 		cmocka_unit_test(test_hidden),
@@ -301,5 +380,5 @@ int main(void)
 		cmocka_unit_test(test_find),
 	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return cmocka_run_group_tests(tests, find_specs, NULL);
 }

@@ -22,6 +22,17 @@ enum object_kind {
  * NULL and 0 mean the default. 0 or -EINVAL with a line on stderr.
  */
 int api_init(const char *cpu_model, const char *params);
+/* Set module parameters, "MODULE.NAME=VALUE,...". 0 or -EINVAL with a line on stderr, the first ones set. */
+int api_params_set(const char *params);
+
+/* A module parameter, its value as the file under /sys/module says it. */
+struct api_param {
+	const char *module, *name, *summary;
+	bool fixed; /* no other value is accepted */
+	char value[32];
+};
+/* The nr-th parameter, by module and name; false past the end. Any thread. */
+bool api_param_nth(unsigned nr, struct api_param *ret);
 /*
  * Before api_init(): how code is run, of ANYKVM_TEMPO; the text must stay. NULL: the default. 0 or -EINVAL with a
  * line on stderr.

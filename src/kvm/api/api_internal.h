@@ -15,10 +15,11 @@
 
 struct cpu_model;
 
-/* What /dev/kvm itself stands for; one per process, set by api_init(). */
+/* What /dev/kvm itself stands for; one per process, set by api_init(), but the counter. */
 struct system {
 	const struct cpu_model *model;
 	struct vm_ops ops;
+	uint64_t ioctls; /* served; atomic */
 };
 
 /* A VM or vCPU file of this process. Never moves; freed with its VM. */
@@ -55,6 +56,11 @@ enum find registry_find(int fd, struct object *ret);
 
 /* The process's system object; api_init() with defaults if nobody called it. */
 struct system *api_system(void);
+
+/* ---- params.c ---- */
+
+/* Those that VMs follow. */
+void api_params_apply(struct vm_params *ret);
 
 /* ---- caps.c ---- */
 

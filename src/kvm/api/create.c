@@ -22,57 +22,6 @@ static void release(struct vm *vm);
 static struct system the_system;
 static const char *tempo_wanted = DEFAULT_TEMPO;
 
-/* Module parameters and the value that each has here. */
-static const struct {
-	const char *name, *value;
-} params_known[] = {
-#define PARAM(module, name, value, summary) {#module "." #name, value},
-#include "params.def"
-#undef PARAM
-};
-
-/* Y and 1, N and 0 are one. */
-static char param_value(const char *text)
-{
-	if (!strcmp(text, "1") || !strcmp(text, "y") || !strcmp(text, "Y"))
-		return '1';
-	if (!strcmp(text, "0") || !strcmp(text, "n") || !strcmp(text, "N"))
-		return '0';
-	return 0;
-}
-
-static int param_set(const char *name, const char *value)
-{
-	for (unsigned i = 0; i < ARRAY_SIZE(params_known); i++) {
-		if (strcmp(name, params_known[i].name))
-			continue;
-		if (param_value(value) == param_value(params_known[i].value))
-			return 0;
-		host_log("parameter %s: only %s is supported, not '%s'", name,
-			 params_known[i].value, value);
-		return -EINVAL;
-	}
-	host_log("unknown parameter '%s'; `anykvm run --help` lists them", name);
-	return -EINVAL;
-}
-
-/* NAME=VALUE, separated by commas or blanks. */
-static int params_set(const char *params)
-{
-	char *copy = strdup(params), *rest = copy, *word;
-	int r = copy ? 0 : -ENOMEM;
-
-	while (!r && (word = strtok_r(rest, ", ", &rest))) {
-		char *equal = strchr(word, '=');
-
-		if (equal)
-			*equal = 0;
-		r = param_set(word, equal ? equal + 1 : "1");
-	}
-	free(copy);
-	return r;
-}
-
 int api_set_tempo(const char *tempo)
 {
 	if (tempo && !exec_tempo_known(tempo)) {
@@ -87,17 +36,18 @@ int api_init(const char *cpu_model, const char *params)
 {
 	const char *why = NULL;
 
-	if (params && params_set(params))
+	if (params && api_params_set(params))
 		return -EINVAL;
 	the_system.model = model_find(cpu_model, &why);
 	if (!the_system.model) {
 		host_log("CPU model '%s': %s", cpu_model ? cpu_model : "default",
-			 why ? why : "unknown; see anykvm --help");
+			 why ? why : "unknown");
 		return -EINVAL;
 	}
 	registry_init();
 	the_system.ops = vcpu_vm_ops;
 	the_system.ops.tempo = tempo_wanted;
+	api_params_apply(&the_system.ops.params);
 	the_system.ops.release = release;
 	return 0;
 }

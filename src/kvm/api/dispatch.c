@@ -6,6 +6,7 @@
  */
 #include "kvm/api/api_internal.h"
 
+#include <stdio.h>
 #include <sys/ioctl.h>
 
 #define ARG_MAX_SIZE 4096
@@ -115,6 +116,8 @@ static long dispatch(const struct object *object, uint32_t number, unsigned long
 		return -EIO;
 	if (object->vm)
 		stats_add(object->vm->stats, STAT_VM_ioctls, 1);
+	else
+		__atomic_fetch_add(&api_system()->ioctls, 1, __ATOMIC_RELAXED);
 	row = find_row(object->kind, number);
 	return row ? call_row(row, object, arg) : unknown(object->kind, number);
 }
@@ -171,5 +174,6 @@ bool api_run_interrupted(void)
 
 void api_stats_dump(int fd)
 {
+	dprintf(fd, "system_ioctls %llu\n", (unsigned long long)api_system()->ioctls);
 	stats_dump(fd);
 }

@@ -26,7 +26,6 @@
 #define MCI_AR	   BIT(55)
 #define MCG_MCIP   BIT(2)
 #define MAX_MSRS   256
-#define KHZ_PPM	   250 /* KVM's tolerance between wanted and real TSC frequency */
 
 uint64_t vcpu_tsc(const struct vcpu *vcpu)
 {
@@ -190,13 +189,28 @@ enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_
 
 /* ---- KVM_GET_MSRS, KVM_SET_MSRS ---- */
 
+bool vcpu_msr_ignored(const struct vcpu *vcpu, uint32_t index, bool write)
+{
+	const struct vm_params *params = &vcpu->vm->ops->params;
+
+	if (params->ignore_msrs && params->report_ignored_msrs)
+		host_log("ignored %s of MSR 0x%x", write ? "write" : "read", index);
+	return params->ignore_msrs;
+}
+
 static bool get_one(struct vcpu *vcpu, struct kvm_msr_entry *e)
 {
 	uint64_t data = 0;
 	enum vcpu_msr r = vcpu_msr_get(vcpu, e->index, true, &data);
+	enum msr_result below = MSR_OK;
 
-	if (r == VCPU_MSR_DENIED ||
-	    (r == VCPU_MSR_UNKNOWN && sys_msr_get(&vcpu->cpu, e->index, MSR_HOST, &data) != MSR_OK))
+	if (r == VCPU_MSR_UNKNOWN)
+		below = sys_msr_get(&vcpu->cpu, e->index, MSR_HOST, &data);
+	if (below == MSR_UNKNOWN && vcpu_msr_ignored(vcpu, e->index, false)) {
+		below = MSR_OK;
+		data = 0;
+	}
+	if (r == VCPU_MSR_DENIED || below != MSR_OK)
 		return false;
 	e->data = data;
 	return true;
@@ -205,10 +219,12 @@ static bool get_one(struct vcpu *vcpu, struct kvm_msr_entry *e)
 static bool set_one(struct vcpu *vcpu, struct kvm_msr_entry *e)
 {
 	enum vcpu_msr r = vcpu_msr_set(vcpu, e->index, true, e->data);
+	enum msr_result below;
 
 	if (r != VCPU_MSR_UNKNOWN)
 		return r == VCPU_MSR_OK;
-	return sys_msr_set(&vcpu->cpu, e->index, MSR_HOST, e->data) == MSR_OK;
+	below = sys_msr_set(&vcpu->cpu, e->index, MSR_HOST, e->data);
+	return below == MSR_OK || (below == MSR_UNKNOWN && vcpu_msr_ignored(vcpu, e->index, true));
 }
 
 /* How many entries were dealt with before the first that failed, or -errno. */
@@ -340,7 +356,7 @@ long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 	if (!khz)
 		khz = host;
 	apart = khz > host ? khz - host : host - khz;
-	if (apart * 1000000 > (uint64_t)host * KHZ_PPM)
+	if (apart * 1000000 > (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm)
 		return -EINVAL;
 	vcpu->tsc_khz = khz;
 	vcpu_lapic_configure(vcpu);

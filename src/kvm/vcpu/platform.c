@@ -98,7 +98,11 @@ static enum platform_answer op_msr_gate(void *opaque, uint32_t index, bool write
 
 static enum platform_answer op_msr_refused(void *opaque, uint32_t index, bool write, bool unknown)
 {
-	return refuse(opaque, unknown ? KVM_MSR_EXIT_REASON_UNKNOWN : KVM_MSR_EXIT_REASON_INVAL);
+	struct vcpu *vcpu = opaque;
+
+	if (unknown && vcpu_msr_ignored(vcpu, index, write))
+		return PLATFORM_DONE;
+	return refuse(vcpu, unknown ? KVM_MSR_EXIT_REASON_UNKNOWN : KVM_MSR_EXIT_REASON_INVAL);
 }
 
 static enum platform_answer msr_answer(enum vcpu_msr r)

@@ -73,6 +73,8 @@ void vcpu_set_cr8(struct vcpu *vcpu, uint8_t cr8);
 /* ---- msrs.c ---- */
 
 enum vcpu_msr { VCPU_MSR_OK, VCPU_MSR_UNKNOWN, VCPU_MSR_DENIED };
+/* The parameter ignore_msrs is on: an access to an unknown MSR reads 0 or does nothing. Says so. */
+bool vcpu_msr_ignored(const struct vcpu *vcpu, uint32_t index, bool write);
 
 /* The MSRs of this room and of kvm/pv; host: the program, by ioctl. */
 enum vcpu_msr vcpu_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);

@@ -62,7 +62,14 @@ enum vm_request {
 	VM_REQUEST_FILTER,	 /* MSR filter or bus changed: a safepoint and nothing else */
 };
 
+/* Module parameters that VMs follow. */
+struct vm_params {
+	bool ignore_msrs, report_ignored_msrs;
+	uint32_t tsc_tolerance_ppm;
+};
+
 struct vm_ops {
+	struct vm_params params;
 	const char *tempo; /* how vCPUs run code: exec_set_tempo() */
 	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);

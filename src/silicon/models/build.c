@@ -12,7 +12,18 @@
 
 #include <string.h>
 
-enum lending { HIDE, BORROW, BORROW_AVX, BORROW_AVX512, EMULATE, ALWAYS, VENDOR, IMMUNE, HOST };
+enum lending {
+	HIDE,
+	BORROW,
+	BORROW_AVX,
+	BORROW_AVX512,
+	EMULATE,
+	ALWAYS,
+	NATIVE,
+	VENDOR,
+	IMMUNE,
+	HOST,
+};
 
 static const uint8_t lending[NR_FEATURES] = {
 #define LEND(feature, way) [FEAT_##feature] = way,
@@ -150,6 +161,9 @@ static bool host_has(const struct model_host *host, const struct feature_bit *f)
 {
 	uint32_t r[4];
 
+	/* Intel's processors have AMD's additions to MMX as a part of SSE, and no bit for them. */
+	if (f == &feature_bits[FEAT_MMXEXT])
+		f = &feature_bits[FEAT_SSE];
 	host_read(host, f->leaf, f->subleaf, r);
 	return r[f->reg] >> f->bit & 1;
 }
@@ -182,11 +196,13 @@ static bool offered(struct model_built *b, const struct model_host *host, enum f
 		return in_dump;
 	case ALWAYS:
 		return true;
+	case NATIVE:
+		return in_dump || !b->model.raw;
 	case VENDOR:
 	case IMMUNE:
 		return vendors_own(b, f);
 	case HOST:
-		return host_has(host, f);
+		return b->model.vendor == VENDOR_INTEL && host_has(host, f);
 	case HIDE:
 		break;
 	}
@@ -225,6 +241,7 @@ static void features_apply(const struct model_host *host, struct model_built *b)
 /* XCR0 and leaf 0xd: the host's layout, cut to what the model's features need. */
 static void mend_xsave(const struct model_host *host, struct model_built *b)
 {
+	struct cpuid_row *top = row_get(b, 0, 0);
 	struct cpu_model *m = &b->model;
 	uint32_t end = 576;
 
@@ -235,6 +252,7 @@ static void mend_xsave(const struct model_host *host, struct model_built *b)
 		m->xcr0 |= XCR0_AVX512;
 	if (!feature_has(m->features, FEAT_XSAVE))
 		return;
+	top->reg[CPUID_EAX] = max(top->reg[CPUID_EAX], 0xdu);
 	for (unsigned i = 2; i < 63; i++) {
 		struct cpuid_row *row;
 
@@ -260,11 +278,8 @@ static void mend_widths(struct model_built *b)
 static void mend_words(struct model_built *b)
 {
 	struct cpuid_row *leaf1 = row_get(b, 1, 0), *leaf7 = row_get(b, 7, 0);
-	struct cpuid_row *top = row_get(b, 0, 0);
 
 	leaf1->reg[CPUID_EBX] &= 0x00ffffff;
-	if (top->reg[CPUID_EAX] < 0xd)
-		top->reg[CPUID_EAX] = 0xd;
 	if (row_find(b, 7, 2))
 		row_get(b, 7, 1);
 	leaf7->reg[CPUID_EAX] = row_find(b, 7, 2) ? 2 : row_find(b, 7, 1) ? 1 : 0;
@@ -276,23 +291,23 @@ static void mend_words(struct model_built *b)
 const char *model_build(const struct model_spec *spec, const struct model_host *host,
 			struct model_built *ret)
 {
-	enum vendor vendor;
+	enum vendor vendor = spec->vendor;
 
 	memset(ret, 0, sizeof(*ret));
-	if (!host_vendor(host, &vendor))
+	if (!spec->rows && !host_vendor(host, &vendor))
 		return "the host is neither an Intel nor an AMD processor";
-	if (spec->rows && spec->vendor != vendor)
-		return spec->vendor == VENDOR_INTEL ? "an Intel model needs an Intel host"
-						    : "an AMD model needs an AMD host";
 	ret->model = (struct cpu_model){.name = spec->name, .title = spec->title};
 	ret->model.vendor = vendor;
 	ret->model.cpuid = ret->rows;
+	ret->model.raw = spec->rows;
+	ret->model.nr_raw = spec->nr_rows;
+	ret->model.raw_msrs = spec->msrs;
 	ret->model.arch_capabilities = CAP_BOTH | (vendor == VENDOR_INTEL ? CAP_INTEL : 0);
 	if (spec->rows)
 		rows_from_spec(spec, ret);
 	else
 		rows_from_host(host, ret);
-	if (!row_find(ret, 0xd, 1))
+	if (!spec->rows && !row_find(ret, 0xd, 1))
 		host_read(host, 0xd, 1, row_get(ret, 0xd, 1)->reg);
 	features_apply(host, ret);
 	mend_xsave(host, ret);

@@ -15,12 +15,21 @@ struct cpuid_row {
 	uint32_t reg[4]; /* eax, ebx, ecx, edx */
 };
 
+/* An MSR as the silicon's dump has it. */
+struct model_msr {
+	uint32_t index;
+	uint64_t value;
+};
+
 struct cpu_model {
 	const char *name;
 	const char *title;
 	enum vendor vendor;
 	const struct cpuid_row *cpuid;
 	unsigned nr_cpuid;
+	const struct cpuid_row *raw; /* the silicon's own dump; NULL: the model is near the host */
+	unsigned nr_raw;
+	const struct model_msr *raw_msrs; /* ends with index 0; NULL with raw */
 	uint64_t features[FEATURE_WORDS]; /* lendable by this host or emulated: legality */
 	uint64_t arch_capabilities;
 	uint64_t xcr0; /* components that guests may enable */
@@ -85,9 +94,21 @@ static inline bool model_fpu_pointers_on_es(const struct cpu_model *m)
  * line why this host cannot lend it. Builds on first use from host CPUID; call once at start.
  */
 const struct cpu_model *model_find(const char *name, const char **ret_why);
-/* The nr-th model, or NULL past the end. */
+/* The nr-th model, or NULL past the end; those that this host cannot lend are left out. */
 const struct cpu_model *model_nth(unsigned nr);
 /* Row of the model's silicon, or NULL. */
 const struct cpuid_row *model_cpuid(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf);
+
+/*
+ * What a CPUID instruction of the program itself answers on this model: the silicon's own words, but no
+ * user-level feature and no XSAVE layout that the host lacks (for the C library and the program run on the host), and
+ * the host's topology. Any thread, async-signal-safe. False: the model is near the host, whose CPUID it is.
+ */
+bool model_program_cpuid(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf,
+			 uint32_t ret[4]);
+/* An MSR of the silicon's dump, 0 if it has none such. */
+uint64_t model_raw_msr(const struct cpu_model *m, uint32_t index);
+/* True if the program sees the feature so. */
+bool model_program_has(const struct cpu_model *m, enum feature feature);
 
 #endif

@@ -5,15 +5,16 @@
 
 #include "silicon/models/model.h"
 
-#define MODEL_MAX_ROWS 96
+#define MODEL_MAX_ROWS 160
 
-/* A raw dump of silicon, all-zero rows left out. rows NULL: read from the host. */
+/* A raw dump of silicon (raw/NAME.tsv), all-zero rows left out. rows NULL: read from the host. */
 struct model_spec {
 	const char *name;
 	const char *title;
 	enum vendor vendor; /* ignored where rows is NULL */
 	const struct cpuid_row *rows;
 	unsigned nr_rows;
+	const struct model_msr *msrs; /* ends with index 0; NULL with rows */
 };
 
 /* What a model is built from and against; tests pass recorded hosts. */
@@ -27,7 +28,10 @@ struct model_built {
 	struct cpuid_row rows[MODEL_MAX_ROWS];
 };
 
-extern const struct model_spec model_spec_host, model_spec_ice_lake_sp, model_spec_milan;
+extern const struct model_spec model_spec_host;
+/* Made of raw/ by tools/cpu-models.py: Intel's, then AMD's, by name. */
+extern const struct model_spec model_specs_raw[];
+extern const unsigned model_nr_specs_raw;
 
 /*
  * Fill ret from spec and host: the dump, less what can neither be lent nor emulated.

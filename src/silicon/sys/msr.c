@@ -107,10 +107,13 @@ static enum result msr_exit(struct cpu *cpu, enum cpu_exit_kind kind, uint32_t i
 static enum result refused(struct cpu *cpu, uint32_t index, bool write, uint64_t val,
 			   enum msr_result why)
 {
-	if (cpu->platform->msr_refused &&
-	    platform_call(cpu, msr_refused, index, write, why == MSR_UNKNOWN) == PLATFORM_USER)
+	enum platform_answer answer = PLATFORM_FAULT;
+
+	if (cpu->platform->msr_refused)
+		answer = platform_call(cpu, msr_refused, index, write, why == MSR_UNKNOWN);
+	if (answer == PLATFORM_USER)
 		return msr_exit(cpu, write ? CPU_EXIT_MSR_WRITE : CPU_EXIT_MSR_READ, index, val);
-	return fault_gp(cpu, 0);
+	return answer == PLATFORM_DONE ? RESULT_OK : fault_gp(cpu, 0);
 }
 
 enum result sys_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *ret)
@@ -128,6 +131,7 @@ enum result sys_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *ret)
 		return msr_exit(cpu, CPU_EXIT_MSR_READ, index, 0);
 	if (gate == PLATFORM_FAULT)
 		return fault_gp(cpu, 0);
+	*ret = 0;
 	r = sys_msr_get(cpu, index, MSR_GUEST, ret);
 	return r == MSR_OK ? RESULT_OK : refused(cpu, index, false, 0, r);
 }

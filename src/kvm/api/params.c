@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The parameters of the KVM modules: the rows of tables/params.def and the values that they have in this process, set
+ * once at start.
+ */
+#include "kvm/api/api_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum kind { BOOL, INT };
+enum set { FIXED, FREE };
+
+enum param {
+#define PARAM(module, name, kind, value, set, summary) PARAM_##module##_##name,
+#include "params.def"
+#undef PARAM
+	NR_PARAMS,
+};
+
+static const struct row {
+	const char *module, *name, *summary;
+	enum kind kind;
+	long value;
+	enum set set;
+} rows[NR_PARAMS] = {
+#define PARAM(module, name, kind, value, set, summary) {#module, #name, summary, kind, value, set},
+#include "params.def"
+#undef PARAM
+};
+
+static long values[NR_PARAMS] = {
+#define PARAM(module, name, kind, value, set, summary) value,
+#include "params.def"
+#undef PARAM
+};
+
+/* "MODULE.NAME", the NAME of a length. */
+static const struct row *row_find(const char *text)
+{
+	for (unsigned i = 0; i < NR_PARAMS; i++) {
+		size_t len = strlen(rows[i].module);
+
+		if (!strncmp(text, rows[i].module, len) && text[len] == '.' &&
+		    !strcmp(text + len + 1, rows[i].name))
+			return &rows[i];
+	}
+	return NULL;
+}
+
+/* As the kernel reads a parameter: Y y 1, N n 0; or a number. */
+static bool value_parse(const struct row *row, const char *text, long *ret)
+{
+	char *end;
+
+	if (row->kind == BOOL) {
+		if (!*text || text[1] || !strchr("YyNn10", *text))
+			return false;
+		*ret = strchr("Yy1", *text) != NULL;
+		return true;
+	}
+	errno = 0;
+	*ret = strtol(text, &end, 0);
+	/* Some of KVM's numbers were flags once. */
+	if (!errno && *text && !text[1] && strchr("YyNn", *text)) {
+		*ret = strchr("Yy", *text) != NULL;
+		return true;
+	}
+	return !errno && *text && !*end && *ret >= 0 && *ret <= INT32_MAX;
+}
+
+static int value_text(const struct row *row, long value, char *buf, size_t size)
+{
+	if (row->kind == BOOL)
+		return snprintf(buf, size, "%s", value ? "Y" : "N");
+	return snprintf(buf, size, "%ld", value);
+}
+
+static int set_one(const char *name, const char *text)
+{
+	const struct row *row = row_find(name);
+	char only[32];
+	long value;
+
+	if (!row) {
+		host_log("unknown parameter '%s'; `anykvm run --help` lists them", name);
+		return -EINVAL;
+	}
+	if (!value_parse(row, text, &value)) {
+		host_log("parameter %s: '%s' is no %s", name, text,
+			 row->kind == BOOL ? "Y or N" : "number");
+		return -EINVAL;
+	}
+	if (row->set == FIXED && value != row->value) {
+		value_text(row, row->value, only, sizeof(only));
+		host_log("parameter %s: only %s is supported, not '%s'", name, only, text);
+		return -EINVAL;
+	}
+	values[row - rows] = value;
+	return 0;
+}
+
+int api_params_set(const char *params)
+{
+	char *copy = strdup(params), *rest = copy, *word;
+	int r = copy ? 0 : -ENOMEM;
+
+	while (!r && (word = strtok_r(rest, ", ", &rest))) {
+		char *equal = strchr(word, '=');
+
+		if (equal)
+			*equal = 0;
+		r = set_one(word, equal ? equal + 1 : "1");
+	}
+	free(copy);
+	return r;
+}
+
+bool api_param_nth(unsigned nr, struct api_param *ret)
+{
+	if (nr >= NR_PARAMS)
+		return false;
+	ret->module = rows[nr].module;
+	ret->name = rows[nr].name;
+	ret->summary = rows[nr].summary;
+	ret->fixed = rows[nr].set == FIXED;
+	value_text(&rows[nr], values[nr], ret->value, sizeof(ret->value));
+	return true;
+}
+
+void api_params_apply(struct vm_params *ret)
+{
+	ret->ignore_msrs = values[PARAM_kvm_ignore_msrs];
+	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
+	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
+}
