@@ -18,6 +18,7 @@ struct run_options {
 	bool perf;	   /* write /tmp/perf-PID.map */
 	uint8_t threshold; /* translate at this many visits */
 	uint8_t max_insns; /* of a block */
+	uint16_t hot;	   /* make a trace of a block at this many visits; 0: never, 1: at once */
 };
 
 /*
@@ -26,8 +27,8 @@ struct run_options {
  */
 int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
 /*
- * The same by a name: NULL or "step"; "run"; "run,perf" with the perf map; for tests "run,bare" (unchained blocks
- * at the first visit) and "run,single" (of one instruction). Where run cannot be, step stays. -EINVAL: none of
+ * The same by a name: NULL or "step"; "run"; "run,perf" with the perf map; for tests "run,hot" (traces at the first
+ * visit), "run,bare" (the same unchained) and "run,single" (of one instruction). Where run cannot be, step stays. -EINVAL: none of
  * these.
  */
 int exec_set_tempo(struct cpu *cpu, const char *tempo);

@@ -83,7 +83,7 @@ static const uint8_t *onward(struct run *run)
 	if (!run->opt.chain || attention(cpu) || cpu->out.nr || !translatable(cpu))
 		return NULL;
 	look_around(run);
-	block = run_find(run, &host);
+	block = run_find(run, run_key(cpu), &host);
 	if (block == RUN_NONE)
 		return NULL;
 	cpu->retired++;
@@ -197,6 +197,10 @@ static enum cpu_exit_kind left(struct run *run)
 	case LEAVE_EXIT:
 		cpu->rip = run->exit[index].target;
 		break;
+	case LEAVE_HOT:
+		cpu->rip = run->block[index].rip;
+		run->visits[index] = RUN_HOT_AGAIN;
+		break;
 	case LEAVE_COLD:
 		return step_settle(cpu, run->result);
 	}
@@ -276,10 +280,33 @@ static enum cpu_exit_kind attend(struct run *run)
 	return kind;
 }
 
-static uint32_t translate(struct run *run, const uint8_t *host)
+static uint32_t translate(struct run *run, const uint8_t *host, uint32_t key, bool hot)
 {
 	fpu_save(run->cpu);
-	return run_translate(run, host, run_key(run->cpu));
+	return run_translate(run, host, key, hot);
+}
+
+/* The key to go on under: another one where a trace left what it leaves out. */
+static uint32_t key_onward(const struct run *run)
+{
+	bool plain = run->leave >> LEAVE_SHIFT == LEAVE_EXIT &&
+		     run->exit[run->leave & LEAVE_INDEX].plain;
+
+	return run_key(run->cpu) | (plain ? RUN_KEY_PLAIN : 0);
+}
+
+/* The trace that begins where the block does, or the block, if there can be none. */
+static uint32_t promote(struct run *run, const uint8_t *host, uint32_t block)
+{
+	uint64_t nr_flushes = run->nr_flushes;
+	uint32_t trace = translate(run, host, run->block[block].key, true);
+
+	if (run->nr_flushes != nr_flushes)
+		return trace;
+	if (trace == RUN_NONE)
+		return block;
+	run_block_replace(run, block, trace);
+	return trace;
 }
 
 /* The page at RIP is not in the TLB: bring it in. False: stepping will say what is wrong. */
@@ -291,20 +318,33 @@ static bool fetch_page(struct cpu *cpu)
 	return r == RESULT_OK;
 }
 
+/* The block to enter at cpu->rip, made if it is time; RUN_NONE: step. */
+static uint32_t block_onward(struct run *run)
+{
+	uint32_t key = key_onward(run), block;
+	const uint8_t *host;
+
+	block = run_find(run, key, &host);
+	if (!host && fetch_page(run->cpu))
+		block = run_find(run, key, &host);
+	if (!host)
+		return RUN_NONE;
+	if (block == RUN_NONE)
+		return key & RUN_KEY_PLAIN || hot(run) ? translate(run, host, key, false)
+						       : RUN_NONE;
+	if (run->leave >> LEAVE_SHIFT == LEAVE_HOT && run->block[block].counts)
+		return promote(run, host, block);
+	return block;
+}
+
 static enum cpu_exit_kind round_one(struct run *run)
 {
-	struct cpu *cpu = run->cpu;
-	const uint8_t *host;
 	uint32_t block;
 
-	if (!translatable(cpu))
+	if (!translatable(run->cpu))
 		return step_on(run);
 	look_around(run);
-	block = run_find(run, &host);
-	if (!host && fetch_page(cpu))
-		block = run_find(run, &host);
-	if (block == RUN_NONE && host && hot(run))
-		block = translate(run, host);
+	block = block_onward(run);
 	if (block == RUN_NONE)
 		return step_on(run);
 	enter_block(run, block);
@@ -356,9 +396,9 @@ static enum result bare(struct run *run)
 	uint32_t block;
 
 	look_around(run);
-	block = run_find(run, &host);
+	block = run_find(run, run_key(cpu), &host);
 	if (block == RUN_NONE && host)
-		block = translate(run, host);
+		block = translate(run, host, run_key(cpu), false);
 	if (block == RUN_NONE)
 		return step_bare(cpu);
 	if (run->insn[run->site[run->block[block].site].insn].flags & INSN_FPU)

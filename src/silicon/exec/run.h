@@ -21,7 +21,7 @@
 struct run_record;
 
 #define RUN_CODE	(16u << 20)
-#define RUN_CODE_ROOM	(16u << 10)  /* what a block takes at most */
+#define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
 #define RUN_SITES	(288u << 10)
 #define RUN_INSN_BITS	17 /* of the hash table */
@@ -34,6 +34,9 @@ struct run_record;
 #define RUN_KEYS	6u
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
+#define RUN_HOT		400u /* visits: what a trace saves repays its making */
+#define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
+#define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
 #define RUN_JUMP_LOG	8192u
 #define RUN_JUMP_FILTER 4096u /* bits */
 #define RUN_NONE	0xffffffffu
@@ -41,6 +44,8 @@ struct run_record;
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
+#define RUN_KEY_PLAIN \
+	BIT(19) /* a block for the cases that a trace leaves out; none is made of it */
 
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
@@ -74,6 +79,7 @@ struct run_block {
 	uint32_t second; /* page that its one instruction ends in; RUN_NONE: it stays in ->page */
 	uint32_t second_next; /* of the same second page */
 	bool dead;
+	bool counts; /* its visits, down from opt.hot */
 };
 
 /* A direct branch out of a block. */
@@ -83,6 +89,7 @@ struct run_exit {
 	uint32_t page;	/* that it may be patched within */
 	uint32_t gen;	/* of that page */
 	bool forward; /* no loop is closed by it: attention can wait for the next that may close one */
+	bool plain; /* to a block under RUN_KEY_PLAIN */
 };
 
 struct run_page {
@@ -115,6 +122,7 @@ enum run_leave {
 	LEAVE_EXIT, /* by a direct branch. Index: exit */
 	LEAVE_RIP,  /* by an indirect one: RIP is in struct cpu */
 	LEAVE_COLD, /* by run_cold(): ->result */
+	LEAVE_HOT,  /* at a block's head: it came often enough. Index: block */
 };
 
 #define LEAVE_SHIFT 28
@@ -148,6 +156,7 @@ struct run {
 	uint32_t *insn_table; /* 1 + index */
 	struct run_block *block;
 	uint32_t *block_table; /* index + 1 of the chain's first */
+	uint32_t *visits;      /* by block, low: left until it is hot */
 	struct run_exit *exit;
 	struct run_page *page;
 	uint32_t page_table[1 << RUN_PAGE_BITS];
@@ -172,7 +181,7 @@ typedef void run_enter_fn(uint8_t *code);
 /* ---- run_make.c, run_translate.c: ordinary C, vector state saved ---- */
 
 /* Translate at cpu->rip, whose page's bytes are at host. RUN_NONE: step it. */
-uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key);
+uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot);
 /* Emit what all blocks share. */
 void run_make_stubs(struct run *run);
 /* A line of the perf map for the newest block. */
@@ -195,8 +204,15 @@ static inline uint32_t run_key(const struct cpu *cpu)
 	       (cpu->mode.cpl ? 0 : RUN_KEY_CPL0);
 }
 
-/* The block at cpu->rip, made of what its page holds now; RUN_NONE: there is none. *ret_host: the page's bytes. */
-uint32_t run_find(struct run *run, const uint8_t **ret_host);
+/*
+ * The block at cpu->rip under key, made of what its page holds now; RUN_NONE: there is none. *ret_host: the page's
+ * bytes.
+ */
+uint32_t run_find(struct run *run, uint32_t key, const uint8_t **ret_host);
+/* A block at rip in a page, or RUN_NONE: the newest, dead or not. */
+uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page);
+/* Whoever enters block old goes to block new from now on. */
+void run_block_replace(struct run *run, uint32_t old, uint32_t new);
 /* Bytes of the page behind cpu->rip's, if they can be fetched and the instruction at RIP may go over there; or NULL. */
 const uint8_t *run_second_page(struct cpu *cpu);
 /* The record of a page, made if need be, with its bytes found right. NULL: no room. */

@@ -119,11 +119,13 @@ int run_key_index(struct run *run, uint32_t key)
 void run_jump_add(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
-	unsigned key = run_key_index(run, b->key);
+	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
 	struct run_jumps *jumps = &run->jumps[key];
 	uint16_t index = b->rip;
 
+	if (b->key & RUN_KEY_PLAIN)
+		return;
 	if (jumps->neg[index] == -b->rip && jumps->code[index] == (uint64_t)run->code.rx + b->cross)
 		return;
 	if (log->nr == RUN_JUMP_LOG)
@@ -138,7 +140,7 @@ void run_jump_add(struct run *run, uint32_t block)
 /* Unless another block's stands in its place. */
 static void jump_drop(struct run *run, const struct run_block *b)
 {
-	unsigned key = run_key_index(run, b->key);
+	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jumps *jumps = &run->jumps[key];
 	uint16_t index = b->rip;
 
@@ -180,6 +182,34 @@ static void block_unlink(struct run *run, uint32_t block)
 		*link = b->next;
 	b->dead = true;
 	jump_drop(run, b);
+}
+
+uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page)
+{
+	uint32_t i = run->block_table[hash_words(rip, key, RUN_BLOCK_BITS)];
+
+	for (; i; i = run->block[i - 1].next) {
+		const struct run_block *b = &run->block[i - 1];
+
+		if (b->rip == rip && b->key == key && b->page == page)
+			return i - 1;
+	}
+	return RUN_NONE;
+}
+
+static void write_jump(struct run *run, uint32_t from, uint32_t to)
+{
+	uint32_t disp = to - (from + 5);
+
+	run->code.rw[from] = 0xe9;
+	__builtin_memcpy(run->code.rw + from + 1, &disp, 4);
+}
+
+void run_block_replace(struct run *run, uint32_t old, uint32_t new)
+{
+	write_jump(run, run->block[old].entry, run->block[new].entry);
+	write_jump(run, run->block[old].inner, run->block[new].inner);
+	run->block[old].counts = false;
 }
 
 /* ---- pages ---- */
@@ -346,11 +376,10 @@ static bool second_valid(struct run *run, const struct run_block *b)
 	return true;
 }
 
-uint32_t run_find(struct run *run, const uint8_t **ret_host)
+uint32_t run_find(struct run *run, uint32_t key, const uint8_t **ret_host)
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *host = tlb_fetch_hit(cpu, cpu->rip & PAGE_MASK);
-	uint32_t key = run_key(cpu);
 
 	*ret_host = host;
 	if (!host)

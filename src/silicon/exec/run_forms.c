@@ -544,6 +544,8 @@ static enum form form_jmp(struct translation *t)
 	if (t->z.opcode == 0xe9 || t->z.opcode == 0xeb) {
 		if (!canonical(relative_target(t)))
 			return FORM_NONE;
+		if (t->follow == FOLLOW_TARGET)
+			return FORM_DONE;
 		run_end(t, relative_target(t));
 		return FORM_END;
 	}
@@ -597,7 +599,13 @@ static enum form form_jcc(struct translation *t)
 
 	if (narrow(t) || !canonical(target) || !canonical(next))
 		return FORM_NONE;
+	if (t->follow == FOLLOW_TARGET) {
+		run_end_if(t, (t->z.opcode & 15) ^ 1, next);
+		return FORM_DONE;
+	}
 	run_end_if(t, t->z.opcode & 15, target);
+	if (t->follow == FOLLOW_NEXT)
+		return FORM_DONE;
 	run_end(t, next);
 	return FORM_END;
 }
@@ -618,7 +626,7 @@ static const struct {
 	{ZYDIS_MNEMONIC_SAHF, form_flags},
 };
 
-static bool is_jcc(const ZydisDecodedInstruction *z)
+bool run_is_jcc(const ZydisDecodedInstruction *z)
 {
 	return z->meta.category == ZYDIS_CATEGORY_COND_BR &&
 	       ((z->opcode_map == ZYDIS_OPCODE_MAP_DEFAULT && (z->opcode & 0xf0) == 0x70) ||
@@ -633,7 +641,7 @@ enum form run_form(struct translation *t)
 		return form_borrowed(t);
 	if (t->insn.flags & INSN_LOCK || t->insn.trap)
 		return FORM_NONE;
-	if (is_jcc(&t->z))
+	if (run_is_jcc(&t->z))
 		return form_jcc(t);
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)
 		if (forms[i].mnemonic == t->z.mnemonic)

@@ -159,9 +159,10 @@ static bool make_tables(struct run *run)
 	run->page = pages_alloc(RUN_PAGES * sizeof(*run->page), 0);
 	run->heat = pages_alloc(1 << RUN_HEAT_BITS, 0);
 	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
+	run->visits = pages_alloc(RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
-	return run->record && run->site && run->insn && run->insn_table && run->block &&
-	       run->block_table && run->exit && run->page && run->heat && run->jumps;
+	return run->record && run->visits && run->site && run->insn && run->insn_table &&
+	       run->block && run->block_table && run->exit && run->page && run->heat && run->jumps;
 }
 
 static void unmap(void *mem, size_t size)
@@ -180,6 +181,7 @@ static void free_tables(struct run *run)
 	unmap(run->exit, RUN_EXITS * sizeof(*run->exit));
 	unmap(run->page, RUN_PAGES * sizeof(*run->page));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
+	unmap(run->visits, RUN_BLOCKS * sizeof(*run->visits));
 	unmap(run->heat, 1 << RUN_HEAT_BITS);
 	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
 }
@@ -315,9 +317,15 @@ static const struct {
 	const char *name;
 	struct run_options opt;
 } tempos[] = {
-	{"run", {.chain = true, .threshold = 2, .max_insns = 32}},
-	{"run,perf", {.chain = true, .threshold = 2, .max_insns = 32, .perf = true}},
-	{"run,bare", {.threshold = 1, .max_insns = 32}},
+	{"run", {.chain = true, .threshold = 2, .max_insns = RUN_BLOCK_INSNS, .hot = RUN_HOT}},
+	{"run,perf",
+	 {.chain = true,
+	  .threshold = 2,
+	  .max_insns = RUN_BLOCK_INSNS,
+	  .hot = RUN_HOT,
+	  .perf = true}},
+	{"run,hot", {.chain = true, .threshold = 1, .max_insns = RUN_BLOCK_INSNS, .hot = 1}},
+	{"run,bare", {.threshold = 1, .max_insns = RUN_BLOCK_INSNS, .hot = 1}},
 	{"run,single", {.threshold = 1, .max_insns = 1}},
 };
 

@@ -2,9 +2,10 @@
 /*
  * The first pass of translation: guest bytes to records (run_translate.h).
  *
- * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. An
- * instruction that goes over the page's end is a block of its own, and belongs to both pages. Blocks are made of
- * pages' copies, so that what is compared later is what was translated.
+ * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. A trace
+ * goes on where a branch of known target led most, as far as visits of the blocks there tell, and unrolls a loop
+ * that leads to its own head. An instruction that goes over the page's end is a block of its own, and belongs to
+ * both pages. Blocks are made of pages' copies, so that what is compared later is what was translated.
  */
 #include "silicon/exec/run_translate.h"
 
@@ -14,6 +15,7 @@
 
 #define LINE	 64ul
 #define MAX_INSN 15u
+#define UNROLL	 4 /* rounds of a loop in a trace */
 
 /* ---- decoding ---- */
 
@@ -144,26 +146,113 @@ static bool same_page(uint64_t a, uint64_t b)
 	return !((a ^ b) & PAGE_MASK);
 }
 
+/* Visits of the block at rip, as far as they tell; the more, the hotter. */
+static uint32_t heat(const struct translation *t, uint64_t rip)
+{
+	const struct run *run = t->run;
+	uint32_t block;
+
+	if (!same_page(rip, t->start))
+		return 0;
+	block = run_block_at(run, rip, t->key, t->page - run->page);
+	if (block == RUN_NONE)
+		return 0;
+	return run->block[block].counts ? run->opt.hot - run->visits[block] : run->opt.hot;
+}
+
+static bool near_branch(const struct run_record *rec)
+{
+	return rec->z.raw.imm[0].is_relative && !(rec->insn.flags & INSN_66) && !rec->insn.trap;
+}
+
+static uint64_t target_of(const struct run_record *rec)
+{
+	return rec->rip + rec->insn.len + rec->z.raw.imm[0].value.s;
+}
+
+/* Where to go on behind a branch; FOLLOW_NONE: nowhere. */
+static enum follow choose(const struct translation *t, const struct run_record *rec)
+{
+	uint64_t target = target_of(rec), next = rec->rip + rec->insn.len;
+
+	if (!t->hot || t->second || !near_branch(rec))
+		return FOLLOW_NONE;
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_JMP)
+		return same_page(target, t->start) ? FOLLOW_TARGET : FOLLOW_NONE;
+	if (!run_is_jcc(&rec->z))
+		return FOLLOW_NONE;
+	if (target == t->start || heat(t, target) > heat(t, next))
+		return FOLLOW_TARGET;
+	return FOLLOW_NEXT;
+}
+
+/* The record of the same instruction before, in a trace that comes by again. */
+static const struct run_record *seen(const struct translation *t, uint64_t rip)
+{
+	for (unsigned i = 0; i < t->nr_records; i++)
+		if (t->record[i].rip == rip)
+			return &t->record[i];
+	return NULL;
+}
+
+/* True if a loop as long as the trace is until now is to be unrolled once more. */
+static bool unroll(const struct translation *t, unsigned *body)
+{
+	if (!*body)
+		*body = t->nr_records;
+	return t->nr_records < UNROLL * *body && t->nr_records + *body <= t->run->opt.max_insns;
+}
+
+static bool decode_next(struct translation *t, uint64_t rip)
+{
+	struct run_record *rec = &t->record[t->nr_records];
+	const struct run_record *before = t->hot ? seen(t, rip) : NULL;
+
+	if (before) {
+		*rec = *before;
+		return true;
+	}
+	rec->rip = rip;
+	if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
+		return false;
+	rec->serializes = serializes(rec);
+	rec->ends = rec->serializes || leads_away(rec);
+	rec->follow = rec->ends && !rec->serializes ? choose(t, rec) : FOLLOW_NONE;
+	rec->next = rec->follow == FOLLOW_TARGET ? target_of(rec) : rip + rec->insn.len;
+	return true;
+}
+
+/* True if the trace goes on behind its newest record. */
+static bool goes_on(const struct translation *t, unsigned *body)
+{
+	const struct run_record *rec = &t->record[t->nr_records - 1];
+
+	if (rec->ends && rec->follow == FOLLOW_NONE)
+		return false;
+	if (!same_page(rec->next, t->start))
+		return false;
+	if (!t->hot)
+		return t->nr_records < min(RUN_PLAIN_INSNS, (uint32_t)t->run->opt.max_insns);
+	if (t->nr_records == t->run->opt.max_insns)
+		return false;
+	if (rec->next == t->start)
+		return unroll(t, body);
+	return *body || !seen(t, rec->next);
+}
+
 bool run_collect(struct translation *t)
 {
 	struct run *run = t->run;
 	uint64_t rip = t->start;
+	unsigned body = 0;
 
-	while (t->nr_records < run->opt.max_insns && same_page(rip, t->start)) {
-		struct run_record *rec = &t->record[t->nr_records];
-
-		rec->rip = rip;
-		if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
+	do {
+		if (!decode_next(t, rip))
 			break;
 		/* Decoding may have dropped the thunks that earlier records point to. */
 		if (run->seen_drops != run->cpu->exec->nr_drops)
 			return false;
-		t->nr_records++;
-		rec->serializes = serializes(rec);
-		rec->ends = rec->serializes || leads_away(rec);
-		if (rec->ends)
-			break;
-		rip += rec->insn.len;
-	}
+		rip = t->record[t->nr_records++].next;
+	} while (goes_on(t, &body));
 	return t->nr_records;
 }

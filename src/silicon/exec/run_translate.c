@@ -60,14 +60,14 @@ uint32_t run_exit_new(struct translation *t, uint64_t target)
 		.target = target,
 		.page = t->page - run->page,
 		.gen = t->page->gen,
-		.forward = target > run->site[t->site].rip,
+		.forward = target > t->start,
 	};
 	return run->nr_exits++;
 }
 
 static void end_at(struct translation *t, uint32_t at, uint32_t to)
 {
-	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to};
+	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to, .site = t->site};
 }
 
 static bool same_page(const struct translation *t, uint64_t target)
@@ -105,27 +105,49 @@ void run_end(struct translation *t, uint64_t target)
 		emit_cross(t, exit);
 		return;
 	}
-	t->run->exit[exit].patch = emit_jmp(&t->e, 0);
-	end_at(t, t->run->exit[exit].patch, exit);
+	end_at(t, emit_jmp(&t->e, 0), exit);
 }
 
 void run_end_if(struct translation *t, unsigned cc, uint64_t target)
 {
-	uint32_t exit = run_exit_new(t, target), at = emit_jcc(&t->e, cc, 0);
+	uint32_t exit = run_exit_new(t, target);
 
-	if (chainable(t, target))
-		t->run->exit[exit].patch = at;
-	end_at(t, at, exit);
+	end_at(t, emit_jcc(&t->e, cc, 0), exit);
 }
 
-static void emit_exit(struct translation *t, const struct loose_end *end)
+static void emit_retire(struct translation *t, int32_t count)
 {
 	struct emit *e = &t->e;
 
+	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
+	emit_lea(e, RCX, RCX, REG_NONE, 0, count);
+	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
+}
+
+/* What the head counted and is not done. */
+static unsigned not_done(const struct translation *t, uint32_t site)
+{
+	return t->run->nr_sites - 1 - site;
+}
+
+/* The way out behind a jump. It is patched there, or where the way out has taken back the rest of the count. */
+static void emit_exit(struct translation *t, const struct loose_end *end)
+{
+	struct run_exit *exit = &t->run->exit[end->to];
+	unsigned rest = not_done(t, end->site);
+	struct emit *e = &t->e;
+
 	emit_patch(e, end->at, emit_pos(e));
-	if (!t->run->exit[end->to].patch) {
+	if (rest)
+		emit_retire(t, -(int32_t)rest);
+	if (!chainable(t, exit->target)) {
 		emit_cross(t, end->to);
 		return;
+	}
+	exit->patch = end->at;
+	if (rest) {
+		exit->patch = emit_jmp(e, 0);
+		emit_patch(e, exit->patch, emit_pos(e));
 	}
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | end->to);
 	emit_jmp(e, t->run->stub_leave);
@@ -181,6 +203,7 @@ static void new_site(struct translation *t)
 static void present(struct translation *t, const struct run_record *rec)
 {
 	t->rip = rec->rip;
+	t->follow = rec->follow;
 	t->insn = rec->insn;
 	t->z = rec->z;
 	memcpy(t->ops, rec->ops, sizeof(t->ops[0]) * rec->z.operand_count);
@@ -206,7 +229,7 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 	site->flags = t->site_flags;
 	if (form == FORM_DONE)
 		site->next = emit_pos(&t->e);
-	t->rip += t->insn.len;
+	t->rip = rec->next;
 	return form;
 }
 
@@ -239,8 +262,29 @@ static void emit_cross_entry(struct translation *t)
 	EMIT(e, "\xe3\x16\xeb\x0a"); /* jrcxz behind the exit below; jmp to it */
 }
 
+/* Where a block that counts its visits goes when they are enough; its head leads back here. */
+static void emit_hot(struct translation *t)
+{
+	emit_mov_imm(&t->e, RCX, (uint32_t)LEAVE_HOT << LEAVE_SHIFT | t->run->nr_blocks);
+	emit_jmp(&t->e, t->run->stub_leave);
+}
+
+static void emit_visit(struct translation *t, uint32_t hot)
+{
+	struct run *run = t->run;
+	uint32_t *visits = &run->visits[run->nr_blocks];
+	struct emit *e = &t->e;
+
+	*visits = run->opt.hot;
+	emit_abs(e, 0x40, 0x8b, RCX, emit_low(visits));
+	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
+	emit_abs(e, 0x40, 0x89, RCX, emit_low(visits));
+	EMIT(e, "\xe3"); /* jrcxz hot */
+	emit8(e, hot - (emit_pos(e) + 1));
+}
+
 /* Returns the offset of the count. */
-static uint32_t emit_head(struct translation *t)
+static uint32_t emit_head(struct translation *t, uint32_t hot)
 {
 	struct emit *e = &t->e;
 	uint32_t count;
@@ -252,6 +296,8 @@ static uint32_t emit_head(struct translation *t)
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
 	emit_jmp(e, t->run->stub_leave);
 	t->inner = emit_pos(e);
+	if (t->counts)
+		emit_visit(t, hot);
 	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
 	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
@@ -290,6 +336,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
 	settle(run);
 	run->block[block] = (struct run_block){
+		.counts = t->counts,
 		.rip = t->start,
 		.key = t->key,
 		.entry = t->entry,
@@ -305,15 +352,30 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	return block;
 }
 
-uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
+/* The first pass, and what blocks and traces differ in. */
+static bool collect(struct translation *t, bool hot)
+{
+	const struct run_options *opt = &t->run->opt;
+	bool plain = t->key & RUN_KEY_PLAIN;
+
+	t->record = t->run->record;
+	t->hot = (hot || opt->hot == 1) && !plain;
+	t->counts = opt->hot && !t->hot && !plain;
+	if (!run_collect(t))
+		return false;
+	t->counts &= !t->second;
+	return true;
+}
+
+uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot)
 {
 	struct translation t = {.run = run, .cpu = run->cpu, .key = key};
-	uint32_t count;
+	uint32_t head, count;
 	int jumps;
 
-	if (!has_room(run) || run_key_index(run, key) < 0)
+	if (!has_room(run) || run_key_index(run, key & ~RUN_KEY_PLAIN) < 0)
 		run_flush(run);
-	jumps = run_key_index(run, key);
+	jumps = run_key_index(run, key & ~RUN_KEY_PLAIN);
 	t.page = run_page_get(run, host);
 	if (jumps < 0 || !t.page)
 		return RUN_NONE;
@@ -321,11 +383,13 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key)
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
 	t.start = t.rip = run->cpu->rip;
 	t.first_site = run->nr_sites;
-	t.record = run->record;
-	if (!run_collect(&t))
+	if (!collect(&t, hot))
 		return RUN_NONE;
 	t.e = (struct emit){.at = run->code.rw + run->used, .base = run->code.rw};
-	count = emit_head(&t);
+	head = emit_pos(&t.e);
+	if (t.counts)
+		emit_hot(&t);
+	count = emit_head(&t, head);
 	translate_all(&t);
 	if (t.failed) {
 		run->nr_sites = t.first_site;

@@ -8,17 +8,27 @@
 #include "silicon/exec/run_emit.h"
 
 #define MAX_COLD 256
-#define MAX_ENDS 4
+#define MAX_ENDS (RUN_BLOCK_INSNS + 2)
 
 /* A jump that is to lead to a site's cold path, or out of the block. */
 struct loose_end {
-	uint32_t at; /* offset of its displacement */
-	uint32_t to; /* site or exit */
+	uint32_t at;   /* offset of its displacement */
+	uint32_t to;   /* site or exit */
+	uint32_t site; /* that it stands in */
+};
+
+/* Where a trace goes on behind a branch. */
+enum follow {
+	FOLLOW_NONE, /* it ends there */
+	FOLLOW_NEXT,
+	FOLLOW_TARGET,
 };
 
 /* One instruction of the block to be, decoded; its bytes are the page copy's. */
 struct run_record {
 	uint64_t rip;
+	uint64_t next; /* where the trace goes on */
+	enum follow follow;
 	bool serializes;
 	bool ends; /* control does not simply go on behind it */
 	struct insn insn;
@@ -39,8 +49,10 @@ struct translation {
 	uint32_t site; /* of the present instruction */
 	uint32_t first_site;
 	uint32_t entry, inner, cross; /* offsets, as in struct run_block */
-	bool fpu_checked;	      /* vector state is in the registers from here on */
-	bool failed;		      /* out of room */
+	bool hot;		      /* make a trace */
+	bool counts;
+	bool fpu_checked; /* vector state is in the registers from here on */
+	bool failed;	  /* out of room */
 
 	struct run_record *record; /* all instructions of the block, in order */
 	unsigned nr_records;
@@ -50,6 +62,7 @@ struct translation {
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	uint8_t site_flags;
+	enum follow follow;
 
 	unsigned nr_cold, nr_ends;
 	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
@@ -65,6 +78,7 @@ typedef enum form form_fn(struct translation *t);
 
 /* run_forms.c: the present instruction inline. On FORM_NONE what was emitted is to be forgotten. */
 enum form run_form(struct translation *t);
+bool run_is_jcc(const ZydisDecodedInstruction *z);
 
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
