@@ -6,7 +6,7 @@
  *	run-cost --write	print a new table
  *	run-cost --show KERNEL	the host instructions one by one, with how often each ran
  *
- * Each kernel is known guest code on the flat machine. It runs twice, so that all is translated and chained, and once
+ * Each kernel is known guest code on the flat machine. It runs until all is translated, hot and chained, and once
  * more under the host's trap flag: what is counted are the instructions that lie in the code cache. So the figures
  * are exact and the same on each run, whatever the machine is busy with.
  */
@@ -205,9 +205,8 @@ static double cost(const struct kernel *k, bool keep)
 	struct flat *f = machine();
 	uint64_t retired, host = 0;
 
-	run_kernel(f, k);
-	run_kernel(f, k);
-	run_kernel(f, k);
+	for (unsigned i = 0; i < RUN_HOT; i++)
+		run_kernel(f, k);
 	retired = counted(f, k);
 	for (uint32_t i = 0; i < count.size; i++)
 		host += count.ran[i];
