@@ -117,13 +117,52 @@ static void large(void **state)
 	done(f);
 }
 
+/* ---- a device writes code ---- */
+
+/* Each reading of the device swaps what the function does. */
+static uint64_t swap_code(struct flat *f, gpa_t gpa, unsigned size)
+{
+	bool odd = f->ram[FRAME_0 + 2] & 1;
+
+	memcpy(f->ram + FRAME_0, odd ? adds_10000 : adds_1, sizeof(adds_1));
+	return 0;
+}
+
+GUEST(then_cpuid, 64,
+      "1: call rbp\nmov rdx, [rsi]\nmov r9, rax\nmov r10d, ecx\nxor eax, eax\ncpuid\n"
+      "mov rax, r9\nmov ecx, r10d\nmov rbx, rdi\ndec ecx\njnz 1b\nhlt\n");
+GUEST(then_remaps, 64,
+      "1: call rbp\nmov rdx, [rsi]\nand qword ptr [r8], -2\ninvlpg [rbp]\nor qword ptr [r8], "
+      "1\ndec ecx\njnz 1b\nhlt\n");
+
+static void device_writes(const uint8_t *code, size_t size)
+{
+	struct flat *f = machine();
+
+	f->mmio_in = swap_code;
+	flat_map(f, LOW, FRAME_0, PTE_P | PTE_W, PAGE_SIZE);
+	flat_code(f, code, size);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBP] = LOW;
+	f->cpu->gpr[RSI] = FLAT_DEVICE;
+	f->cpu->gpr[R8] = flat_entry(f, LOW, 1);
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], ROUNDS / 2 * 0x10001ul);
+	done(f);
+}
+
+static void device(void **state)
+{
+	device_writes(then_cpuid, then_cpuid_end - then_cpuid);
+	device_writes(then_remaps, then_remaps_end - then_remaps);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(invlpg),
-		cmocka_unit_test(cr3),
-		cmocka_unit_test(pge),
-		cmocka_unit_test(large),
+		cmocka_unit_test(invlpg), cmocka_unit_test(cr3),    cmocka_unit_test(pge),
+		cmocka_unit_test(large),  cmocka_unit_test(device),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

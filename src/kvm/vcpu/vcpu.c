@@ -53,6 +53,7 @@ static bool create_parts(struct vcpu *vcpu)
 	snprintf(name, sizeof(name), "kvm-%d/vcpu-%u", (int)vcpu->vm->pid, vcpu->id);
 	vcpu->cpu.tlb = tlb_create();
 	vcpu->cpu.exec = exec_create();
+	vcpu->cpu.nr_cpus = &vcpu->vm->nr_vcpus;
 	vcpu->pv = pv_create(vcpu->vm, vcpu->id);
 	vcpu->stats = stats_create(STATS_VCPU, name);
 	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats &&

@@ -137,6 +137,7 @@ struct cpu {
 	struct tlb *tlb;
 	struct exec_cache *exec;
 	const struct platform *platform;
+	const unsigned *nr_cpus; /* that share its memory; atomic. NULL: it is alone */
 	void *opaque;
 
 	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */

@@ -100,8 +100,8 @@ static const uint8_t *cold_done(struct run *run, const struct run_site *site, ui
 
 	if (unlikely(cpu->answers.nr))
 		cpu->answers.nr = cpu->answers.used = 0;
-	if (site->flags & SITE_SERIALIZES) {
-		run_new_epoch(run);
+	if (site->sync) {
+		run_serialize(run, site->sync);
 	} else if (stay(run, site, gen) && decode_key(cpu) == cpu->exec->key &&
 		   cpu->mode.access == run->access) {
 		cpu->retired += site->left;
@@ -325,8 +325,10 @@ static uint32_t block_onward(struct run *run)
 	const uint8_t *host;
 
 	block = run_find(run, key, &host);
-	if (!host && fetch_page(run->cpu))
+	if (!host && fetch_page(run->cpu)) {
+		look_around(run);
 		block = run_find(run, key, &host);
+	}
 	if (!host)
 		return RUN_NONE;
 	if (block == RUN_NONE)

@@ -40,12 +40,21 @@ struct run_record;
 #define RUN_JUMP_LOG	8192u
 #define RUN_JUMP_FILTER 4096u /* bits */
 #define RUN_NONE	0xffffffffu
-#define RUN_MAX_INSN	15u /* bytes of an instruction */
+#define RUN_MAX_INSN	15u	   /* bytes of an instruction */
+#define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
 #define RUN_KEY_PLAIN \
 	BIT(19) /* a block for the cases that a trace leaves out; none is made of it */
+
+/* Whose writes to code must be seen behind an instruction. */
+enum run_sync {
+	SYNC_NONE,
+	SYNC_ALL,
+	SYNC_CPUS,  /* other processors'; those of the program now and then */
+	SYNC_WRMSR, /* as the MSR has it */
+};
 
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
@@ -55,10 +64,10 @@ struct run_site {
 	uint32_t next; /* where to go on behind it; 0: not in this block */
 	uint8_t left;  /* instructions of the block from this one on */
 	uint8_t flags; /* SITE_* */
+	uint8_t sync;  /* enum run_sync */
 	uint8_t last;  /* from ->code to its last access: nothing is committed before */
 };
 
-#define SITE_SERIALIZES BIT(0) /* what the program wrote to code must be seen from here on */
 /* Where it looked in the tables of struct direct: */
 #define SITE_MEM     BIT(1) /* at its memory operand */
 #define SITE_PUSH    BIT(2)
@@ -165,7 +174,8 @@ struct run {
 	uint8_t *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 
-	uint32_t nr_fresh; /* pages that are not stale */
+	uint64_t last_sync; /* TSC when run_serialize() last began an epoch by time */
+	uint32_t nr_fresh;  /* pages that are not stale */
 	uint16_t fresh[RUN_PAGES];
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
 	uint32_t seen_drops;		 /* of thunks */
@@ -226,6 +236,8 @@ void run_jumps_follow(struct run *run);
 int run_key_index(struct run *run, uint32_t key);
 /* Code may have changed behind the TLB's back: look at all pages again. */
 void run_new_epoch(struct run *run);
+/* The same where the instruction that is done asks for it. */
+void run_serialize(struct run *run, enum run_sync sync);
 /* The same for the pages that the guest wrote to since. */
 void run_notice_writes(struct run *run);
 

@@ -13,6 +13,7 @@
  * with their translations, by half of the address space or by range.
  */
 #include "host/guard.h"
+#include "host/host.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 
@@ -330,6 +331,45 @@ void run_new_epoch(struct run *run)
 		run->stale[run->fresh[i]] = 1;
 	run->nr_fresh = 0;
 }
+
+/* ---- serializing instructions ---- */
+
+#define MSR_TSC_DEADLINE   0x6e0
+#define MSR_X2APIC	   0x800
+#define NR_MSR_X2APIC	   0x100
+#define MSR_FS_BASE	   0xc0000100
+#define MSR_KERNEL_GS_BASE 0xc0000102
+
+/* SDM: writes to the x2APIC's registers and to the TSC deadline do not serialize. */
+static enum run_sync sync_of_wrmsr(uint32_t msr)
+{
+	if (msr - MSR_X2APIC < NR_MSR_X2APIC || msr == MSR_TSC_DEADLINE)
+		return SYNC_NONE;
+	return msr >= MSR_FS_BASE && msr <= MSR_KERNEL_GS_BASE ? SYNC_CPUS : SYNC_ALL;
+}
+
+static bool alone(const struct cpu *cpu)
+{
+	return !cpu->nr_cpus || __atomic_load_n(cpu->nr_cpus, __ATOMIC_RELAXED) < 2;
+}
+
+void run_serialize(struct run *run, enum run_sync sync)
+{
+	uint64_t now;
+
+	if (sync == SYNC_WRMSR)
+		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
+	if (sync == SYNC_CPUS && alone(run->cpu)) {
+		now = host_rdtsc();
+		if (now - run->last_sync < RUN_SYNC_TICKS)
+			return;
+		run->last_sync = now;
+	}
+	if (sync != SYNC_NONE)
+		run_new_epoch(run);
+}
+
+/* ---- the guest's own writes ---- */
 
 static void page_written(struct run *run, const uint8_t *hva)
 {

@@ -92,37 +92,49 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 /* ---- the way through the page ---- */
 
 /* MOV to a control register but CR8, or to a debug register; reading one serializes nothing. */
-static bool sets_system_register(const struct run_record *rec)
+static enum run_sync sync_of_mov(const struct run_record *rec)
 {
 	const ZydisDecodedOperand *to = &rec->ops[0];
 
-	if (rec->z.mnemonic != ZYDIS_MNEMONIC_MOV || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
-	    to->reg.value == ZYDIS_REGISTER_CR8)
-		return false;
+	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->reg.value == ZYDIS_REGISTER_CR8)
+		return SYNC_NONE;
+	if (to->reg.value == ZYDIS_REGISTER_CR3)
+		return SYNC_CPUS;
 	switch (ZydisRegisterGetClass(to->reg.value)) {
 	case ZYDIS_REGCLASS_CONTROL:
 	case ZYDIS_REGCLASS_DEBUG:
-		return true;
+		return SYNC_ALL;
 	default:
-		return false;
+		return SYNC_NONE;
 	}
 }
 
-/* SDM, serializing instructions. */
-static const uint16_t serializing[] = {
-	ZYDIS_MNEMONIC_CPUID,  ZYDIS_MNEMONIC_SERIALIZE, ZYDIS_MNEMONIC_IRET,
-	ZYDIS_MNEMONIC_IRETD,  ZYDIS_MNEMONIC_IRETQ,	 ZYDIS_MNEMONIC_WRMSR,
-	ZYDIS_MNEMONIC_INVLPG, ZYDIS_MNEMONIC_INVPCID,	 ZYDIS_MNEMONIC_INVD,
-	ZYDIS_MNEMONIC_WBINVD, ZYDIS_MNEMONIC_LGDT,	 ZYDIS_MNEMONIC_LIDT,
-	ZYDIS_MNEMONIC_LLDT,   ZYDIS_MNEMONIC_LTR,	 ZYDIS_MNEMONIC_RSM,
+/*
+ * SDM, serializing instructions. Kernels execute some of them all the time, for other reasons; who polls memory for a
+ * device's write of code serializes by one of the others, or is served by the next epoch (errata).
+ */
+static const struct {
+	uint16_t mnemonic;
+	enum run_sync sync;
+} serializing[] = {
+	{ZYDIS_MNEMONIC_CPUID, SYNC_ALL},   {ZYDIS_MNEMONIC_SERIALIZE, SYNC_ALL},
+	{ZYDIS_MNEMONIC_IRET, SYNC_CPUS},   {ZYDIS_MNEMONIC_IRETD, SYNC_CPUS},
+	{ZYDIS_MNEMONIC_IRETQ, SYNC_CPUS},  {ZYDIS_MNEMONIC_WRMSR, SYNC_WRMSR},
+	{ZYDIS_MNEMONIC_INVLPG, SYNC_CPUS}, {ZYDIS_MNEMONIC_INVPCID, SYNC_CPUS},
+	{ZYDIS_MNEMONIC_INVD, SYNC_ALL},    {ZYDIS_MNEMONIC_WBINVD, SYNC_ALL},
+	{ZYDIS_MNEMONIC_LGDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LIDT, SYNC_ALL},
+	{ZYDIS_MNEMONIC_LLDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LTR, SYNC_ALL},
+	{ZYDIS_MNEMONIC_RSM, SYNC_ALL},
 };
 
-static bool serializes(const struct run_record *rec)
+static enum run_sync sync_of(const struct run_record *rec)
 {
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_MOV)
+		return sync_of_mov(rec);
 	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
-		if (rec->z.mnemonic == serializing[i])
-			return true;
-	return sets_system_register(rec);
+		if (rec->z.mnemonic == serializing[i].mnemonic)
+			return serializing[i].sync;
+	return SYNC_NONE;
 }
 
 static bool leads_away(const struct run_record *rec)
@@ -215,9 +227,9 @@ static bool decode_next(struct translation *t, uint64_t rip)
 	rec->rip = rip;
 	if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
 		return false;
-	rec->serializes = serializes(rec);
-	rec->ends = rec->serializes || leads_away(rec);
-	rec->follow = rec->ends && !rec->serializes ? choose(t, rec) : FOLLOW_NONE;
+	rec->sync = sync_of(rec);
+	rec->ends = rec->sync || leads_away(rec);
+	rec->follow = rec->ends && !rec->sync ? choose(t, rec) : FOLLOW_NONE;
 	rec->next = rec->follow == FOLLOW_TARGET ? target_of(rec) : rip + rec->insn.len;
 	return true;
 }

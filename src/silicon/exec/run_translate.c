@@ -183,8 +183,7 @@ static enum form form_handler(struct translation *t, const struct run_record *re
 {
 	emit_cold_jump(t, t->site);
 	t->site_flags = SITE_CALLOUT;
-	if (rec->serializes)
-		t->site_flags |= SITE_SERIALIZES;
+	t->run->site[t->site].sync = rec->sync;
 	return rec->ends ? FORM_END : FORM_DONE;
 }
 

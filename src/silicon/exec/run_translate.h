@@ -29,7 +29,7 @@ struct run_record {
 	uint64_t rip;
 	uint64_t next; /* where the trace goes on */
 	enum follow follow;
-	bool serializes;
+	enum run_sync sync;
 	bool ends; /* control does not simply go on behind it */
 	struct insn insn;
 	ZydisDecodedInstruction z;

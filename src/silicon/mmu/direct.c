@@ -62,13 +62,13 @@ static void fill(struct direct *d, const struct access *a, enum direct_kind kind
 		log->nr++;
 }
 
-uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights)
+uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, bool fetched)
 {
 	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
 
 	if (!d || !a->hva || !direct_code_has(d, page))
 		return rights;
-	if (a->op & ACCESS_WRITE) {
+	if (a->op & ACCESS_WRITE || (!fetched && rights & ACCESS_FETCH)) {
 		if (d->nr_written < DIRECT_WRITTEN)
 			d->written[d->nr_written] = page;
 		if (d->nr_written <= DIRECT_WRITTEN)

@@ -9,7 +9,7 @@
  * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled.
  *
  * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
- * no write tag anywhere, and what writes to them stands in ->written.
+ * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped.
  */
 #ifndef SILICON_MMU_DIRECT_H
 #define SILICON_MMU_DIRECT_H
@@ -79,8 +79,8 @@ void direct_refill(struct cpu *cpu, gva_t addr);
 
 /* ---- for tlb.c; d may be NULL ---- */
 
-/* What of rights may be entered for a; a write to code is noted. */
-uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights);
+/* What of rights may be entered for a. Writes to code are noted, and as if written to what is newly mapped for fetches. */
+uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, bool fetched);
 void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsigned half);
 void direct_flush_half(struct direct *d, unsigned half);
 void direct_flush_writes(struct direct *d);

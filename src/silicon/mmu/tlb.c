@@ -179,8 +179,9 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	struct tlb *tlb = cpu->tlb;
 	gva_t page = a->addr & PAGE_MASK;
 	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page)];
-	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write));
 	unsigned half = tlb_half(tlb, page);
+	bool fetched = e->tag_fetch == (page | tlb->gen[half]);
+	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write), fetched);
 
 	if (!a->hva || a->state == ACCESS_USER_ALIGN)
 		return;
