@@ -431,7 +431,7 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 		insn->run = run_mem;
 	if (insn->mask_kind)
 		insn->run = run_masked;
-	else if (insn->run != run_bit)
+	if (insn->run != run_bit)
 		insn->flags |= INSN_INLINE;
 }
 

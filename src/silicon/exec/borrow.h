@@ -22,6 +22,8 @@ insn_fn run_bit;	      /* BT, BTS, BTR, BTC with a memory operand and a register
 insn_fn run_masked; /* vector loads and stores that suppress faults of elements left out */
 insn_fn run_vzero;  /* VZEROALL and VZEROUPPER outside of 64-bit mode */
 insn_fn run_gather; /* and scatters */
+/* The offset of the word that run_bit()'s index leads to. */
+uint64_t borrow_bit_ea(const struct cpu *cpu, const struct insn *insn);
 /* The thunk came back with 1: the guest's exception, or the exit for memory taken away. */
 enum result borrow_trapped(struct cpu *cpu);
 /* Operand address of a borrowed instruction, segment and alignment checked. */

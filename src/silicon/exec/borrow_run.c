@@ -303,19 +303,25 @@ static uint64_t wrap(uint64_t off, unsigned addrsize)
 	return addrsize == 8 ? off : off & (BIT(8 * addrsize) - 1);
 }
 
+uint64_t borrow_bit_ea(const struct cpu *cpu, const struct insn *insn)
+{
+	int64_t index = signed_reg(cpu, insn->reg, insn->opsize);
+	uint64_t off =
+		insn_ea(cpu, insn) + (index >> __builtin_ctz(8 * insn->opsize)) * insn->opsize;
+
+	return wrap(off, insn->addrsize);
+}
+
 /* The thunk sees the operand that holds the bit, and the index within it. */
 enum result run_bit(struct cpu *cpu, const struct insn *insn)
 {
-	int64_t index = signed_reg(cpu, insn->reg, insn->opsize);
-	unsigned bits = 8 * insn->opsize;
 	uint64_t was = cpu->gpr[insn->reg];
-	uint64_t off = insn_ea(cpu, insn) + (index >> __builtin_ctz(bits)) * insn->opsize;
 	gva_t addr;
-	enum result r = borrow_address(cpu, insn, wrap(off, insn->addrsize), &addr);
+	enum result r = borrow_address(cpu, insn, borrow_bit_ea(cpu, insn), &addr);
 
 	if (r)
 		return r;
-	cpu->gpr[insn->reg] = index & (bits - 1);
+	cpu->gpr[insn->reg] = was & (8 * insn->opsize - 1);
 	r = run_at(cpu, insn, addr);
 	cpu->gpr[insn->reg] = was;
 	return r;

@@ -6,6 +6,7 @@
  * translating, instructions over two pages. A block that the loop finds after another is chained to it, or
  * entered in the jump cache, so that the next time the loop is not asked.
  */
+#include "silicon/exec/borrow.h"
 #include "silicon/exec/decode.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
@@ -118,9 +119,10 @@ out:
 /* It may be the inline table alone that lacks the page: then nothing else would fill it. */
 static void refill(struct cpu *cpu, const struct run_site *site, const struct insn *insn)
 {
+	uint64_t off = insn->run == run_bit ? borrow_bit_ea(cpu, insn) : insn_ea(cpu, insn);
+
 	if (site->flags & SITE_MEM)
-		direct_refill(cpu, insn_ea(cpu, insn) +
-					   (insn->seg >= SEG_FS ? cpu->seg[insn->seg].base : 0));
+		direct_refill(cpu, off + (insn->seg >= SEG_FS ? cpu->seg[insn->seg].base : 0));
 	if (site->flags & SITE_PUSH)
 		direct_refill(cpu, cpu->gpr[RSP] - 8);
 	if (site->flags & SITE_LEAVE)

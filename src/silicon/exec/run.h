@@ -141,6 +141,7 @@ struct run {
 	/* Known to translated code. */
 	uint64_t page_mask;    /* ~4095 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
+	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;

@@ -16,6 +16,10 @@ struct emit {
 	uint8_t *base; /* offset 0 */
 };
 
+/* Condition codes. */
+#define CC_Z  4
+#define CC_NZ 5
+
 static inline uint32_t emit_pos(const struct emit *e)
 {
 	return e->at - e->base;

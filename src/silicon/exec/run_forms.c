@@ -115,74 +115,116 @@ static void identity(uint8_t map[NR_GPRS])
 
 /* ---- borrowed instructions ---- */
 
+#define MAX_HOMELESS 3
+
 /* The registers of a borrowed instruction, and what must go around it. */
 struct borrowed {
 	uint8_t map[NR_GPRS];
-	uint8_t guest[2]; /* without a home, each in a free register */
-	bool write[2];
+	uint8_t guest[MAX_HOMELESS]; /* without a home, each in a free register */
+	bool write[MAX_HOMELESS];
 	unsigned nr;
 	bool high; /* AH to BH: no REX prefix, so no register that moves */
 	bool load_rcx, store_rcx;
+	uint8_t base, index; /* of the memory operand */
 };
 
-static bool assign_homeless(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr,
-			    const uint8_t *free, unsigned nr_free)
+static bool add_homeless(struct borrowed *b, uint8_t gpr, bool write)
 {
-	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
-
 	for (unsigned i = 0; i < b->nr; i++)
 		if (b->guest[i] == gpr) {
 			b->write[i] |= write;
 			return true;
 		}
-	if (b->nr == nr_free)
+	if (b->nr == MAX_HOMELESS)
 		return false;
-	b->map[gpr] = free[b->nr];
 	b->guest[b->nr] = gpr;
 	b->write[b->nr++] = write;
 	return true;
 }
 
-/* Implicit and hidden registers stay themselves: only rcx can be made so. */
-static bool assign_implicit(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr)
+/* rcx is the guest's for the instruction, for it is implied, or has a high half that R12 has not. */
+static void lend_rcx(struct borrowed *b, bool write)
 {
-	if (gpr == RCX) {
-		b->load_rcx = true;
-		b->store_rcx |= !!(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE);
-		return true;
+	b->load_rcx = true;
+	b->store_rcx |= write;
+}
+
+/* Implicit and hidden registers stay themselves: only rcx can be made so. */
+static bool add_register(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr)
+{
+	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+
+	if (op->visibility == ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
+		if (b->high && gpr == RCX) {
+			b->map[RCX] = RCX;
+			lend_rcx(b, write);
+		}
+		return b->map[gpr] != REG_NONE || add_homeless(b, gpr, write);
 	}
-	return run_home(gpr) == gpr;
+	if (gpr == RCX)
+		lend_rcx(b, write);
+	return gpr == RCX || run_home(gpr) == gpr;
+}
+
+static bool has_high(const struct translation *t)
+{
+	for (unsigned i = 0; i < t->z.operand_count; i++)
+		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+		    t->ops[i].reg.value >= ZYDIS_REGISTER_AH &&
+		    t->ops[i].reg.value <= ZYDIS_REGISTER_BH)
+			return true;
+	return false;
+}
+
+/*
+ * Give the homeless registers free ones. The memory operand takes two, R14 and R15, or one if need be:
+ * the sum of both.
+ */
+static bool assign_free(struct borrowed *b, bool mem)
+{
+	static const uint8_t without[] = {R14, R15, RCX}, beside_sum[] = {R14, R15},
+			     beside_rcx[] = {R15}, beside_both[] = {RCX};
+	const uint8_t *free = without;
+	unsigned nr_free = b->load_rcx ? 2 : 3;
+
+	b->base = R14;
+	b->index = R15;
+	if (mem && b->load_rcx) {
+		free = beside_rcx;
+		nr_free = 1;
+		b->index = b->nr ? REG_NONE : R15;
+	} else if (mem && (b->nr > 1 || b->high)) {
+		free = beside_sum;
+		nr_free = 2;
+		b->base = RCX;
+		b->index = REG_NONE;
+	} else if (mem) {
+		free = beside_both;
+		nr_free = 1;
+	}
+	for (unsigned i = 0; i < min(b->nr, nr_free); i++)
+		b->map[b->guest[i]] = free[i];
+	return b->nr <= nr_free;
 }
 
 static bool assign_registers(struct translation *t, struct borrowed *b, bool mem)
 {
-	static const uint8_t with_mem[] = {RCX}, without[] = {R14, R15};
-	const uint8_t *free = mem ? with_mem : without;
-
 	identity(b->map);
+	b->high = has_high(t);
 	for (unsigned i = 0; i < t->z.operand_count; i++) {
-		const ZydisDecodedOperand *op = &t->ops[i];
 		uint8_t gpr;
 
-		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER)
+		if (t->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
-		gpr = zreg_gpr(op->reg.value);
-		if (gpr == REG_NONE)
-			continue;
-		b->high |= op->reg.value >= ZYDIS_REGISTER_AH && op->reg.value <= ZYDIS_REGISTER_BH;
-		if (op->visibility != ZYDIS_OPERAND_VISIBILITY_EXPLICIT) {
-			if (!assign_implicit(b, op, gpr))
-				return false;
-		} else if (run_home(gpr) == REG_NONE &&
-			   !assign_homeless(b, op, gpr, free, mem ? 1 : 2)) {
+		gpr = zreg_gpr(t->ops[i].reg.value);
+		if (gpr != REG_NONE && !add_register(b, &t->ops[i], gpr))
 			return false;
-		}
 	}
-	return !(mem && b->nr && b->load_rcx);
+	return assign_free(b, mem);
 }
 
 /* With AH to BH there can be no REX: neither registers that move, nor r14 and r15. */
-static bool high_is_possible(const struct translation *t, const struct borrowed *b)
+static bool high_is_possible(const struct translation *t, const struct borrowed *b, bool mem)
 {
 	for (unsigned i = 0; i < t->z.operand_count_visible; i++) {
 		uint8_t gpr;
@@ -193,7 +235,7 @@ static bool high_is_possible(const struct translation *t, const struct borrowed 
 		if (gpr != REG_NONE && b->map[gpr] != gpr)
 			return false;
 	}
-	return !b->load_rcx;
+	return !mem || b->base == RCX;
 }
 
 static void emit_check_fpu(struct translation *t)
@@ -253,27 +295,24 @@ static enum form form_borrowed(struct translation *t)
 {
 	const ZydisDecodedOperand *mem = memory_operand(t);
 	struct borrowed b = {0};
-	unsigned base = R14, index = R15;
 	bool x87 = t->insn.flags & INSN_X87;
 
 	if (!assign_registers(t, &b, mem) || (x87 && mem && t->insn.seg >= SEG_FS) ||
-	    (b.high && !high_is_possible(t, &b)))
+	    (b.high && !high_is_possible(t, &b, mem)))
 		return FORM_NONE;
 	if (t->insn.flags & INSN_FPU)
 		emit_check_fpu(t);
 	if (mem && !emit_operand(t, mem))
 		return FORM_NONE;
-	if (mem && b.high) {
-		emit_lea(&t->e, RCX, R14, R15, 0, 0);
-		base = RCX, index = REG_NONE;
-	}
+	if (mem && b.index == REG_NONE)
+		emit_lea(&t->e, b.base, R14, R15, 0, 0);
 	for (unsigned i = 0; i < b.nr; i++)
 		emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
 	if (b.load_rcx)
 		emit_mov(&t->e, RCX, R12);
 	if (mem)
 		note_access(t);
-	if (!run_encode(t, b.map, base, index))
+	if (!run_encode(t, b.map, b.base, b.index))
 		return FORM_NONE;
 	for (unsigned i = 0; i < b.nr; i++)
 		if (b.write[i])
@@ -359,9 +398,10 @@ static enum form form_swapgs(struct translation *t)
 
 /* ---- the stack ---- */
 
+/* REX.W goes before 66h. */
 static bool narrow(const struct translation *t)
 {
-	return t->insn.flags & INSN_66;
+	return (t->insn.flags & (INSN_66 | INSN_REX_W)) == INSN_66;
 }
 
 /* r14 + r15 is where the word below RSP is. */
@@ -610,20 +650,47 @@ static enum form form_jcc(struct translation *t)
 	return FORM_END;
 }
 
+/* ---- for other files ---- */
+
+bool run_linear(struct translation *t)
+{
+	return emit_linear(t, memory_operand(t));
+}
+
+void run_look_up(struct translation *t, enum direct_kind kind, unsigned size)
+{
+	t->site_flags |= SITE_MEM;
+	emit_look_up(t, kind, size);
+}
+
+void run_note_access(struct translation *t)
+{
+	note_access(t);
+}
+
+bool run_target(const struct translation *t, uint64_t *ret)
+{
+	*ret = relative_target(t);
+	return !narrow(t) && canonical(*ret) && canonical(t->rip + t->z.length);
+}
+
 /* ---- the choice ---- */
 
 static const struct {
 	uint16_t mnemonic;
 	form_fn *form;
 } forms[] = {
-	{ZYDIS_MNEMONIC_CLI, form_cli},	      {ZYDIS_MNEMONIC_CLD, form_cld},
-	{ZYDIS_MNEMONIC_SWAPGS, form_swapgs}, {ZYDIS_MNEMONIC_LEA, form_lea},
-	{ZYDIS_MNEMONIC_PUSH, form_push},     {ZYDIS_MNEMONIC_POP, form_pop},
-	{ZYDIS_MNEMONIC_LEAVE, form_leave},   {ZYDIS_MNEMONIC_JMP, form_jmp},
-	{ZYDIS_MNEMONIC_CALL, form_call},     {ZYDIS_MNEMONIC_RET, form_ret},
-	{ZYDIS_MNEMONIC_CLC, form_flags},     {ZYDIS_MNEMONIC_STC, form_flags},
-	{ZYDIS_MNEMONIC_CMC, form_flags},     {ZYDIS_MNEMONIC_LAHF, form_flags},
-	{ZYDIS_MNEMONIC_SAHF, form_flags},
+	{ZYDIS_MNEMONIC_CLI, form_cli},	       {ZYDIS_MNEMONIC_CLD, form_cld},
+	{ZYDIS_MNEMONIC_SWAPGS, form_swapgs},  {ZYDIS_MNEMONIC_LEA, form_lea},
+	{ZYDIS_MNEMONIC_PUSH, form_push},      {ZYDIS_MNEMONIC_POP, form_pop},
+	{ZYDIS_MNEMONIC_LEAVE, form_leave},    {ZYDIS_MNEMONIC_JMP, form_jmp},
+	{ZYDIS_MNEMONIC_CALL, form_call},      {ZYDIS_MNEMONIC_RET, form_ret},
+	{ZYDIS_MNEMONIC_CLC, form_flags},      {ZYDIS_MNEMONIC_STC, form_flags},
+	{ZYDIS_MNEMONIC_CMC, form_flags},      {ZYDIS_MNEMONIC_LAHF, form_flags},
+	{ZYDIS_MNEMONIC_SAHF, form_flags},     {ZYDIS_MNEMONIC_JRCXZ, run_form_loop},
+	{ZYDIS_MNEMONIC_JECXZ, run_form_loop}, {ZYDIS_MNEMONIC_LOOP, run_form_loop},
+	{ZYDIS_MNEMONIC_LOOPE, run_form_loop}, {ZYDIS_MNEMONIC_LOOPNE, run_form_loop},
+	{ZYDIS_MNEMONIC_XLAT, run_form_xlat},
 };
 
 bool run_is_jcc(const ZydisDecodedInstruction *z)
@@ -639,6 +706,8 @@ enum form run_form(struct translation *t)
 		return FORM_DONE;
 	if (t->insn.flags & INSN_INLINE)
 		return form_borrowed(t);
+	if (t->insn.run == run_bit)
+		return run_form_bit(t);
 	if (t->insn.flags & INSN_LOCK || t->insn.trap)
 		return FORM_NONE;
 	if (run_is_jcc(&t->z))

@@ -80,6 +80,21 @@ typedef enum form form_fn(struct translation *t);
 enum form run_form(struct translation *t);
 bool run_is_jcc(const ZydisDecodedInstruction *z);
 
+/* For other files of forms. r14 = linear address of the memory operand; false: not to be had inline. */
+bool run_linear(struct translation *t);
+/* r14 is a linear address: to the cold path, or r14 + r15 is where the host has it. Uses rcx; no flags. */
+void run_look_up(struct translation *t, enum direct_kind kind, unsigned size);
+/* What comes next is the instruction's last access. */
+void run_note_access(struct translation *t);
+/* Where a relative branch leads; false: not to be had inline. */
+bool run_target(const struct translation *t, uint64_t *ret);
+
+/* run_bits.c, run_loop.c */
+
+enum form run_form_bit(struct translation *t);
+enum form run_form_xlat(struct translation *t);
+enum form run_form_loop(struct translation *t);
+
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
 
