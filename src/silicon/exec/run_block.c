@@ -13,7 +13,6 @@
  * with their translations, by half of the address space or by range.
  */
 #include "host/guard.h"
-#include "host/host.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 
@@ -360,7 +359,7 @@ void run_serialize(struct run *run, enum run_sync sync)
 	if (sync == SYNC_WRMSR)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
 	if (sync == SYNC_CPUS && alone(run->cpu)) {
-		now = host_rdtsc();
+		now = __builtin_ia32_rdtsc();
 		if (now - run->last_sync < RUN_SYNC_TICKS)
 			return;
 		run->last_sync = now;
