@@ -131,7 +131,12 @@ static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret
 
 static int op_interrupt_pending(void *opaque)
 {
-	return vcpu_peek_interrupt(opaque);
+	struct vcpu *vcpu = opaque;
+
+	/* A TPR in guest memory falls without a word. */
+	if (vcpu->vapic_addr)
+		vcpu->cpu.looked = false;
+	return vcpu_peek_interrupt(vcpu);
 }
 
 static int op_interrupt_ack(void *opaque)

@@ -365,6 +365,7 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 		return r;
 	vcpu->cpu.exit_on_emulation =
 		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
+	vcpu->cpu.looked = false;
 	vcpu->tid = host_gettid();
 	signals_enter(vcpu, &old);
 	vcpu_set_running(vcpu, VCPU_INSIDE);

@@ -67,6 +67,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->model = model;
 	cpu->platform = &vcpu_platform;
 	cpu->opaque = vcpu;
+	cpu->tsc_offset = &vcpu->tsc_offset;
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
 	if (feature_has(model->features, FEAT_XSAVE))
 		cpu->fpu.xfeatures = model->xcr0;

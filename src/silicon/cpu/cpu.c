@@ -128,7 +128,7 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags)
 	if ((old ^ new) & (FLAG_TF | FLAG_RF))
 		cpu_update_attention(cpu);
 	if (new & ~old & FLAG_IF)
-		cpu_raise(cpu, ATTN_EVENTS);
+		cpu_look(cpu);
 }
 
 void cpu_set_shadow(struct cpu *cpu, uint8_t shadow)
@@ -179,6 +179,7 @@ static void reset_events(struct cpu *cpu)
 	cpu->activity = ACTIVITY_RUN;
 	cpu->nmi_pending = false;
 	cpu->nmi_blocked = false;
+	cpu->looked = false;
 	cpu->in_smm = false;
 	cpu->smm_inside_nmi = false;
 	cpu->smi_pending = false;

@@ -118,6 +118,11 @@ struct cpu {
 	bool nmi_pending, nmi_blocked;
 	bool in_smm;	     /* flush the TLB whenever it changes: memory is another */
 	bool smm_inside_nmi; /* NMIs were blocked at the SMI, and stay so after RSM */
+	/*
+	 * Whatever is pending was looked at while IF was open, and what comes later raises ATTN_EVENTS: IF may
+	 * open without a look. Cleared by who may have missed something: events that found IF shut, the program.
+	 */
+	bool looked;
 	bool smi_pending;
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
@@ -139,6 +144,7 @@ struct cpu {
 	const struct platform *platform;
 	const unsigned *nr_cpus; /* that share its memory; atomic. NULL: it is alone */
 	void *opaque;
+	const uint64_t *tsc_offset; /* guest TSC - the host's, if that is all there is to it; or NULL */
 
 	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */
 	uint64_t model_features[8]; /* what the modelled silicon has: legality */
@@ -159,6 +165,13 @@ static inline void cpu_raise(struct cpu *cpu, uint32_t bits)
 static inline void cpu_lower(struct cpu *cpu, uint32_t bits)
 {
 	__atomic_fetch_and(&cpu->attention, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* IF has opened. */
+static inline void cpu_look(struct cpu *cpu)
+{
+	if (!cpu->looked)
+		cpu_raise(cpu, ATTN_EVENTS);
 }
 
 /* Arithmetic flags between their two forms. */

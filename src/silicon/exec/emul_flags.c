@@ -88,7 +88,7 @@ static void open_interrupts(struct cpu *cpu)
 		return;
 	cpu->sflags |= FLAG_IF;
 	cpu_set_shadow(cpu, SHADOW_STI);
-	cpu_raise(cpu, ATTN_EVENTS);
+	cpu_look(cpu);
 }
 
 enum result emul_sti(struct cpu *cpu, const struct insn *insn)

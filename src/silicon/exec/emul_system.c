@@ -47,13 +47,23 @@ static bool tsc_refused(const struct cpu *cpu)
 	return (cpu->cr4 & CR4_TSD) && !privileged(cpu);
 }
 
+static uint64_t guest_tsc(struct cpu *cpu)
+{
+	uint32_t low, high;
+
+	if (!cpu->tsc_offset)
+		return platform_call(cpu, tsc);
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return (low | (uint64_t)high << 32) + *cpu->tsc_offset;
+}
+
 enum result emul_rdtsc(struct cpu *cpu, const struct insn *insn)
 {
 	if (tsc_refused(cpu))
 		return fault_gp(cpu, 0);
 	if (cpu_intercept(cpu, INTERCEPT_RDTSC, 0))
 		return EMUL_INTERCEPTED;
-	set_edx_eax(cpu, platform_call(cpu, tsc));
+	set_edx_eax(cpu, guest_tsc(cpu));
 	return insn_next(cpu, insn);
 }
 
@@ -63,7 +73,7 @@ enum result emul_rdtscp(struct cpu *cpu, const struct insn *insn)
 		return fault_gp(cpu, 0);
 	if (cpu_intercept(cpu, INTERCEPT_RDTSCP, 0))
 		return EMUL_INTERCEPTED;
-	set_edx_eax(cpu, platform_call(cpu, tsc));
+	set_edx_eax(cpu, guest_tsc(cpu));
 	cpu->gpr[RCX] = (uint32_t)cpu->msr.tsc_aux;
 	return insn_next(cpu, insn);
 }

@@ -52,7 +52,8 @@ static bool stay(const struct run *run, const struct run_site *site, uint64_t ge
 	const struct cpu *cpu = run->cpu;
 	const struct direct *d = cpu->tlb->direct;
 
-	return site->next && cpu->rip == site->rip + run->insn[site->insn].len && !attention(cpu) &&
+	return site->next && !(site->flags & SITE_APART) &&
+	       cpu->rip == site->rip + run->insn[site->insn].len && !attention(cpu) &&
 	       !cpu->out.nr && !d->nr_written && d->gen == gen;
 }
 
@@ -77,13 +78,18 @@ static void look_around(struct run *run)
 static const uint8_t *onward(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
-	const uint8_t *host;
+	const uint8_t *host, *code;
 	uint32_t block;
 
 	cpu->exec->key = decode_key(cpu);
 	if (!run->opt.chain || attention(cpu) || cpu->out.nr || !translatable(cpu))
 		return NULL;
 	look_around(run);
+	code = run_jump_find(run, run_key(cpu), cpu->rip);
+	if (likely(code)) {
+		cpu->retired++;
+		return code;
+	}
 	block = run_find(run, run_key(cpu), &host);
 	if (block == RUN_NONE)
 		return NULL;
@@ -131,6 +137,19 @@ static void refill(struct cpu *cpu, const struct run_site *site, const struct in
 		direct_refill(cpu, cpu->gpr[RSP]);
 }
 
+/* Interrupts are held back over this instruction: step has all there is to that. */
+static const uint8_t *shadowed(struct run *run, const struct run_site *site)
+{
+	struct cpu *cpu = run->cpu;
+
+	cpu->rip = site->rip;
+	cpu->retired -= site->left;
+	cpu_set_shadow(cpu, SHADOW_STI);
+	run->result = RESULT_AGAIN;
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return NULL;
+}
+
 const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 {
 	struct run *run = cpu->exec->run;
@@ -141,6 +160,8 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 	bool live = cpu->fpu.live;
 	enum result r;
 
+	if (unlikely(site->flags & SITE_SHADOW))
+		return shadowed(run, site);
 	fpu_settle(cpu);
 	run->nr_cold++;
 	if (unlikely(run->nr_cold_of))

@@ -74,6 +74,8 @@ struct run_site {
 #define SITE_POP     BIT(3)
 #define SITE_LEAVE   BIT(4)
 #define SITE_CALLOUT BIT(5) /* has no inline form */
+#define SITE_SHADOW  BIT(6) /* stands behind an STI that has opened IF */
+#define SITE_APART   BIT(7) /* when its handler ran, go on by another block */
 
 struct run_block {
 	uint64_t rip;
@@ -142,6 +144,7 @@ struct run {
 	uint64_t page_mask;    /* ~4095 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
+	uint64_t only_if, only_smap, only_tsd;
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;
@@ -234,6 +237,8 @@ void run_jump_add(struct run *run, uint32_t block);
 void run_jumps_clear(struct run *run);
 /* Forget jumps to what was flushed from the TLB. */
 void run_jumps_follow(struct run *run);
+/* What indirect jumps to rip in this key find, or NULL. */
+const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip);
 int run_key_index(struct run *run, uint32_t key);
 /* Code may have changed behind the TLB's back: look at all pages again. */
 void run_new_epoch(struct run *run);

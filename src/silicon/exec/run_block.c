@@ -148,6 +148,18 @@ static void jump_drop(struct run *run, const struct run_block *b)
 		clear_jump(run, key << 16 | index);
 }
 
+const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
+{
+	uint16_t index = rip;
+
+	for (unsigned i = 0; i < run->nr_keys; i++)
+		if (run->key[i] == key)
+			return run->jumps[i].neg[index] == -rip
+				       ? (const uint8_t *)run->jumps[i].code[index]
+				       : NULL;
+	return NULL;
+}
+
 /* ---- blocks ---- */
 
 static uint32_t *block_chain(struct run *run, uint64_t rip, uint32_t key)

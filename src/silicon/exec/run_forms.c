@@ -715,5 +715,5 @@ enum form run_form(struct translation *t)
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)
 		if (forms[i].mnemonic == t->z.mnemonic)
 			return forms[i].form(t);
-	return FORM_NONE;
+	return run_form_system(t);
 }

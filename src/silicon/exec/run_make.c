@@ -301,6 +301,9 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
 		run->bit_mask[i] = BIT(3 + i) - 1;
+	run->only_if = FLAG_IF;
+	run->only_smap = CR4_SMAP;
+	run->only_tsd = CR4_TSD;
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {

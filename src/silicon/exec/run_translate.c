@@ -182,7 +182,7 @@ static void emit_ends(struct translation *t)
 static enum form form_handler(struct translation *t, const struct run_record *rec)
 {
 	emit_cold_jump(t, t->site);
-	t->site_flags = SITE_CALLOUT;
+	t->site_flags = SITE_CALLOUT | (t->site_flags & (SITE_SHADOW | SITE_APART));
 	t->run->site[t->site].sync = rec->sync;
 	return rec->ends ? FORM_END : FORM_DONE;
 }
@@ -195,7 +195,8 @@ static void new_site(struct translation *t)
 		.insn = intern(t->run, &t->insn),
 		.code = emit_pos(&t->e),
 	};
-	t->site_flags = 0;
+	t->site_flags = t->next_flags;
+	t->next_flags = 0;
 }
 
 /* Make the record's instruction the present one. */

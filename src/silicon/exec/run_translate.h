@@ -63,6 +63,7 @@ struct translation {
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 	uint8_t site_flags;
 	enum follow follow;
+	uint8_t next_flags; /* for the next one's site */
 
 	unsigned nr_cold, nr_ends;
 	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
@@ -95,6 +96,9 @@ enum form run_form_bit(struct translation *t);
 enum form run_form_xlat(struct translation *t);
 enum form run_form_loop(struct translation *t);
 
+/* run_system.c: FORM_NONE where it has none */
+enum form run_form_system(struct translation *t);
+
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
 
@@ -109,6 +113,12 @@ uint8_t run_home(unsigned guest);
 bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base, unsigned index);
 
 /* run_translate.c */
+
+/* True if another instruction of the block follows the present one. */
+static inline bool run_next(const struct translation *t)
+{
+	return t->record[t->nr_records - 1].rip != t->rip;
+}
 
 uint32_t run_exit_new(struct translation *t, uint64_t target);
 /* The jump whose displacement is at goes to the site's cold path. */

@@ -122,7 +122,8 @@ static enum result serve_interrupt(struct cpu *cpu)
 		return NOT_SERVED;
 	/* Lowered before looking, so that a later raise is not lost; opening IF raises it anew. */
 	cpu_lower(cpu, ATTN_EVENTS);
-	if (!(cpu->sflags & FLAG_IF))
+	cpu->looked = cpu->sflags & FLAG_IF;
+	if (!cpu->looked)
 		return NOT_SERVED;
 	if (platform_call(cpu, interrupt_pending) >= 0)
 		return deliver_interrupt(cpu);
