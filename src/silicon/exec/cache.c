@@ -18,21 +18,25 @@ static struct insn *insns_alloc(size_t nr)
 	return mem;
 }
 
-static uint32_t component_offset(unsigned component)
+static uint32_t component_offset(const struct exec_cache *c, unsigned component)
 {
-	uint32_t r[4] = {0};
-
-	if (host_xcr0() & BIT(component))
-		host_cpuid(0xd, component, r);
-	return r[1];
+	return host_xcr0() & BIT(component) ? c->host_xstate[component].offset : 0;
 }
 
+/* CPUID is slow where the host is a virtual machine itself. */
 static void xsave_offsets(struct exec_cache *c)
 {
-	c->xoff_avx = component_offset(2);
-	c->xoff_k = component_offset(5);
-	c->xoff_zmm_hi = component_offset(6);
-	c->xoff_hi16 = component_offset(7);
+	for (unsigned i = 0; i < NR_XSTATES; i++) {
+		uint32_t r[4];
+
+		host_cpuid(0xd, i, r);
+		c->host_xstate[i] =
+			(struct xstate){.size = r[0], .offset = r[1], .aligned = r[2] & 2};
+	}
+	c->xoff_avx = component_offset(c, 2);
+	c->xoff_k = component_offset(c, 5);
+	c->xoff_zmm_hi = component_offset(c, 6);
+	c->xoff_hi16 = component_offset(c, 7);
 }
 
 struct exec_cache *exec_create(void)

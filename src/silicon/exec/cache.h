@@ -42,6 +42,13 @@ struct thunk {
 
 struct run;
 
+#define NR_XSTATES 32
+
+struct xstate {
+	uint32_t size, offset; /* offset in the standard format */
+	bool aligned;	       /* in the compacted one, to 64 bytes */
+};
+
 struct exec_cache {
 	struct run *run;   /* the run tempo, or NULL */
 	struct insn *insn; /* CACHE_SIZE bytes: cache_slot() */
@@ -63,6 +70,9 @@ struct exec_cache {
 	ZydisDecoder host_decoder;
 	bool decoders_set;
 
+	/* Components of XSAVE images, of the host's and the model's; the latter are known once ->xstate_known. */
+	struct xstate host_xstate[NR_XSTATES], model_xstate[NR_XSTATES];
+	bool xstate_known;
 	/* Offsets in the host's XSAVE image, 0 where the component is absent. */
 	uint32_t xoff_avx, xoff_k, xoff_zmm_hi, xoff_hi16;
 };

@@ -7,6 +7,7 @@
  * PKRU lives in cpu->pkru, not in the area. All checks and all reads come before the first change; a
  * store is probed up to the last byte that it needs.
  */
+#include "silicon/exec/cache.h"
 #include "silicon/exec/emul.h"
 #include "host/host.h"
 
@@ -18,11 +19,6 @@
 #define HI16_ZMM     BIT(7)
 
 #define XSTATE_LEGACY (XCR0_X87 | XCR0_SSE)
-
-struct component {
-	uint32_t offset, size;
-	bool aligned; /* in compacted images, to 64 bytes */
-};
 
 /* One instruction's task. */
 struct xsave {
@@ -38,23 +34,31 @@ static uint8_t *area(struct cpu *cpu)
 	return cpu->fpu.area;
 }
 
-static struct component host_component(unsigned i)
+static struct xstate host_component(const struct cpu *cpu, unsigned i)
 {
-	uint32_t reg[4];
-
-	host_cpuid(LEAF_XSTATE, i, reg);
-	return (struct component){.size = reg[0], .offset = reg[1], .aligned = reg[2] & 2};
+	return i < NR_XSTATES ? cpu->exec->host_xstate[i] : (struct xstate){0};
 }
 
 /* As the guest knows it. */
-static struct component guest_component(const struct cpu *cpu, unsigned i)
+static struct xstate guest_component(const struct cpu *cpu, unsigned i)
 {
-	const struct cpuid_row *row = model_cpuid(cpu->model, LEAF_XSTATE, i);
+	return i < NR_XSTATES ? cpu->exec->model_xstate[i] : (struct xstate){0};
+}
 
-	if (!row || !row->reg[0])
-		return host_component(i);
-	return (struct component){
-		.size = row->reg[0], .offset = row->reg[1], .aligned = row->reg[2] & 2};
+static void find_model_xstate(struct cpu *cpu)
+{
+	struct exec_cache *c = cpu->exec;
+
+	for (unsigned i = 0; i < NR_XSTATES; i++) {
+		const struct cpuid_row *row = model_cpuid(cpu->model, LEAF_XSTATE, i);
+
+		c->model_xstate[i] = c->host_xstate[i];
+		if (row && row->reg[0])
+			c->model_xstate[i] = (struct xstate){.size = row->reg[0],
+							     .offset = row->reg[1],
+							     .aligned = row->reg[2] & 2};
+	}
+	c->xstate_known = true;
 }
 
 /* Outside 64-bit mode only the first eight registers of each kind are moved. */
@@ -85,7 +89,7 @@ static uint32_t image_offset(const struct cpu *cpu, uint64_t comp, unsigned i)
 	if (!comp)
 		return guest_component(cpu, i).offset;
 	for (unsigned n = FIRST_XSTATE; n <= i; n++) {
-		struct component c;
+		struct xstate c;
 
 		if (!(comp >> n & 1))
 			continue;
@@ -133,6 +137,8 @@ static enum result prepare(struct cpu *cpu, const struct insn *insn, struct xsav
 	if (!(cpu->cr4 & CR4_OSXSAVE))
 		return fault_ud(cpu);
 	fpu_save(cpu);
+	if (!cpu->exec->xstate_known)
+		find_model_xstate(cpu);
 	return RESULT_OK;
 }
 
@@ -169,7 +175,7 @@ static enum result store_mxcsr(struct cpu *cpu, const struct xsave *x)
 static enum result store_component(struct cpu *cpu, const struct xsave *x, unsigned i)
 {
 	gva_t to = x->addr + image_offset(cpu, x->comp, i);
-	struct component c = host_component(i);
+	struct xstate c = host_component(cpu, i);
 	uint32_t bytes = moved_bytes(cpu, i, c.size);
 
 	if (i == PKRU_INDEX)
@@ -296,7 +302,7 @@ static void load_pkru(struct cpu *cpu, uint32_t pkru)
 
 static void load_component(struct cpu *cpu, const struct xsave *x, const uint8_t *image, unsigned i)
 {
-	struct component c = host_component(i);
+	struct xstate c = host_component(cpu, i);
 	uint32_t bytes = moved_bytes(cpu, i, c.size);
 	bool present = x->bv >> i & 1;
 
