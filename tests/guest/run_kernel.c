@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What kernels do all the time, in loops that are translated: the interrupt flag and its shadow, PUSHF, SMAP's window,
+ * time, control registers. Each by the SDM's words, in all tempos.
+ */
+#include "guest_asm.h"
+#include "silicon/exec/exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <x86intrin.h>
+
+#include <cmocka.h>
+
+#define ROUNDS 40
+#define VECTOR 0x40
+
+static struct flat *machine(void)
+{
+	struct flat *f = flat_new(FLAT_RAM);
+
+	flat_long(f);
+	f->cpu->exec = exec_create();
+	assert_non_null(f->cpu->exec);
+	assert_int_equal(exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO")), 0);
+	return f;
+}
+
+static void done(struct flat *f)
+{
+	exec_destroy(f->cpu->exec);
+	f->cpu->exec = NULL;
+	flat_free(f);
+}
+
+static enum cpu_exit_kind go(struct flat *f)
+{
+	f->cpu->gpr[RCX] = ROUNDS;
+	f->cpu->retired = 0;
+	return cpu_run(f->cpu);
+}
+
+/* ---- the interrupt flag ---- */
+
+/* The port's reader pends an interrupt in its tenth read. */
+static uint64_t pends(struct flat *f, uint16_t port, unsigned size)
+{
+	unsigned *nr = f->opaque;
+
+	if (++*nr == 10)
+		pend_interrupt(f, VECTOR);
+	return 0;
+}
+
+static struct flat *pending_machine(unsigned *nr)
+{
+	struct flat *f = machine();
+
+	*nr = 0;
+	f->opaque = nr;
+	f->port_in = pends;
+	f->cpu->gpr[RBX] = 0;
+	return f;
+}
+
+GUEST(opens, 64,
+      "1: cli; in al,0x10; sti; opens_inc: inc rbx; opens_nop: nop; dec ecx; jnz 1b; hlt");
+extern const uint8_t opens_inc[], opens_nop[];
+
+/* STI lets the next instruction run, then the interrupt in. */
+static void sti_has_a_shadow(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	load(f, opens);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	assert_int_equal(f->cpu->gpr[RBX], 10);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (opens_nop - opens));
+	assert_true(on_stack(f, 2, 8) & FLAG_IF);
+	assert_int_equal(f->cpu->retired, 9 * 7 + 4 + 1);
+	done(f);
+}
+
+GUEST(open_twice, 64,
+      "1: cli; in al,0x10; sti; sti; open_twice_inc: inc rbx; nop; dec ecx; jnz 1b; hlt");
+extern const uint8_t open_twice_inc[];
+
+/* A second STI in a row does not prolong it. */
+static void sti_twice(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	load(f, open_twice);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	assert_int_equal(f->cpu->gpr[RBX], 9);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (open_twice_inc - open_twice));
+	done(f);
+}
+
+GUEST(open_already, 64,
+      "sti; nop; 1: in al,0x10; open_already_next: sti; inc rbx; dec ecx; jnz 1b; hlt");
+extern const uint8_t open_already_next[];
+
+/* Where IF is open there is no shadow. */
+static void sti_open(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	load(f, open_already);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	assert_int_equal(f->cpu->gpr[RBX], 9);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (open_already_next - open_already));
+	done(f);
+}
+
+GUEST(opens_and_faults, 64,
+      "1: cli; in al,0x10; sti; opens_load: mov rax,[rdx]; inc rbx; cmp ebx,9; jne 2f; mov "
+      "edx,0xfff000; 2: dec ecx; jnz 1b; hlt");
+extern const uint8_t opens_load[];
+
+/* The instruction in the shadow faults: its fault goes first, and the interrupt waits for the handler to end. */
+static void sti_then_fault(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	flat_map(f, 0xfff000, 0xfff000, 0, PAGE_SIZE);
+	mmu_flush_all(f->cpu);
+	f->cpu->gpr[RDX] = FLAT_DATA;
+	load(f, opens_and_faults);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_PF);
+	assert_int_equal(f->cpu->cr2, 0xfff000);
+	assert_int_equal(on_stack(f, 1, 8), FLAT_CODE + (opens_load - opens_and_faults));
+	assert_true(on_stack(f, 3, 8) & FLAG_IF);
+	assert_int_equal(f->interrupt, VECTOR);
+	assert_int_equal(f->cpu->shadow, 0);
+	done(f);
+}
+
+GUEST(opens_and_halts, 64,
+      "1: cli; in al,0x10; cmp ecx,1; jne 2f; sti; hlt; 2: dec ecx; jnz 1b; hlt");
+
+/* The window opens behind HLT: it halts first. */
+static void sti_hlt(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	load(f, opens_and_halts);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), -1);
+	assert_int_equal(f->cpu->shadow, 0);
+	f->cpu->activity = ACTIVITY_RUN;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	done(f);
+}
+
+/* ---- PUSHF ---- */
+
+GUEST(images, 64,
+      "1: push rbx; popfq; pushfq; pop r14; add rdi,8; mov [rdi],r14; "
+      "mov rbx,[rsi+rcx*8]; dec ecx; jnz 1b; hlt");
+
+/* What PUSHF shows is what POPF took, with bit 1 set and the others that POPF ignores as they were. */
+static void pushf_images(void **state)
+{
+	static const uint64_t bits = FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_ID | FLAG_AC | FLAG_NT |
+				     FLAG_IOPL;
+	struct flat *f = machine();
+	uint64_t val = 0x123456789abcdef, want[ROUNDS];
+
+	for (unsigned i = 0; i < ROUNDS; i++) {
+		val = val * 6364136223846793005ull + 1442695040888963407ull;
+		want[i] = (val >> 20) & bits;
+		flat_poke(f, FLAT_DATA + 8 * (ROUNDS - i + 1), want[i], 8);
+	}
+	f->cpu->gpr[RSI] = FLAT_DATA;
+	f->cpu->gpr[RDI] = FLAT_DATA + 0x1000;
+	f->cpu->gpr[RBX] = 0;
+	load(f, images);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	for (unsigned i = 0; i + 1 < ROUNDS; i++)
+		assert_int_equal(flat_peek(f, FLAT_DATA + 0x1000 + 8 * (i + 2), 8),
+				 flat_peek(f, FLAT_DATA + 8 * (ROUNDS - i), 8) | 2);
+	done(f);
+}
+
+/* ---- SMAP's window ---- */
+
+GUEST(window, 64,
+      "1: stac; add rax,[rdx]; clac; inc rbx; dec ecx; jnz 1b; clac; window_load: mov rax,[rdx]; "
+      "hlt");
+extern const uint8_t window_load[];
+
+static void stac_and_clac(void **state)
+{
+	struct flat *f = machine();
+
+	flat_supervisor(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_SMAP);
+	flat_poke(f, 0x400000, 3, 8);
+	f->cpu->gpr[RDX] = 0x400000;
+	f->cpu->gpr[RAX] = f->cpu->gpr[RBX] = 0;
+	load(f, window);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_PF);
+	assert_int_equal(f->cpu->cr2, 0x400000);
+	assert_int_equal(on_stack(f, 0, 8), 1); /* protection, read, supervisor */
+	assert_int_equal(on_stack(f, 1, 8), FLAT_CODE + (window_load - window));
+	assert_false(on_stack(f, 3, 8) & FLAG_AC);
+	assert_int_equal(f->cpu->gpr[RAX], 3 * ROUNDS);
+	assert_int_equal(f->cpu->retired, 6 * ROUNDS + 1 + 1);
+	done(f);
+}
+
+/* Without SMAP the flag alone changes. */
+static void stac_without_smap(void **state)
+{
+	struct flat *f = machine();
+
+	flat_set_cr4(f, f->cpu->cr4 & ~CR4_SMAP);
+	flat_poke(f, 0x400000, 3, 8);
+	f->cpu->gpr[RDX] = 0x400000;
+	f->cpu->gpr[RAX] = f->cpu->gpr[RBX] = 0;
+	load(f, window);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), -1);
+	assert_int_equal(f->cpu->gpr[RAX], 3);
+	assert_false(f->cpu->sflags & FLAG_AC);
+	assert_int_equal(f->cpu->gpr[RBX], ROUNDS);
+	done(f);
+}
+
+/* ---- time ---- */
+
+GUEST(reads_time, 64,
+      "1: stc; rdtsc; jnc 2f; shl rdx,32; or rdx,rax; mov [rdi+rcx*8],rdx; dec ecx; jnz 1b; 2: "
+      "hlt");
+
+static void tsc_of_the_platform(void **state)
+{
+	struct flat *f = machine();
+
+	f->cpu->gpr[RDI] = FLAT_DATA;
+	f->tsc = 0x123456789a;
+	load(f, reads_time);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	for (unsigned i = 1; i <= ROUNDS; i++)
+		assert_int_equal(flat_peek(f, FLAT_DATA + 8 * (ROUNDS + 1 - i), 8),
+				 0x123456789a + 100 * i);
+	done(f);
+}
+
+static void tsc_of_the_host(void **state)
+{
+	uint64_t offset = -__rdtsc() - 0x100000000, before, last = 0;
+	struct flat *f = machine();
+
+	f->cpu->tsc_offset = &offset;
+	f->cpu->gpr[RDI] = FLAT_DATA;
+	load(f, reads_time);
+	last = before = __rdtsc() + offset;
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RCX], 0);
+	for (unsigned i = ROUNDS; i > 0; i--) {
+		uint64_t val = flat_peek(f, FLAT_DATA + 8 * i, 8);
+
+		assert_true(val - before >= last - before);
+		last = val;
+	}
+	assert_true(last - before <= __rdtsc() + offset - before);
+	done(f);
+}
+
+GUEST(reads_time_slowly, 64,
+      "1: rdtscp; mov r13,rcx; mov ecx,ebx; mov [rdi+rbx*8],r13; dec ebx; jnz 1b; hlt");
+
+static void tsc_aux(void **state)
+{
+	uint64_t offset = 0;
+	struct flat *f = machine();
+
+	f->cpu->tsc_offset = &offset;
+	f->cpu->msr.tsc_aux = 0xfedcba98;
+	f->cpu->gpr[RDI] = FLAT_DATA;
+	f->cpu->gpr[RBX] = ROUNDS;
+	load(f, reads_time_slowly);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	for (unsigned i = 1; i <= ROUNDS; i++)
+		assert_int_equal(flat_peek(f, FLAT_DATA + 8 * i, 8), 0xfedcba98);
+	done(f);
+}
+
+/* CR4.TSD leaves time to CPL 0. */
+static void tsc_refused(void **state)
+{
+	uint64_t offset = 0;
+	struct flat *f = machine();
+
+	f->cpu->tsc_offset = &offset;
+	flat_user(f);
+	f->cpu->gpr[RDI] = FLAT_DATA;
+	load(f, reads_time);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_GP); /* of HLT */
+	assert_int_equal(f->cpu->gpr[RCX], 0);
+	done(f);
+
+	f = machine();
+	f->cpu->tsc_offset = &offset;
+	flat_user(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_TSD);
+	load(f, reads_time);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_GP);
+	assert_int_equal(f->cpu->gpr[RCX], ROUNDS);
+	done(f);
+}
+
+/* ---- control registers ---- */
+
+GUEST(reads_cr, 64,
+      "1: mov rax,cr0; mov rbx,cr2; mov r14,cr3; mov rdx,cr4; xor r14,rax; xor rbx,rdx; add "
+      "rsi,r14; "
+      "add rdi,rbx; dec ecx; jnz 1b; hlt");
+
+static void control_registers(void **state)
+{
+	struct flat *f = machine();
+	struct cpu *cpu = f->cpu;
+
+	cpu->cr2 = 0x123456789abcdef0;
+	cpu->gpr[RSI] = cpu->gpr[RDI] = 0;
+	load(f, reads_cr);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_true(cpu->gpr[RSI] == ROUNDS * (cpu->cr0 ^ cpu->cr3));
+	assert_true(cpu->gpr[RDI] == ROUNDS * (cpu->cr2 ^ cpu->cr4));
+	assert_int_equal(cpu->retired, 10 * ROUNDS + 1);
+	flat_user(f);
+	load(f, reads_cr);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_GP);
+	assert_int_equal(on_stack(f, 1, 8), FLAT_CODE);
+	done(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sti_has_a_shadow),
+		cmocka_unit_test(sti_twice),
+		cmocka_unit_test(sti_open),
+		cmocka_unit_test(sti_then_fault),
+		cmocka_unit_test(sti_hlt),
+		cmocka_unit_test(pushf_images),
+		cmocka_unit_test(stac_and_clac),
+		cmocka_unit_test(stac_without_smap),
+		cmocka_unit_test(tsc_of_the_platform),
+		cmocka_unit_test(tsc_of_the_host),
+		cmocka_unit_test(tsc_aux),
+		cmocka_unit_test(tsc_refused),
+		cmocka_unit_test(control_registers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
