@@ -144,7 +144,7 @@ struct cpu {
 	const struct platform *platform;
 	const unsigned *nr_cpus; /* that share its memory; atomic. NULL: it is alone */
 	void *opaque;
-	const uint64_t *tsc_offset; /* guest TSC - the host's, if that is all there is to it; or NULL */
+	const uint64_t *tsc_offset; /* guest TSC - the host's, if there is no more to it; or NULL */
 
 	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */
 	uint64_t model_features[8]; /* what the modelled silicon has: legality */

@@ -239,9 +239,9 @@ static const struct {
 	uint16_t mnemonic;
 	form_fn *form;
 } forms[] = {
-	{ZYDIS_MNEMONIC_STI, form_sti},	      {ZYDIS_MNEMONIC_PUSHFQ, form_pushf},
-	{ZYDIS_MNEMONIC_STAC, form_stac},     {ZYDIS_MNEMONIC_CLAC, form_clac},
-	{ZYDIS_MNEMONIC_RDTSC, form_rdtsc},   {ZYDIS_MNEMONIC_RDTSCP, form_rdtscp},
+	{ZYDIS_MNEMONIC_STI, form_sti},	    {ZYDIS_MNEMONIC_PUSHFQ, form_pushf},
+	{ZYDIS_MNEMONIC_STAC, form_stac},   {ZYDIS_MNEMONIC_CLAC, form_clac},
+	{ZYDIS_MNEMONIC_RDTSC, form_rdtsc}, {ZYDIS_MNEMONIC_RDTSCP, form_rdtscp},
 	{ZYDIS_MNEMONIC_RDPID, form_rdpid},
 };
 
