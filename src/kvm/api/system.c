@@ -27,7 +27,7 @@ long api_emulated_cpuid(struct system *sys, void *arg)
 
 long api_mce_cap(struct system *sys, void *arg)
 {
-	uint64_t cap = vcpu_mce_cap_supported();
+	uint64_t cap = vcpu_mce_cap_supported(sys->model);
 
 	memcpy(arg, &cap, sizeof(cap));
 	return 0;

@@ -18,6 +18,8 @@
 #define MCG_CTL_P  BIT(8)
 #define MCG_CMCI_P BIT(10)
 #define MCG_SER_P  BIT(24)
+#define MCG_LMCE_P BIT(27)
+#define CTL2_CMCI_EN BIT(30)
 #define MCI_VAL	   BIT(63)
 #define MCI_OVER   BIT(62)
 #define MCI_UC	   BIT(61)
@@ -268,9 +270,9 @@ long vcpu_set_msrs(struct vcpu *vcpu, void *arg)
 
 /* ---- machine check ---- */
 
-uint64_t vcpu_mce_cap_supported(void)
+uint64_t vcpu_mce_cap_supported(const struct cpu_model *model)
 {
-	return MCG_CTL_P | MCG_SER_P;
+	return MCG_CTL_P | MCG_SER_P | (model_intel(model) ? MCG_CMCI_P | MCG_LMCE_P : 0);
 }
 
 long vcpu_setup_mce(struct vcpu *vcpu, void *arg)
@@ -280,7 +282,7 @@ long vcpu_setup_mce(struct vcpu *vcpu, void *arg)
 
 	if (!banks || banks > ARRAY_SIZE(vcpu->cpu.msr.mci_ctl2))
 		return -EINVAL;
-	if (cap & ~(vcpu_mce_cap_supported() | 0xff | 0xff0000))
+	if (cap & ~(vcpu_mce_cap_supported(vcpu->cpu.model) | 0xff | 0xff0000))
 		return -EINVAL;
 	sys_mce_setup(&vcpu->cpu, cap);
 	vcpu_lapic_configure(vcpu);
@@ -318,6 +320,15 @@ static void raise_uncorrected(struct vcpu *vcpu, uint64_t *bank, const struct kv
 	vcpu_queue_exception(vcpu, VEC_MC);
 }
 
+/* SDM, corrected machine-check error interrupt. */
+static void raise_cmci(struct vcpu *vcpu, unsigned bank)
+{
+	const struct msrs *msr = &vcpu->cpu.msr;
+
+	if (vcpu->lapic && (msr->mcg_cap & MCG_CMCI_P) && (msr->mci_ctl2[bank] & CTL2_CMCI_EN))
+		lapic_local_deliver(vcpu->lapic, LAPIC_LVT_CMCI);
+}
+
 long vcpu_set_mce(struct vcpu *vcpu, void *arg)
 {
 	const struct kvm_x86_mce *mce = arg;
@@ -330,6 +341,7 @@ long vcpu_set_mce(struct vcpu *vcpu, void *arg)
 	if (is_ucna(mce)) {
 		bank_store(bank, mce);
 		msr->mcg_status = mce->mcg_status;
+		raise_cmci(vcpu, mce->bank);
 	} else if (mce->status & MCI_UC) {
 		raise_uncorrected(vcpu, bank, mce);
 	} else if ((bank[1] & MCI_VAL) && (bank[1] & MCI_UC)) {

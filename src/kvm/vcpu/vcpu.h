@@ -194,6 +194,6 @@ long cpuid_get_emulated(const struct cpu_model *model, void *user);
 /* ---- msrs.c ---- */
 
 /* KVM_X86_GET_MCE_CAP_SUPPORTED. */
-uint64_t vcpu_mce_cap_supported(void);
+uint64_t vcpu_mce_cap_supported(const struct cpu_model *model);
 
 #endif

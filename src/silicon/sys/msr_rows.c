@@ -268,9 +268,21 @@ SET(misc_enable)
 	return MSR_OK;
 }
 
+#define FEAT_CTL_LOCKED	  BIT(0)
+#define FEAT_CTL_LMCE	  BIT(20)
+/* VMX inside and outside of SMX, SGX launch control, SGX: saved states of other machines may have them. */
+#define FEAT_CTL_BY_HOST (FEAT_CTL_LOCKED | BIT(1) | BIT(2) | BIT(17) | BIT(18) | FEAT_CTL_LMCE)
+#define MCG_LMCE_P	  BIT(27)
+
 SET(feat_ctl)
 {
-	if (by == MSR_GUEST && (cpu->msr.feat_ctl & 1))
+	uint64_t allowed = FEAT_CTL_LOCKED;
+
+	if (cpu->msr.mcg_cap & MCG_LMCE_P)
+		allowed |= FEAT_CTL_LMCE;
+	if (by == MSR_GUEST && (cpu->msr.feat_ctl & FEAT_CTL_LOCKED))
+		return MSR_DENIED;
+	if (val & ~(by == MSR_HOST ? FEAT_CTL_BY_HOST : allowed))
 		return MSR_DENIED;
 	return set_plain(cpu, row, index, by, val);
 }
@@ -405,6 +417,21 @@ SET(mcg_ctl)
 	if (!(cpu->msr.mcg_cap & MCG_CTL_P) && (val || by == MSR_GUEST))
 		return MSR_DENIED;
 	if (val && val != ~0ull)
+		return MSR_DENIED;
+	return set_plain(cpu, row, index, by, val);
+}
+
+/* Local machine checks, which the firmware has to have allowed. */
+GET(mcg_ext_ctl)
+{
+	if (by == MSR_GUEST && !(cpu->msr.feat_ctl & FEAT_CTL_LMCE))
+		return MSR_DENIED;
+	return get_plain(cpu, row, index, by, ret);
+}
+
+SET(mcg_ext_ctl)
+{
+	if (by == MSR_GUEST && !(cpu->msr.feat_ctl & FEAT_CTL_LMCE))
 		return MSR_DENIED;
 	return set_plain(cpu, row, index, by, val);
 }
