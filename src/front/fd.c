@@ -8,12 +8,16 @@
 #include "front/door.h"
 #include "kvm/api/api.h"
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #define MAX_MARKS 65536
+#ifndef KVM_CREATE_GUEST_MEMFD
+#define KVM_CREATE_GUEST_MEMFD _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0xd4, 64)
+#endif
 
 static uint64_t marks[MAX_MARKS / 64];
 
@@ -43,7 +47,7 @@ static bool unmark(int fd)
 static bool makes_fd(unsigned long request)
 {
 	return request == KVM_CREATE_VM || request == KVM_CREATE_VCPU ||
-	       request == KVM_GET_STATS_FD;
+	       request == KVM_GET_STATS_FD || request == KVM_CREATE_GUEST_MEMFD;
 }
 
 static long serve(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
@@ -140,4 +144,33 @@ __export void closefrom(int first)
 		close_range((unsigned)max(first, 0), ~0u, 0);
 	if (door_used() && door_own_process())
 		reap();
+}
+
+/* ---- fallocate ---- */
+
+/* The kernel has refused fd with EBADF: a guest_memfd is one that it does not write to. */
+static int fallocate_ours(int fd, int mode, off_t offset, off_t len)
+{
+	struct door_pass pass;
+	long ret;
+
+	if (!door_used() || fd < 0 || door_enter(&pass)) {
+		errno = EBADF;
+		return -1;
+	}
+	ret = api_fallocate(fd, mode, offset, len);
+	door_leave(&pass);
+	return (int)door_result(ret);
+}
+
+__export int fallocate(int fd, int mode, off_t offset, off_t len)
+{
+	int ret = door_next()->fallocate(fd, mode, offset, len);
+
+	return ret && errno == EBADF ? fallocate_ours(fd, mode, offset, len) : ret;
+}
+
+__export int fallocate64(int fd, int mode, off64_t offset, off64_t len)
+{
+	return fallocate(fd, mode, offset, len);
 }

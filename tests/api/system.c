@@ -43,7 +43,10 @@ static void test_capabilities(int kvm)
 		{KVM_CAP_READONLY_MEM, 1},
 		{KVM_CAP_BINARY_STATS_FD, 1},
 		{KVM_CAP_X2APIC_API, 3},
-		{KVM_CAP_VM_TYPES, 1},
+		{KVM_CAP_VM_TYPES, 3},
+		{KVM_CAP_GUEST_MEMFD, 1},
+		{KVM_CAP_MEMORY_ATTRIBUTES, 8},
+		{KVM_CAP_PRE_FAULT_MEMORY, 1},
 		{KVM_CAP_X86_SMM, 1},
 		{KVM_CAP_MULTI_ADDRESS_SPACE, 2},
 		/* What is not there. */
@@ -51,7 +54,6 @@ static void test_capabilities(int kvm)
 		{KVM_CAP_HYPERV, 0},
 		{KVM_CAP_TSC_CONTROL, 0},
 		{KVM_CAP_DIRTY_LOG_RING, 0},
-		{KVM_CAP_GUEST_MEMFD, 0},
 		{KVM_CAP_S390_PSW, 0},
 		{0x7fffffff, 0},
 	};

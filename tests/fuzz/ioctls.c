@@ -121,6 +121,48 @@ static void craft_region(struct worker *w, uint8_t *arg)
 		m->userspace_addr = value(&w->rng) | 1ull << 63;
 }
 
+/* With a guest_memfd of this VM now and then, or something else. */
+static void craft_region2(struct worker *w, uint8_t *arg)
+{
+	struct kvm_userspace_memory_region2 *m = (void *)arg;
+
+	craft_region(w, arg);
+	if (one_in(&w->rng, 2))
+		return;
+	m->flags |= KVM_MEM_GUEST_MEMFD;
+	m->guest_memfd = w->nr_fds ? w->fds[below(&w->rng, w->nr_fds)] : some_fd(w);
+	m->guest_memfd_offset = one_in(&w->rng, 8) ? value(&w->rng)
+						   : below(&w->rng, 8) * PAGE_BYTES;
+}
+
+static void craft_memfd(struct worker *w, uint8_t *arg)
+{
+	struct kvm_create_guest_memfd *c = (void *)arg;
+
+	c->size = one_in(&w->rng, 4) ? value(&w->rng) & 0xffffffff
+				     : (1 + below(&w->rng, 64)) * PAGE_BYTES;
+	c->flags = one_in(&w->rng, 10);
+}
+
+static void craft_attributes(struct worker *w, uint8_t *arg)
+{
+	struct kvm_memory_attributes *a = (void *)arg;
+
+	a->address = one_in(&w->rng, 6) ? value(&w->rng) : below(&w->rng, 128) * PAGE_BYTES;
+	a->size = one_in(&w->rng, 6) ? value(&w->rng) : below(&w->rng, 8) * PAGE_BYTES;
+	a->attributes = one_in(&w->rng, 8) ? value(&w->rng) : below(&w->rng, 2) * 8;
+	a->flags = one_in(&w->rng, 10);
+}
+
+static void craft_pre_fault(struct worker *w, uint8_t *arg)
+{
+	struct kvm_pre_fault_memory *p = (void *)arg;
+
+	p->gpa = one_in(&w->rng, 6) ? value(&w->rng) : below(&w->rng, 128) * PAGE_BYTES;
+	p->size = one_in(&w->rng, 6) ? value(&w->rng) : below(&w->rng, 8) * PAGE_BYTES;
+	p->flags = one_in(&w->rng, 10);
+}
+
 static void craft_dirty(struct worker *w, uint8_t *arg)
 {
 	struct kvm_dirty_log *log = (void *)arg;
@@ -323,7 +365,9 @@ static const struct op ops[] = {
 	{VM, KVM_RESET_DIRTY_RINGS, V},
 	{VM, KVM_GET_STATS_FD, 0},
 	{VM, KVM_SET_USER_MEMORY_REGION, P | E(EEXIST) | E(ENOMEM), 0, craft_region},
-	{VM, KVM_SET_USER_MEMORY_REGION2, P | E(EEXIST) | E(ENOMEM), 0, craft_region},
+	{VM, KVM_SET_USER_MEMORY_REGION2, P | E(EEXIST) | E(ENOMEM) | E(EBADF), 0, craft_region2},
+	{VM, KVM_CREATE_GUEST_MEMFD, P | E(ENOMEM), 0, craft_memfd},
+	{VM, KVM_SET_MEMORY_ATTRIBUTES, P | E(ENOMEM), 0, craft_attributes},
 	{VM, KVM_GET_DIRTY_LOG, P | E(ENOENT) | X, 0, craft_dirty},
 	{VM, KVM_CLEAR_DIRTY_LOG, P | E(ENOENT) | X, 0, craft_clear},
 	{VM, KVM_SET_TSS_ADDR, V},
@@ -395,6 +439,7 @@ static const struct op ops[] = {
 	{VCPU, KVM_HAS_DEVICE_ATTR, F | X, 0, craft_attr},
 	{VCPU, KVM_GET_DEVICE_ATTR, F | X, 0, craft_attr},
 	{VCPU, KVM_SET_DEVICE_ATTR, F | X, 0, craft_attr},
+	{VCPU, KVM_PRE_FAULT_MEMORY, P | E(ENOENT), 0, craft_pre_fault},
 	{VCPU, KVM_ENABLE_CAP, P, 0, craft_cap},
 	{VCPU, KVM_GET_STATS_FD, 0},
 };
@@ -434,7 +479,8 @@ static int target(struct worker *w, enum kind kind)
 
 static bool makes_fd(unsigned long nr)
 {
-	return nr == KVM_CREATE_VM || nr == KVM_CREATE_VCPU || nr == KVM_GET_STATS_FD;
+	return nr == KVM_CREATE_VM || nr == KVM_CREATE_VCPU || nr == KVM_GET_STATS_FD ||
+	       nr == KVM_CREATE_GUEST_MEMFD;
 }
 
 static void keep_fd(struct worker *w, long fd)
@@ -643,11 +689,14 @@ static void *kicker_main(void *opaque)
 
 static void make_vm(struct worker *w)
 {
-	round_now.vm = create_vm(kvm_fd);
+	round_now.vm = ioctl(kvm_fd, KVM_CREATE_VM,
+			     one_in(&w->rng, 3) ? KVM_X86_SW_PROTECTED_VM : KVM_X86_DEFAULT_VM);
+	CHECK(round_now.vm >= 0);
 	for (unsigned i = 0; i < ARENA / 8; i++)
 		((uint64_t *)arena)[i] = rnd(&w->rng);
 	CHECK_EQ(set_region(round_now.vm, 0, 0, 0, RAM_SIZE, arena), 0);
-	CHECK_EQ(set_region(round_now.vm, 1 << 16, 0, 0, ARENA, arena), 0);
+	/* Refused where memory may be private. */
+	set_region(round_now.vm, 1 << 16, 0, 0, ARENA, arena);
 	if (one_in(&w->rng, 2))
 		CHECK_EQ(ioctl(round_now.vm, KVM_CREATE_IRQCHIP, 0), 0);
 	else if (one_in(&w->rng, 2))

@@ -93,6 +93,11 @@ long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
 	return -EINVAL;
 }
 
+long api_fallocate(int fd, int mode, int64_t offset, int64_t len)
+{
+	return -EBADF;
+}
+
 void api_reap(void)
 {
 	reaped++;

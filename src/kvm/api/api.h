@@ -14,6 +14,7 @@ enum object_kind {
 	OBJECT_VCPU,
 	OBJECT_DEVICE,
 	OBJECT_STATS,
+	OBJECT_GMEM, /* a guest_memfd */
 	NR_OBJECT_KINDS
 };
 
@@ -50,6 +51,9 @@ int api_object_kind(int fd);
  * Any thread. Takes the locks that the row names.
  */
 long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours);
+
+/* fallocate(2) on a guest_memfd, which the kernel refuses with EBADF: 0 or -errno; -EBADF also for other files. */
+long api_fallocate(int fd, int mode, int64_t offset, int64_t len);
 
 /*
  * After the program closed fds by any means: tear down objects that no fd of this process names any

@@ -11,6 +11,7 @@
 #include "kvm/vm/eventfd.h"
 #include "kvm/vm/irqchip.h"
 #include "kvm/vm/msr_filter.h"
+#include "kvm/vm/private.h"
 #include "kvm/vm/vm.h"
 
 struct cpu_model;
@@ -30,6 +31,7 @@ struct object {
 	pid_t pid;
 	struct vm *vm;
 	struct vcpu *vcpu; /* OBJECT_VCPU */
+	struct gmem *gmem; /* OBJECT_GMEM */
 	bool open;	   /* api_reap(): some fd names it */
 };
 
@@ -62,6 +64,11 @@ struct system *api_system(void);
 /* Those that VMs follow. */
 void api_params_apply(struct vm_params *ret);
 
+/* ---- gmem.c ---- */
+
+/* struct vm_ops' gmem. */
+int api_gmem_of(struct vm *vm, int fd, struct gmem **ret);
+
 /* ---- caps.c ---- */
 
 /* Value of a capability; vm NULL on /dev/kvm. */
@@ -82,6 +89,7 @@ long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap
 long api_create_vcpu(struct vm *vm, void *arg);
 long api_check_extension_vm(struct vm *vm, void *arg);
 long api_enable_cap_vm(struct vm *vm, void *arg);
+long api_create_guest_memfd(struct vm *vm, void *arg);
 long api_create_device(struct vm *vm, void *arg);
 long api_reset_dirty_rings(struct vm *vm, void *arg);
 long api_vm_stats_fd(struct vm *vm, void *arg);

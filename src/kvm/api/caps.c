@@ -27,6 +27,12 @@ static bool has_xsave(const struct system *sys)
 	return feature_has(sys->model->features, FEAT_XSAVE);
 }
 
+/* Asked of the system: of any VM type. */
+static bool private_mem(const struct vm *vm)
+{
+	return !vm || vm->private_mem;
+}
+
 long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
 {
 	switch (cap) {

@@ -48,6 +48,7 @@ int api_init(const char *cpu_model, const char *params)
 	the_system.ops = vcpu_vm_ops;
 	the_system.ops.tempo = tempo_wanted;
 	api_params_apply(&the_system.ops.params);
+	the_system.ops.gmem = api_gmem_of;
 	the_system.ops.release = release;
 	return 0;
 }
@@ -77,7 +78,9 @@ long api_create_vm(struct system *sys, void *arg)
 	struct object object = {.kind = OBJECT_VM};
 	int fd, r;
 
-	if (arg != (void *)KVM_X86_DEFAULT_VM)
+	unsigned long type = (unsigned long)arg;
+
+	if (type != KVM_X86_DEFAULT_VM && type != KVM_X86_SW_PROTECTED_VM)
 		return -EINVAL;
 	fd = registry_file("anykvm:vm", 0, &object);
 	if (fd < 0)
@@ -86,6 +89,7 @@ long api_create_vm(struct system *sys, void *arg)
 	if (!r) {
 		object.vm->dev = object.dev;
 		object.vm->inode = object.inode;
+		object.vm->private_mem = type == KVM_X86_SW_PROTECTED_VM;
 		r = registry_add(&object);
 		if (r)
 			vm_put(object.vm);

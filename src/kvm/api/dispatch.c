@@ -105,7 +105,7 @@ static long call_row(const struct row *row, const struct object *object, unsigne
 /* What Linux answers to a number that it does not know. */
 static long unknown(enum object_kind kind, uint32_t number)
 {
-	return kind == OBJECT_VM ? -ENOTTY : -EINVAL;
+	return kind == OBJECT_VM || kind == OBJECT_GMEM ? -ENOTTY : -EINVAL;
 }
 
 static long dispatch(const struct object *object, uint32_t number, unsigned long arg)

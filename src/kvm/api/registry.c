@@ -213,19 +213,56 @@ static struct vm *take_orphan_locked(void)
 }
 
 /*
+ * A guest_memfd that no fd names while its VM lives on, taken out of the table into *ret, with a reference
+ * to the VM.
+ */
+static bool take_closed_gmem_locked(struct object *ret)
+{
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object **at = &buckets[i]; *at; at = &(*at)->next) {
+			struct object *o = *at;
+
+			if (o->kind != OBJECT_GMEM || o->open || o->pid != getpid())
+				continue;
+			*ret = *o;
+			vm_get(o->vm);
+			*at = o->next;
+			free(o);
+			nr_objects--;
+			return true;
+		}
+	return false;
+}
+
+/* True: something was torn down, look again. */
+static bool reap_one(void)
+{
+	struct object gmem = {0};
+	struct vm *vm = NULL;
+	bool closed = false;
+
+	pthread_mutex_lock(&lock);
+	for_each_locked(clear_open);
+	if (nr_objects && scan_locked() && scan_locked()) {
+		vm = take_orphan_locked();
+		closed = !vm && take_closed_gmem_locked(&gmem);
+	}
+	pthread_mutex_unlock(&lock);
+	if (closed) {
+		gmem_release(gmem.vm, gmem.gmem);
+		vm = gmem.vm;
+	}
+	if (vm)
+		vm_put(vm);
+	return vm;
+}
+
+/*
  * Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
  * order: nothing is called that takes a VM's lock; the last reference is dropped without this one.
  */
 void api_reap(void)
 {
-	struct vm *vm = NULL;
-
-	do {
-		pthread_mutex_lock(&lock);
-		for_each_locked(clear_open);
-		vm = nr_objects && scan_locked() && scan_locked() ? take_orphan_locked() : NULL;
-		pthread_mutex_unlock(&lock);
-		if (vm)
-			vm_put(vm);
-	} while (vm);
+	while (reap_one())
+		;
 }

@@ -8,6 +8,7 @@
  * Writes are handed out one by one after the instruction retired; their continuation keeps count.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/vm/private.h"
 #include "silicon/exec/exec.h"
 
 #include <string.h>
@@ -278,11 +279,28 @@ static int exit_emulation(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+/* KVM_EXIT_MEMORY_FAULT comes beside EFAULT, for what the program can mend by making memory private or shared. */
+static void tell_private_fault(struct vcpu *vcpu)
+{
+	gpa_t gpa = vcpu->cpu.exit.addr;
+	struct kvm_run_memory_fault *fault = (void *)vcpu->run->padding;
+
+	if (gpa == GPA_NONE || !vm_gfn_private(vcpu->vm, gpa >> PAGE_SHIFT))
+		return;
+	vcpu->run->exit_reason = KVM_EXIT_MEMORY_FAULT;
+	*fault = (struct kvm_run_memory_fault){
+		.flags = KVM_MEMORY_EXIT_FLAG_PRIVATE,
+		.gpa = gpa & PAGE_MASK,
+		.size = PAGE_SIZE,
+	};
+}
+
 /* Nothing is committed: the instruction starts anew, here or when KVM_RUN is entered again. */
 static int exit_memory(struct vcpu *vcpu)
 {
 	if (__atomic_exchange_n(&vcpu->restarted, false, __ATOMIC_RELAXED))
 		return RUN_AGAIN;
+	tell_private_fault(vcpu);
 	return -EFAULT;
 }
 

@@ -7,6 +7,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/vm/bus.h"
 #include "kvm/vm/msr_filter.h"
+#include "kvm/vm/private.h"
 
 #include <linux/kvm_para.h>
 
@@ -15,6 +16,14 @@ static bool apic_page(const struct vcpu *vcpu, gpa_t gpa)
 {
 	return vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) && lapic_hw_enabled(vcpu->lapic) &&
 	       !lapic_x2apic(vcpu->lapic);
+}
+
+/* What is private and has no guest_memfd behind it is not even a device. */
+static void private_memory(const struct memslot *slot, gfn_t gfn, struct ram_page *ret)
+{
+	ret->hva = slot ? slot_private_hva(slot, gfn) : NULL;
+	ret->writable = true;
+	ret->closed = !ret->hva;
 }
 
 static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
@@ -26,6 +35,10 @@ static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
 	if (apic_page(vcpu, gpa))
 		return;
 	slot = vm_slot_find_in(vcpu->vm, vcpu->cpu.in_smm, gpa >> PAGE_SHIFT);
+	if (vm_gfn_private(vcpu->vm, gpa >> PAGE_SHIFT)) {
+		private_memory(slot, gpa >> PAGE_SHIFT, ret);
+		return;
+	}
 	if (!slot)
 		return;
 	ret->hva = slot->hva + (((gpa >> PAGE_SHIFT) - slot->gfn) << PAGE_SHIFT);

@@ -178,7 +178,8 @@ long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_setup_mce(struct vcpu *vcpu, void *arg);
 long vcpu_set_mce(struct vcpu *vcpu, void *arg);
 long vcpu_tpr_access_reporting(struct vcpu *vcpu, void *arg);
-long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
+long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg);	  /* VCPU_SLOTS */
+long vcpu_pre_fault_memory(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_kvmclock_ctrl(struct vcpu *vcpu, void *arg);
 long vcpu_has_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_get_device_attr(struct vcpu *vcpu, void *arg);

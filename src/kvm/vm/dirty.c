@@ -20,9 +20,9 @@ static const struct memslot *logged_slot(const struct vm *vm, uint32_t id)
 	return NULL;
 }
 
-static int slot_id_check(uint32_t id)
+static int slot_id_check(const struct vm *vm, uint32_t id)
 {
-	return id >> 16 >= VM_ADDRESS_SPACES || (uint16_t)id >= VM_MAX_SLOTS ? -EINVAL : 0;
+	return id >> 16 >= vm_address_spaces(vm) || (uint16_t)id >= VM_MAX_SLOTS ? -EINVAL : 0;
 }
 
 static size_t bitmap_words(gfn_t nr_pages)
@@ -69,7 +69,7 @@ static int get_log_locked(struct vm *vm, const struct kvm_dirty_log *log)
 long vm_get_dirty_log(struct vm *vm, void *arg)
 {
 	const struct kvm_dirty_log *log = arg;
-	int r = slot_id_check(log->slot);
+	int r = slot_id_check(vm, log->slot);
 
 	if (r)
 		return r;
@@ -124,7 +124,7 @@ static int clear_log_locked(struct vm *vm, const struct kvm_clear_dirty_log *log
 long vm_clear_dirty_log(struct vm *vm, void *arg)
 {
 	const struct kvm_clear_dirty_log *log = arg;
-	int r = slot_id_check(log->slot);
+	int r = slot_id_check(vm, log->slot);
 
 	if (r)
 		return r;

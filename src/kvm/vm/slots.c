@@ -6,6 +6,7 @@
  * is changed before the last of them.
  */
 #include "kvm/vm/ioctl.h"
+#include "kvm/vm/private.h"
 #include "kvm/vm/vm.h"
 
 #include <stdlib.h>
@@ -156,18 +157,30 @@ static bool overlaps(const struct memslots *slots, const struct memslot *new)
 	return false;
 }
 
+/* Private memory is neither logged nor read-only. */
+static uint32_t known_flags(const struct vm *vm, uint32_t flags)
+{
+	if (vm->private_mem && flags & KVM_MEM_GUEST_MEMFD)
+		return KVM_MEM_GUEST_MEMFD;
+	return KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY;
+}
+
 /* What holds for the argument whatever slots there are. */
-static int region_check(const struct kvm_userspace_memory_region2 *mem)
+static int region_check(const struct vm *vm, const struct kvm_userspace_memory_region2 *mem)
 {
 	if ((uint16_t)mem->slot >= VM_MAX_SLOTS)
 		return -EINVAL;
-	if (mem->flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY))
+	if (mem->flags & ~known_flags(vm, mem->flags))
+		return -EINVAL;
+	if (mem->flags & KVM_MEM_GUEST_MEMFD &&
+	    (mem->guest_memfd_offset & ~PAGE_MASK ||
+	     mem->guest_memfd_offset + mem->memory_size < mem->guest_memfd_offset))
 		return -EINVAL;
 	if ((mem->memory_size | mem->guest_phys_addr | mem->userspace_addr) & ~PAGE_MASK)
 		return -EINVAL;
 	if (mem->memory_size > USER_END || mem->userspace_addr > USER_END - mem->memory_size)
 		return -EINVAL;
-	if (mem->slot >> 16 >= VM_ADDRESS_SPACES)
+	if (mem->slot >> 16 >= vm_address_spaces(vm))
 		return -EINVAL;
 	if (mem->guest_phys_addr + mem->memory_size < mem->guest_phys_addr)
 		return -EINVAL;
@@ -183,6 +196,8 @@ static int region_change(const struct kvm_userspace_memory_region2 *mem, const s
 		return old ? CHANGE_DELETE : -EINVAL;
 	if (!old)
 		return CHANGE_CREATE;
+	if ((mem->flags | old->flags) & KVM_MEM_GUEST_MEMFD)
+		return -EINVAL;
 	if ((uint8_t *)mem->userspace_addr != old->hva ||
 	    mem->memory_size >> PAGE_SHIFT != old->nr_pages ||
 	    (mem->flags ^ old->flags) & KVM_MEM_READONLY)
@@ -205,7 +220,7 @@ static uint64_t *dirty_alloc(const struct vm *vm, gfn_t nr_pages)
 	return map;
 }
 
-static int slot_prepare(const struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
+static int slot_prepare(struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
 			const struct memslot *old, struct memslot *ret)
 {
 	*ret = (struct memslot){
@@ -215,6 +230,10 @@ static int slot_prepare(const struct vm *vm, const struct kvm_userspace_memory_r
 		.nr_pages = mem->memory_size >> PAGE_SHIFT,
 		.hva = (uint8_t *)mem->userspace_addr,
 	};
+	if (mem->flags & KVM_MEM_GUEST_MEMFD) {
+		ret->gmem_page = mem->guest_memfd_offset >> PAGE_SHIFT;
+		return gmem_bind_locked(vm, mem, &ret->gmem);
+	}
 	if (!(mem->flags & KVM_MEM_LOG_DIRTY_PAGES))
 		return 0;
 	ret->dirty = old && old->dirty ? old->dirty : dirty_alloc(vm, ret->nr_pages);
@@ -253,6 +272,27 @@ static void slots_replace(struct vm *vm, struct memslots **slots, struct memslot
 	__atomic_store_n(slots, next, __ATOMIC_RELEASE);
 	vm->ops->request_all(vm, VM_REQUEST_FLUSH, true);
 	free(old);
+}
+
+static bool forget_in(struct vm *vm, struct memslots **at, const struct gmem *gmem)
+{
+	struct memslots *next = slots_edit(*at, ~0u, NULL);
+
+	if (!next)
+		return false;
+	for (unsigned i = 0; i < next->nr; i++)
+		if (next->v[i].gmem == gmem)
+			next->v[i].gmem = NULL;
+	slots_replace(vm, at, next);
+	return true;
+}
+
+bool slots_forget_gmem_locked(struct vm *vm, const struct gmem *gmem)
+{
+	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++)
+		if (!forget_in(vm, &vm->slots[i], gmem))
+			return false;
+	return true;
 }
 
 static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
@@ -308,7 +348,7 @@ static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_re
 long vm_set_memory_region2(struct vm *vm, void *arg)
 {
 	const struct kvm_userspace_memory_region2 *mem = arg;
-	int r = region_check(mem);
+	int r = region_check(vm, mem);
 
 	if (r)
 		return r;

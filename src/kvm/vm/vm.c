@@ -7,6 +7,7 @@
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/irqchip.h"
 #include "kvm/vm/msr_filter.h"
+#include "kvm/vm/private.h"
 #include "kvm/vm/service.h"
 
 #include <stdio.h>
@@ -105,6 +106,8 @@ void vm_destroy(struct vm *vm)
 	stats_destroy(vm->stats);
 	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++)
 		slots_free(vm->slots[i]);
+	gmem_free_all(vm);
+	free(vm->private_gfns);
 	free(vm->mmio_bus);
 	free(vm->port_bus);
 	free(vm);

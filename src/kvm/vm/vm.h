@@ -25,6 +25,8 @@ struct lapic;	   /* silicon/chips/lapic.h */
 struct irqchip;	   /* irqchip.h */
 struct bus;	   /* bus.h */
 struct msr_filter; /* msr_filter.h */
+struct gmem;	   /* private.h */
+struct gfn_ranges; /* private.h */
 
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
@@ -44,7 +46,9 @@ struct memslot {
 	uint32_t flags; /* KVM_MEM_* */
 	gfn_t gfn, nr_pages;
 	uint8_t *hva;
-	uint64_t *dirty; /* bitmap while KVM_MEM_LOG_DIRTY_PAGES, else NULL; words are atomic */
+	uint64_t *dirty;    /* bitmap while KVM_MEM_LOG_DIRTY_PAGES, else NULL; words are atomic */
+	struct gmem *gmem;  /* of KVM_MEM_GUEST_MEMFD, while its file is open */
+	uint64_t gmem_page; /* the slot's first page there */
 };
 
 /* Immutable once published; sorted by gfn. */
@@ -77,6 +81,8 @@ struct vm_ops {
 	struct lapic *(*lapic)(struct vcpu *vcpu);
 	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. Takes no lock. */
 	void (*interrupt)(struct vcpu *vcpu);
+	/* The guest_memfd of this VM that fd names: 0, -EBADF, -EINVAL. */
+	int (*gmem)(struct vm *vm, int fd, struct gmem **ret);
 	/* The last reference is gone: destroy the vCPUs, then call vm_destroy(). */
 	void (*release)(struct vm *vm);
 };
@@ -94,6 +100,9 @@ struct vm {
 	pthread_mutex_t ring_lock;		   /* the coalesced ring */
 	struct memslots *slots[VM_ADDRESS_SPACES]; /* atomic pointers; never NULL */
 	uint64_t nr_slot_pages;			   /* slots_lock */
+	bool private_mem;			   /* KVM_X86_SW_PROTECTED_VM; set at creation */
+	struct gfn_ranges *private_gfns;	   /* private.h; atomic pointer; NULL: none */
+	struct gmem *gmems;			   /* slots_lock */
 	struct bus *mmio_bus, *port_bus;	   /* atomic pointers; never NULL */
 	struct ioeventfd *ioeventfds;		   /* slots_lock */
 	struct coalesced *coalesced;		   /* slots_lock */
@@ -146,6 +155,12 @@ static inline bool vm_irqchip(const struct vm *vm)
 	return vm->irqchip_full || vm->irqchip_split;
 }
 
+/* Address spaces that slots may be in. */
+static inline unsigned vm_address_spaces(const struct vm *vm)
+{
+	return vm->private_mem ? 1 : VM_ADDRESS_SPACES;
+}
+
 /* Any thread. Published vCPUs: index < vm_nr_vcpus(). */
 static inline unsigned vm_nr_vcpus(const struct vm *vm)
 {
@@ -168,6 +183,12 @@ int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size);
 /* Mark the page of gpa in its slot's dirty bitmap, if it is logged. */
 void vm_mark_dirty(struct vm *vm, gpa_t gpa);
 void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa);
+
+/*
+ * slots_lock held. Publish slots without gmem, and wait until nobody uses the old ones. False: no memory,
+ * gmem may still be in use.
+ */
+bool slots_forget_gmem_locked(struct vm *vm, const struct gmem *gmem);
 
 /* ---- ioctl handlers (see ioctl.h) ---- */
 long vm_set_memory_region(struct vm *vm, void *arg);  /* struct kvm_userspace_memory_region */

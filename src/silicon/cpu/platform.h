@@ -17,6 +17,7 @@ struct ram_page {
 	uint8_t *hva;  /* of the page's first byte; NULL: no RAM there */
 	bool writable; /* false: ROM (writes go to mmio_write) */
 	bool log;      /* tell mark_dirty() before a write tag is installed */
+	bool closed;   /* without ->hva: no device either, accesses end in CPU_EXIT_MEMORY */
 };
 
 enum platform_answer {

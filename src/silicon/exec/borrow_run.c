@@ -21,6 +21,7 @@ enum result run_nop(struct cpu *cpu, const struct insn *insn)
 static enum result memory_gone(struct cpu *cpu)
 {
 	cpu->exit.kind = CPU_EXIT_MEMORY;
+	cpu->exit.addr = GPA_NONE;
 	cpu->exit.addr = cpu->exec->trap.addr;
 	return RESULT_EXIT;
 }

@@ -70,7 +70,7 @@ static enum result translate(struct cpu *cpu, struct access *a, bool dry)
 	return mmu_walk(cpu, &ctx, a, dry);
 }
 
-static void look_up(struct cpu *cpu, struct access *a)
+static enum result look_up(struct cpu *cpu, struct access *a)
 {
 	struct ram_page page;
 
@@ -78,6 +78,7 @@ static void look_up(struct cpu *cpu, struct access *a)
 	a->hva = page.hva ? page.hva + (a->gpa & ~PAGE_MASK) : NULL;
 	a->writable = page.writable;
 	a->log = page.log;
+	return page.closed ? exit_memory(cpu, a) : RESULT_OK;
 }
 
 static enum result translate_parts(struct cpu *cpu, struct span *s, bool dry)
@@ -96,7 +97,7 @@ static enum result translate_span(struct cpu *cpu, struct span *s)
 	if (!r)
 		r = translate_parts(cpu, s, false);
 	for (unsigned i = 0; i < s->nr && !r; i++)
-		look_up(cpu, &s->part[i]);
+		r = look_up(cpu, &s->part[i]);
 	return r;
 }
 
@@ -521,9 +522,10 @@ static enum result fetch_part(struct cpu *cpu, struct access *a, uint8_t *buf)
 	if (fetch_known(cpu, a, buf))
 		return RESULT_OK;
 	r = translate(cpu, a, false);
+	if (!r)
+		r = look_up(cpu, a);
 	if (r)
 		return r;
-	look_up(cpu, a);
 	if (!a->hva)
 		return mmu_exit(cpu, CPU_EXIT_EMULATION, a->gpa, a->size);
 	tlb_fill(cpu, a, !a->log);

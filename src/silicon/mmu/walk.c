@@ -188,6 +188,8 @@ static enum result read_entry(struct walker *w, gpa_t table, struct step *step)
 
 	step->gpa = table + index * w->entry_bytes;
 	tlb_memory(w->cpu, step->gpa, &page);
+	if (page.closed)
+		return mmu_exit(w->cpu, CPU_EXIT_MEMORY, step->gpa, w->entry_bytes);
 	if (!page.hva)
 		return refuse(w, 0);
 	step->hva = page.hva + (step->gpa & ~PAGE_MASK);
@@ -438,6 +440,8 @@ enum result mmu_read_phys(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t *r
 	struct ram_page page;
 
 	tlb_memory(cpu, gpa, &page);
+	if (page.closed)
+		return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, size);
 	if (!page.hva)
 		*ret = size == 8 ? ~0ull : 0xffffffff;
 	else if (!load_entry(&w, page.hva + (gpa & ~PAGE_MASK), ret))
@@ -452,6 +456,8 @@ enum result mmu_read_phys_bytes(struct cpu *cpu, gpa_t gpa, void *dst, uint32_t 
 		struct ram_page page;
 
 		tlb_memory(cpu, gpa, &page);
+		if (page.closed)
+			return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, part);
 		if (!page.hva)
 			return RESULT_FAULT;
 		if (!host_copy_guarded(dst, page.hva + (gpa & ~PAGE_MASK), part))
@@ -470,6 +476,8 @@ enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, ui
 		struct ram_page page;
 
 		tlb_memory(cpu, gpa, &page);
+		if (page.closed)
+			return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, part);
 		if (!page.hva || !page.writable)
 			return RESULT_FAULT;
 		if (page.log)
