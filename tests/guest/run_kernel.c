@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What kernels do all the time, in loops that are translated: the interrupt flag and its shadow, PUSHF, SMAP's window,
- * time, control registers. Each by the SDM's words, in all tempos.
+ * time, strings, control registers. Each by the SDM's words, in all tempos.
  */
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <x86intrin.h>
 
 #include <cmocka.h>
@@ -325,6 +326,73 @@ static void tsc_refused(void **state)
 	done(f);
 }
 
+/* ---- strings ---- */
+
+GUEST(moves, 64,
+      "1: mov rsi,r8; mov rdi,r9; mov rcx,r10; rep movsb; add rbx,rdi; mov rcx,r11; rep stosq; "
+      "add rbx,rdi; add r8,0x331; add r9,0x457; add r10,7; inc r11; dec edx; jnz 1b; hlt");
+
+/* Counts and places of all kinds, over pages, too. */
+static void string_loop(void **state)
+{
+	struct flat *f = machine();
+	uint8_t *want = malloc(0x60000);
+	uint64_t src = 0x101, dst = 0x1f0e0, count = 0, words = 0, sum = 0;
+
+	for (unsigned i = 0; i < 0x60000; i++)
+		f->ram[FLAT_DATA + i] = want[i] = i * 7 + (i >> 8);
+	f->cpu->gpr[R8] = FLAT_DATA + src;
+	f->cpu->gpr[R9] = FLAT_DATA + dst;
+	f->cpu->gpr[R10] = f->cpu->gpr[R11] = f->cpu->gpr[RBX] = 0;
+	f->cpu->gpr[RDX] = 4 * ROUNDS;
+	f->cpu->gpr[RAX] = 0x1122334455667788;
+	for (unsigned i = 0; i < 4 * ROUNDS; i++) {
+		for (unsigned k = 0; k < count; k++)
+			want[dst + k] = want[src + k];
+		sum += FLAT_DATA + dst + count;
+		for (unsigned k = 0; k < words; k++)
+			memcpy(want + dst + count + 8 * k, &f->cpu->gpr[RAX], 8);
+		sum += FLAT_DATA + dst + count + 8 * words;
+		src += 0x331, dst += 0x457, count += 7, words++;
+	}
+	load(f, moves);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_memory_equal(f->ram + FLAT_DATA, want, 0x60000);
+	assert_true(f->cpu->gpr[RBX] == sum);
+	assert_int_equal(f->cpu->retired, 14 * 4 * ROUNDS + 1);
+	free(want);
+	done(f);
+}
+
+GUEST(moves_once, 64, "1: mov rsi,r8; mov rdi,r9; mov ecx,8; rep movsd; dec edx; jnz 1b; hlt");
+
+/* The program takes the destination away: registers are those of a string that has not begun. */
+static void string_without_memory(void **state)
+{
+	struct flat *f = machine();
+	uint8_t *page = f->ram + FLAT_DATA + 0x1000;
+
+	f->cpu->gpr[R8] = FLAT_DATA;
+	f->cpu->gpr[R9] = FLAT_DATA + 0x1080;
+	f->cpu->gpr[RDX] = ROUNDS;
+	load(f, moves_once);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal((uintptr_t)page & ~PAGE_MASK, 0);
+	assert_int_equal(mprotect(page, PAGE_SIZE, PROT_NONE), 0);
+	f->cpu->gpr[RDX] = ROUNDS;
+	load(f, moves_once);
+	assert_int_equal(go(f), CPU_EXIT_MEMORY);
+	assert_int_equal(mprotect(page, PAGE_SIZE, PROT_READ | PROT_WRITE), 0);
+	assert_int_equal(f->cpu->gpr[RDX], ROUNDS);
+	assert_int_equal(f->cpu->gpr[RCX], 8);
+	assert_int_equal(f->cpu->gpr[RSI], FLAT_DATA);
+	assert_int_equal(f->cpu->gpr[RDI], FLAT_DATA + 0x1080);
+	assert_int_equal(f->cpu->retired, 3);
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RDX], 0);
+	done(f);
+}
+
 /* ---- control registers ---- */
 
 GUEST(reads_cr, 64,
@@ -368,6 +436,8 @@ int main(void)
 		cmocka_unit_test(tsc_aux),
 		cmocka_unit_test(tsc_refused),
 		cmocka_unit_test(control_registers),
+		cmocka_unit_test(string_loop),
+		cmocka_unit_test(string_without_memory),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

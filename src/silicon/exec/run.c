@@ -125,6 +125,10 @@ out:
 /* It may be the inline table alone that lacks the page: then nothing else would fill it. */
 static void refill(struct cpu *cpu, const struct run_site *site, const struct insn *insn)
 {
+	if (site->flags & SITE_STRING) {
+		direct_refill(cpu, cpu->gpr[RDI]);
+		direct_refill(cpu, cpu->gpr[RSI]);
+	}
 	uint64_t off = insn->run == run_bit ? borrow_bit_ea(cpu, insn) : insn_ea(cpu, insn);
 
 	if (site->flags & SITE_MEM)
@@ -169,7 +173,7 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 	cpu->rip = site->rip;
 	cpu->retired -= site->left;
 	run->access = cpu->mode.access;
-	if (site->flags & (SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
+	if (site->flags & (SITE_STRING | SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
 		refill(cpu, site, insn);
 	r = insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))

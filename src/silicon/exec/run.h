@@ -69,6 +69,7 @@ struct run_site {
 };
 
 /* Where it looked in the tables of struct direct: */
+#define SITE_STRING  BIT(0) /* at its elements; run_string_fixup() is for its last access */
 #define SITE_MEM     BIT(1) /* at its memory operand */
 #define SITE_PUSH    BIT(2)
 #define SITE_POP     BIT(3)
@@ -144,7 +145,8 @@ struct run {
 	uint64_t page_mask;    /* ~4095 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
-	uint64_t only_if, only_smap, only_tsd;
+	uint64_t only_if, only_df, only_smap, only_tsd;
+	uint64_t no_count; /* what REP's count inline has none of */
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;

@@ -130,9 +130,14 @@ static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc
 	    !run->nr_sites)
 		return false;
 	site = site_at(run, offset);
-	if (trap->signo == HOST_RESTART &&
-	    (!run->site[site].last || offset - run->site[site].code > run->site[site].last))
+	if (run->site[site].flags & SITE_STRING) {
+		if (!run_string_fixup(run, &run->site[site], offset, uc))
+			return false;
+	} else if (trap->signo == HOST_RESTART &&
+		   (!run->site[site].last ||
+		    offset - run->site[site].code > run->site[site].last)) {
 		return false;
+	}
 	uc->uc_mcontext.gregs[REG_RCX] = site;
 	uc->uc_mcontext.gregs[REG_RIP] = (uint64_t)run->code.rx + run->stub_cold;
 	return true;
@@ -302,6 +307,8 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
 		run->bit_mask[i] = BIT(3 + i) - 1;
 	run->only_if = FLAG_IF;
+	run->only_df = FLAG_DF;
+	run->no_count = ~(2 * PAGE_SIZE - 1);
 	run->only_smap = CR4_SMAP;
 	run->only_tsd = CR4_TSD;
 	if (!cpu->tlb->direct)

@@ -58,8 +58,8 @@ static void emit_set_sflag(struct translation *t, int32_t flag)
 
 /*
  * Interrupts stay shut over the next instruction, which is in this block: events are looked for behind it. If it
- * goes to its cold path, that makes the shadow. Where IF is open already there is none: then the handler runs, and
- * the next instruction in a block of its own.
+ * goes to its cold path, that makes the shadow. Where IF is open already there is none: then the next instruction
+ * runs in a block of its own, as it does behind the handler.
  */
 static enum form form_sti(struct translation *t)
 {
@@ -68,7 +68,9 @@ static enum form form_sti(struct translation *t)
 	t->site_flags |= SITE_APART;
 	if (!cpl0(t) || !run_next(t))
 		return FORM_NONE;
-	emit_unless_clear(t, AT_SFLAGS, &t->run->only_if);
+	emit_load_cpu(e, RCX, AT_SFLAGS);
+	emit_pick(t, &t->run->only_if);
+	run_end_at(t, emit_jmp_rcx(e), t->rip + t->insn.len);
 	EMIT(e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:looked,%ecx */
 	emit32(e, offsetof(struct cpu, looked));
 	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
@@ -249,6 +251,8 @@ enum form run_form_system(struct translation *t)
 {
 	if (t->insn.run == emul_mov_from_cr)
 		return form_mov_from_cr(t);
+	if (t->insn.run == emul_movs || t->insn.run == emul_stos)
+		return run_form_string(t);
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)
 		if (forms[i].mnemonic == t->z.mnemonic)
 			return forms[i].form(t);

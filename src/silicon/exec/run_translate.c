@@ -108,11 +108,14 @@ void run_end(struct translation *t, uint64_t target)
 	end_at(t, emit_jmp(&t->e, 0), exit);
 }
 
+void run_end_at(struct translation *t, uint32_t at, uint64_t target)
+{
+	end_at(t, at, run_exit_new(t, target));
+}
+
 void run_end_if(struct translation *t, unsigned cc, uint64_t target)
 {
-	uint32_t exit = run_exit_new(t, target);
-
-	end_at(t, emit_jcc(&t->e, cc, 0), exit);
+	run_end_at(t, emit_jcc(&t->e, cc, 0), target);
 }
 
 static void emit_retire(struct translation *t, int32_t count)

@@ -7,6 +7,8 @@
 #include "silicon/exec/zreg.h"
 #include "silicon/exec/run_emit.h"
 
+#include <sys/ucontext.h>
+
 #define MAX_COLD 256
 #define MAX_ENDS (RUN_BLOCK_INSNS + 2)
 
@@ -96,6 +98,12 @@ enum form run_form_bit(struct translation *t);
 enum form run_form_xlat(struct translation *t);
 enum form run_form_loop(struct translation *t);
 
+/* run_string.c: MOVS and STOS */
+enum form run_form_string(struct translation *t);
+/* In the signal handler, at code offset of a SITE_STRING: commit what the host did. False: it is not there. */
+bool run_string_fixup(struct run *run, const struct run_site *site, uint32_t offset,
+		      ucontext_t *uc);
+
 /* run_system.c: FORM_NONE where it has none */
 enum form run_form_system(struct translation *t);
 
@@ -123,6 +131,8 @@ static inline bool run_next(const struct translation *t)
 uint32_t run_exit_new(struct translation *t, uint64_t target);
 /* The jump whose displacement is at goes to the site's cold path. */
 void run_to_cold(struct translation *t, uint32_t at);
+/* The jump whose displacement is at leads out of the block, to target. */
+void run_end_at(struct translation *t, uint32_t at, uint64_t target);
 /* End the block by a jump to target. */
 void run_end(struct translation *t, uint64_t target);
 /* The same, if condition cc holds. */
