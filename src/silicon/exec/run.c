@@ -16,6 +16,7 @@
 #include <sys/syscall.h>
 
 #define MAX_INSN 15
+#define GROUPS	 2 /* at most of a site */
 
 static inline uint32_t attention(const struct cpu *cpu)
 {
@@ -74,6 +75,47 @@ static void look_around(struct run *run)
 	run_jumps_follow(run);
 }
 
+/* What the accesses that a site checks are off, before its instruction. */
+static void groups_look(const struct run *run, const struct run_site *site, uint64_t root[])
+{
+	const struct cpu *cpu = run->cpu;
+
+	for (unsigned i = 0; i < site->nr_groups; i++) {
+		const struct run_group *g = &run->group[site->group + i];
+
+		root[i] = g->root + (g->seg ? cpu->seg[g->seg].base : 0) +
+			  (g->base == REG_NONE ? 0 : cpu->gpr[g->base]);
+		root[GROUPS + i] = root[i] + g->low +
+				   (g->index == REG_NONE ? 0 : cpu->gpr[g->index] << g->scale);
+	}
+}
+
+static void go_plain(struct run *run, const struct run_group *g)
+{
+	uint32_t disp = g->plain - (g->cold + 4);
+
+	__builtin_memcpy(run->code.rw + g->cold, &disp, 4);
+}
+
+/* Set the slots that the site's checks would have set. False: they would not have held. */
+static bool groups_set(struct run *run, const struct run_site *site, const uint64_t root[],
+		       uint64_t frame[])
+{
+	for (unsigned i = 0; i < site->nr_groups; i++) {
+		const struct run_group *g = &run->group[site->group + i];
+		const struct direct_map *map = &run->cpu->tlb->direct->map[run->access][g->kind];
+		uint64_t low = root[GROUPS + i];
+		unsigned index = low >> PAGE_SHIFT & (DIRECT_ENTRIES - 1);
+
+		if ((map->neg[index] + low + g->size - 1) & PAGE_MASK) {
+			go_plain(run, g);
+			return false;
+		}
+		frame[g->slot] = root[i] + map->addend[index];
+	}
+	return true;
+}
+
 /* Where the instruction led to, if that needs nothing of the loop. */
 static const uint8_t *onward(struct run *run)
 {
@@ -98,9 +140,16 @@ static const uint8_t *onward(struct run *run)
 	return run->code.rx + run->block[block].entry;
 }
 
+/* What run_cold() finds. */
+struct cold_before {
+	uint64_t gen; /* of the TLB */
+	bool live;    /* vector state is in the registers */
+	uint64_t root[2 * GROUPS];
+};
+
 /* The instruction committed: count it, and see where to go on. */
-static const uint8_t *cold_done(struct run *run, const struct run_site *site, uint64_t gen,
-				bool live)
+static const uint8_t *cold_done(struct run *run, const struct run_site *site,
+				const struct cold_before *before, uint64_t frame[])
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *next;
@@ -109,15 +158,15 @@ static const uint8_t *cold_done(struct run *run, const struct run_site *site, ui
 		cpu->answers.nr = cpu->answers.used = 0;
 	if (site->sync) {
 		run_serialize(run, site->sync);
-	} else if (stay(run, site, gen) && decode_key(cpu) == cpu->exec->key &&
-		   cpu->mode.access == run->access) {
+	} else if (stay(run, site, before->gen) && decode_key(cpu) == cpu->exec->key &&
+		   cpu->mode.access == run->access && groups_set(run, site, before->root, frame)) {
 		cpu->retired += site->left;
 		next = run->code.rx + site->next;
 		goto out;
 	}
 	next = onward(run);
 out:
-	if (next && live)
+	if (next && before->live)
 		fpu_load(cpu);
 	return next;
 }
@@ -154,14 +203,13 @@ static const uint8_t *shadowed(struct run *run, const struct run_site *site)
 	return NULL;
 }
 
-const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
+const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLOTS])
 {
 	struct run *run = cpu->exec->run;
 	const struct run_site *site = &run->site[number];
 	const struct insn *insn = &run->insn[site->insn];
-	uint64_t gen = cpu->tlb->direct->gen;
+	struct cold_before before = {.gen = cpu->tlb->direct->gen, .live = cpu->fpu.live};
 	const uint8_t *next = NULL;
-	bool live = cpu->fpu.live;
 	enum result r;
 
 	if (unlikely(site->flags & SITE_SHADOW))
@@ -173,11 +221,12 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number)
 	cpu->rip = site->rip;
 	cpu->retired -= site->left;
 	run->access = cpu->mode.access;
+	groups_look(run, site, before.root);
 	if (site->flags & (SITE_STRING | SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
 		refill(cpu, site, insn);
 	r = insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))
-		next = cold_done(run, site, gen, live);
+		next = cold_done(run, site, &before, frame);
 	run->result = r;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return next;

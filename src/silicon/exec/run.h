@@ -39,6 +39,8 @@ struct run_record;
 #define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
 #define RUN_JUMP_LOG	8192u
 #define RUN_JUMP_FILTER 4096u /* bits */
+#define RUN_SLOTS	16u   /* of the frame that translated code has on the host's stack */
+#define RUN_GROUPS	(128u << 10)
 #define RUN_NONE	0xffffffffu
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
@@ -66,6 +68,20 @@ struct run_site {
 	uint8_t flags; /* SITE_* */
 	uint8_t sync;  /* enum run_sync */
 	uint8_t last;  /* from ->code to its last access: nothing is committed before */
+	uint8_t nr_groups;
+	uint32_t group; /* first of those that it checks */
+};
+
+/* Accesses of a trace that a site checks at once: what its cold path must know to go on in the trace. */
+struct run_group {
+	uint64_t root;		    /* plus the base register: what accesses are relative to */
+	int32_t low;		    /* from there (and the index) to the lowest byte */
+	uint16_t size;		    /* of all */
+	uint8_t seg;		    /* whose base is added; 0: none */
+	uint8_t base, index, scale; /* registers, or REG_NONE */
+	uint8_t slot, kind;
+	uint32_t cold;	/* offset of the displacement of the jump to the cold path */
+	uint32_t plain; /* where that is to lead if one check cannot serve all */
 };
 
 /* Where it looked in the tables of struct direct: */
@@ -165,8 +181,9 @@ struct run {
 	uint32_t first;	  /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
 
-	uint32_t nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
+	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
+	struct run_group *group;
 	struct insn *insn;
 	uint32_t *insn_table; /* 1 + index */
 	struct run_block *block;
@@ -252,7 +269,7 @@ void run_notice_writes(struct run *run);
 /* ---- run.c: general registers only ---- */
 
 /* From translated code: run site's instruction by its handler. Where to go on, or NULL to leave. */
-const uint8_t *run_cold(struct cpu *cpu, uint32_t site);
+const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS]);
 enum cpu_exit_kind run_loop(struct cpu *cpu);
 enum result run_bare(struct cpu *cpu);
 

@@ -119,21 +119,34 @@ static inline unsigned emit_mod(unsigned base, int32_t disp)
 	return disp >= -128 && disp < 128 ? 1 : 2;
 }
 
-/* op reg, [base + index * scale + disp]; base or index may be REG_NONE. */
-static inline void emit_mem(struct emit *e, uint8_t rex, uint8_t opcode, unsigned reg,
-			    unsigned base, unsigned index, unsigned scale, int32_t disp)
+/* ModRM and SIB of reg, [base + index * scale + disp]; base or index may be REG_NONE. */
+static inline void emit_modrm_mem(struct emit *e, unsigned reg, unsigned base, unsigned index,
+				  unsigned scale, int32_t disp)
 {
 	unsigned mod = base == REG_NONE ? 0 : emit_mod(base, disp);
 	unsigned b = base == REG_NONE ? 5 : base, x = index == REG_NONE ? 4 : index;
 
-	emit8(e, rex | (reg >> 3) << 2 | (x >> 3) << 1 | b >> 3);
-	emit8(e, opcode);
-	emit8(e, mod << 6 | (reg & 7) << 3 | 4);
-	emit8(e, scale << 6 | (x & 7) << 3 | (b & 7));
+	if (index == REG_NONE && base != REG_NONE && (base & 7) != 4) {
+		emit8(e, mod << 6 | (reg & 7) << 3 | (b & 7));
+	} else {
+		emit8(e, mod << 6 | (reg & 7) << 3 | 4);
+		emit8(e, scale << 6 | (x & 7) << 3 | (b & 7));
+	}
 	if (mod == 1)
 		emit8(e, disp);
 	else if (mod == 2 || base == REG_NONE)
 		emit32(e, disp);
+}
+
+/* op reg, [base + index * scale + disp]; base or index may be REG_NONE. */
+static inline void emit_mem(struct emit *e, uint8_t rex, uint8_t opcode, unsigned reg,
+			    unsigned base, unsigned index, unsigned scale, int32_t disp)
+{
+	unsigned b = base == REG_NONE ? 5 : base, x = index == REG_NONE ? 4 : index;
+
+	emit8(e, rex | (reg >> 3) << 2 | (x >> 3) << 1 | b >> 3);
+	emit8(e, opcode);
+	emit_modrm_mem(e, reg, base, index, scale, disp);
 }
 
 static inline void emit_lea(struct emit *e, unsigned reg, unsigned base, unsigned index,
@@ -146,6 +159,17 @@ static inline void emit_lea(struct emit *e, unsigned reg, unsigned base, unsigne
 static inline void emit_load_table(struct emit *e, unsigned reg, const void *table, unsigned index)
 {
 	emit_mem(e, 0x48, 0x8b, reg, REG_NONE, index, 3, emit_low(table));
+}
+
+/* Between a register and a slot of the frame that translated code has on the host's stack. */
+static inline void emit_load_slot(struct emit *e, unsigned reg, unsigned slot)
+{
+	emit_mem(e, 0x48, 0x8b, reg, RSP, REG_NONE, 0, 8 * slot);
+}
+
+static inline void emit_store_slot(struct emit *e, unsigned reg, unsigned slot)
+{
+	emit_mem(e, 0x48, 0x89, reg, RSP, REG_NONE, 0, 8 * slot);
 }
 
 /* A jump to an offset; returns the offset of the displacement. */

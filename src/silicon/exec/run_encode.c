@@ -53,17 +53,17 @@ static bool stands(const struct translation *t, const uint8_t map[NR_GPRS])
 }
 
 static void rewrite(ZydisEncoderRequest *req, const struct translation *t,
-		    const uint8_t map[NR_GPRS], unsigned base, unsigned index)
+		    const uint8_t map[NR_GPRS], const struct place *p)
 {
 	for (unsigned i = 0; i < req->operand_count; i++) {
 		ZydisEncoderOperand *op = &req->operands[i];
 
 		if (op->type == ZYDIS_OPERAND_TYPE_MEMORY) {
-			op->mem.base = ZYDIS_REGISTER_RAX + base;
-			op->mem.index = index == REG_NONE ? ZYDIS_REGISTER_NONE
-							  : ZYDIS_REGISTER_RAX + (int)index;
-			op->mem.scale = index == REG_NONE ? 0 : 1;
-			op->mem.displacement = 0;
+			op->mem.base = ZYDIS_REGISTER_RAX + p->base;
+			op->mem.index = p->index == REG_NONE ? ZYDIS_REGISTER_NONE
+							     : ZYDIS_REGISTER_RAX + p->index;
+			op->mem.scale = p->index == REG_NONE ? 0 : 1 << p->scale;
+			op->mem.displacement = p->disp;
 		} else if (op->type == ZYDIS_OPERAND_TYPE_REGISTER && is_explicit(&t->ops[i])) {
 			op->reg.value = moved(op->reg.value, map);
 		}
@@ -82,7 +82,8 @@ struct proof {
 };
 
 static bool same_operand(const struct proof *p, const ZydisDecodedOperand *was,
-			 const ZydisDecodedOperand *is, const uint8_t map[NR_GPRS], unsigned base)
+			 const ZydisDecodedOperand *is, const uint8_t map[NR_GPRS],
+			 const struct place *place)
 {
 	if (was->type != is->type)
 		return false;
@@ -93,12 +94,12 @@ static bool same_operand(const struct proof *p, const ZydisDecodedOperand *was,
 	if (was->type == ZYDIS_OPERAND_TYPE_REGISTER)
 		return is->reg.value ==
 		       (is_explicit(was) ? moved(was->reg.value, map) : was->reg.value);
-	return was->type == ZYDIS_OPERAND_TYPE_MEMORY && !is->mem.disp.value &&
-	       (int)is->mem.base == ZYDIS_REGISTER_RAX + (int)base;
+	return was->type == ZYDIS_OPERAND_TYPE_MEMORY && is->mem.disp.value == place->disp &&
+	       (int)is->mem.base == ZYDIS_REGISTER_RAX + place->base;
 }
 
 static bool same(const struct proof *p, const struct translation *t, const uint8_t map[NR_GPRS],
-		 unsigned base)
+		 const struct place *place)
 {
 	const ZydisDecodedInstruction *z = &t->z;
 
@@ -110,7 +111,7 @@ static bool same(const struct proof *p, const struct translation *t, const uint8
 	    ((p->z.attributes ^ z->attributes) & ZYDIS_ATTRIB_HAS_LOCK))
 		return false;
 	for (unsigned i = 0; i < z->operand_count_visible; i++)
-		if (!same_operand(p, &t->ops[i], &p->ops[i], map, base))
+		if (!same_operand(p, &t->ops[i], &p->ops[i], map, place))
 			return false;
 	return true;
 }
@@ -124,28 +125,40 @@ static bool shortened_xchg(const struct translation *t, const uint8_t map[NR_GPR
 	       moved(t->ops[0].reg.value, map) == moved(t->ops[1].reg.value, map);
 }
 
-bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base, unsigned index)
+/* By Zydis. */
+static bool encode(struct translation *t, const uint8_t map[NR_GPRS], const struct place *place)
 {
 	const ZydisDecoder *decoder = &t->cpu->exec->host_decoder;
 	ZydisEncoderRequest req;
 	ZyanUSize len = ZYDIS_MAX_INSTRUCTION_LENGTH;
 	struct proof p;
 
-	if (stands(t, map)) {
-		emit_bytes(&t->e, t->insn.bytes, t->insn.len);
-		return true;
-	}
-	if (shortened_xchg(t, map) || !ZYAN_SUCCESS(ZydisEncoderDecodedInstructionToEncoderRequest(
-					      &t->z, t->ops, t->z.operand_count_visible, &req)))
+	if (!ZYAN_SUCCESS(ZydisEncoderDecodedInstructionToEncoderRequest(
+		    &t->z, t->ops, t->z.operand_count_visible, &req)))
 		return false;
-	rewrite(&req, t, map, base, index);
+	rewrite(&req, t, map, place);
 	req.machine_mode = ZYDIS_MACHINE_MODE_LONG_64;
 	req.prefixes &= ~SEGMENT_PREFIXES;
 	req.address_size_hint = ZYDIS_ADDRESS_SIZE_HINT_NONE;
 	if (!ZYAN_SUCCESS(ZydisEncoderEncodeInstruction(&req, t->e.at, &len)) ||
 	    !ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, t->e.at, len, &p.z, p.ops)) ||
-	    p.z.length != len || !same(&p, t, map, base))
+	    p.z.length != len || !same(&p, t, map, place))
 		return false;
 	t->e.at += len;
 	return true;
+}
+
+bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base, unsigned index)
+{
+	struct place place = {.base = base, .index = index};
+
+	if (base == R14 && index == R15)
+		place = t->place;
+	if (stands(t, map)) {
+		emit_bytes(&t->e, t->insn.bytes, t->insn.len);
+		return true;
+	}
+	if (shortened_xchg(t, map))
+		return false;
+	return run_encode_bytes(t, map, &place) || encode(t, map, &place);
 }

@@ -30,6 +30,8 @@ static unsigned address_register(struct translation *t, ZydisRegister reg, unsig
 	home = run_home(gpr);
 	if (home != REG_NONE)
 		return home;
+	if (free == R15)
+		t->slot = -1;
 	emit_load_gpr(&t->e, free, gpr);
 	return free;
 }
@@ -83,8 +85,7 @@ static bool emit_linear(struct translation *t, const ZydisDecodedOperand *op)
 	return true;
 }
 
-/* r14 is a linear address: to the cold path, or r14 + r15 is where the host has it. Uses rcx. */
-static void emit_look_up(struct translation *t, enum direct_kind kind, unsigned size)
+void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
 {
 	struct direct_map *map = &t->map[kind];
 	struct emit *e = &t->e;
@@ -97,6 +98,8 @@ static void emit_look_up(struct translation *t, enum direct_kind kind, unsigned 
 	emit32(e, emit_low(&t->run->page_mask));
 	run_to_cold(t, emit_jmp_rcx(e));
 	emit_load_table(e, R15, map->addend, R15);
+	t->place = (struct place){.base = R14, .index = R15};
+	t->slot = -1;
 }
 
 /* What comes next is the instruction's last access. */
@@ -284,10 +287,14 @@ static bool emit_operand(struct translation *t, const ZydisDecodedOperand *mem)
 	unsigned size = t->insn.mem_size;
 	bool write = t->insn.mem_op & ACCESS_WRITE;
 
-	if (!size || size > 64 || !t->insn.mem_op || !emit_linear(t, mem))
+	if (!size || size > 64 || !t->insn.mem_op)
 		return false;
 	t->site_flags |= SITE_MEM;
-	emit_look_up(t, write ? DIRECT_WRITE : DIRECT_READ, size);
+	if (run_member(t, REF_OPERAND))
+		return true;
+	if (!emit_linear(t, mem))
+		return false;
+	run_emit_check(t, write ? DIRECT_WRITE : DIRECT_READ, size);
 	return true;
 }
 
@@ -305,9 +312,13 @@ static enum form form_borrowed(struct translation *t)
 	if (mem && !emit_operand(t, mem))
 		return FORM_NONE;
 	if (mem && b.index == REG_NONE)
-		emit_lea(&t->e, b.base, R14, R15, 0, 0);
-	for (unsigned i = 0; i < b.nr; i++)
+		emit_lea(&t->e, b.base, t->place.base, t->place.index, t->place.scale,
+			 t->place.disp);
+	for (unsigned i = 0; i < b.nr; i++) {
+		if (b.map[b.guest[i]] == R15)
+			t->slot = -1;
 		emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+	}
 	if (b.load_rcx)
 		emit_mov(&t->e, RCX, R12);
 	if (mem)
@@ -319,6 +330,8 @@ static enum form form_borrowed(struct translation *t)
 			emit_store_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
 	if (b.store_rcx)
 		emit_mov(&t->e, R12, RCX);
+	if (x87 && mem && t->place.base == R15 && !emit_address(t, mem, R14, true))
+		return FORM_NONE;
 	if (x87)
 		emit_record_x87(t, mem);
 	t->fpu_checked |= !!(t->insn.flags & INSN_FPU);
@@ -408,8 +421,10 @@ static bool narrow(const struct translation *t)
 static void emit_push_address(struct translation *t)
 {
 	t->site_flags |= SITE_PUSH;
+	if (run_member(t, REF_STACK))
+		return;
 	emit_lea(&t->e, R14, R13, REG_NONE, 0, -8);
-	emit_look_up(t, DIRECT_WRITE, 8);
+	run_emit_check(t, DIRECT_WRITE, 8);
 }
 
 static void emit_move_rsp(struct translation *t, int32_t by)
@@ -417,16 +432,23 @@ static void emit_move_rsp(struct translation *t, int32_t by)
 	emit_lea(&t->e, R13, R13, REG_NONE, 0, by);
 }
 
+static void emit_place(struct translation *t, uint8_t opcode, unsigned reg)
+{
+	const struct place *p = &t->place;
+
+	emit_mem(&t->e, 0x48, opcode, reg, p->base, p->index, p->scale, p->disp);
+}
+
 static void emit_store_word(struct translation *t, unsigned reg)
 {
 	note_access(t);
-	emit_mem(&t->e, 0x48, 0x89, reg, R14, R15, 0, 0);
+	emit_place(t, 0x89, reg);
 }
 
 static void emit_load_word(struct translation *t, unsigned reg)
 {
 	note_access(t);
-	emit_mem(&t->e, 0x48, 0x8b, reg, R14, R15, 0, 0);
+	emit_place(t, 0x8b, reg);
 }
 
 /* Push an immediate: sign-extended from 32 bits if it can be. */
@@ -435,7 +457,7 @@ static void emit_push_imm(struct translation *t, uint64_t val)
 	emit_push_address(t);
 	if ((int64_t)val == (int32_t)val) {
 		note_access(t);
-		emit_mem(&t->e, 0x48, 0xc7, 0, R14, R15, 0, 0);
+		emit_place(t, 0xc7, 0);
 		emit32(&t->e, val);
 	} else {
 		emit_mov_imm(&t->e, RCX, val);
@@ -490,8 +512,10 @@ static enum form form_push(struct translation *t)
 static void emit_pop_address(struct translation *t)
 {
 	t->site_flags |= SITE_POP;
+	if (run_member(t, REF_STACK))
+		return;
 	emit_mov(&t->e, R14, R13);
-	emit_look_up(t, DIRECT_READ, 8);
+	run_emit_check(t, DIRECT_READ, 8);
 }
 
 static enum form form_pop(struct translation *t)
@@ -519,10 +543,13 @@ static enum form form_leave(struct translation *t)
 	if (narrow(t))
 		return FORM_NONE;
 	t->site_flags |= SITE_LEAVE;
-	emit_mov(&t->e, R14, RBP);
-	emit_look_up(t, DIRECT_READ, 8);
-	emit_load_word(t, RBP);
-	emit_lea(&t->e, R13, R14, REG_NONE, 0, 8);
+	if (!run_member(t, REF_STACK)) {
+		emit_mov(&t->e, R14, RBP);
+		run_emit_check(t, DIRECT_READ, 8);
+	}
+	emit_load_word(t, R14);
+	emit_lea(&t->e, R13, RBP, REG_NONE, 0, 8);
+	emit_mov(&t->e, RBP, R14);
 	return FORM_DONE;
 }
 
@@ -541,6 +568,7 @@ static uint64_t relative_target(const struct translation *t)
 /* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index. */
 static void emit_find_code(struct translation *t)
 {
+	t->slot = -1;
 	EMIT(&t->e, "\x45\x0f\xb7\xfe"); /* movzwl %r14w,%r15d */
 	emit_load_table(&t->e, RCX, t->jumps->neg, R15);
 	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
@@ -660,7 +688,7 @@ bool run_linear(struct translation *t)
 void run_look_up(struct translation *t, enum direct_kind kind, unsigned size)
 {
 	t->site_flags |= SITE_MEM;
-	emit_look_up(t, kind, size);
+	run_emit_check(t, kind, size);
 }
 
 void run_note_access(struct translation *t)

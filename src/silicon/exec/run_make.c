@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #define HWCAP2_FSGSBASE_BIT BIT(1)
+#define FRAME		    (8 * RUN_SLOTS + 8)
 
 static const struct {
 	uint8_t host, guest;
@@ -52,12 +53,14 @@ static void emit_pushes(struct emit *e)
 			emit8(e, 0x41);
 		emit8(e, 0x50 | (callee_saved[i] & 7));
 	}
-	EMIT(e, "\x48\x83\xec\x08"); /* sub $8,%rsp: aligned for run_cold() */
+	EMIT(e, "\x48\x81\xec"); /* sub $,%rsp: aligned for run_cold() */
+	emit32(e, FRAME);
 }
 
 static void emit_return(struct emit *e)
 {
-	EMIT(e, "\x48\x83\xc4\x08");
+	EMIT(e, "\x48\x81\xc4"); /* add $,%rsp */
+	emit32(e, FRAME);
 	for (int i = ARRAY_SIZE(callee_saved) - 1; i >= 0; i--) {
 		if (callee_saved[i] >= 8)
 			emit8(e, 0x41);
@@ -72,7 +75,7 @@ static void emit_cold(struct emit *e, const struct run *run)
 	EMIT(e, "\x41\x89\xce"); /* mov %ecx,%r14d */
 	emit_spill(e);
 	emit_mov_imm(e, RDI, (uintptr_t)run->cpu);
-	EMIT(e, "\x44\x89\xf6"); /* mov %r14d,%esi */
+	EMIT(e, "\x44\x89\xf6\x48\x89\xe2"); /* mov %r14d,%esi; mov %rsp,%rdx */
 	emit_mov_imm(e, RAX, (uintptr_t)run_cold);
 	EMIT(e, "\xff\xd0\x48\x85\xc0\x75"); /* call *%rax; test %rax,%rax; jnz over the return */
 	emit8(e, 0);
@@ -156,6 +159,7 @@ static void *pages_alloc(size_t size, int flags)
 static bool make_tables(struct run *run)
 {
 	run->site = pages_alloc(RUN_SITES * sizeof(*run->site), 0);
+	run->group = pages_alloc(RUN_GROUPS * sizeof(*run->group), 0);
 	run->insn = pages_alloc(RUN_INSNS * sizeof(*run->insn), 0);
 	run->insn_table = pages_alloc(sizeof(uint32_t) << RUN_INSN_BITS, 0);
 	run->block = pages_alloc(RUN_BLOCKS * sizeof(*run->block), 0);
@@ -166,8 +170,9 @@ static bool make_tables(struct run *run)
 	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
 	run->visits = pages_alloc(RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
-	return run->record && run->visits && run->site && run->insn && run->insn_table &&
-	       run->block && run->block_table && run->exit && run->page && run->heat && run->jumps;
+	return run->record && run->group && run->visits && run->site && run->insn &&
+	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
+	       run->heat && run->jumps;
 }
 
 static void unmap(void *mem, size_t size)
@@ -179,6 +184,7 @@ static void unmap(void *mem, size_t size)
 static void free_tables(struct run *run)
 {
 	unmap(run->site, RUN_SITES * sizeof(*run->site));
+	unmap(run->group, RUN_GROUPS * sizeof(*run->group));
 	unmap(run->insn, RUN_INSNS * sizeof(*run->insn));
 	unmap(run->insn_table, sizeof(uint32_t) << RUN_INSN_BITS);
 	unmap(run->block, RUN_BLOCKS * sizeof(*run->block));
@@ -198,7 +204,8 @@ void run_flush(struct run *run)
 	memset(run->page_table, 0, sizeof(run->page_table));
 	run_jumps_clear(run);
 	direct_code_clear(run->cpu->tlb->direct);
-	run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits = run->nr_pages = 0;
+	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
+		run->nr_pages = 0;
 	run->nr_keys = run->nr_fresh = 0;
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;

@@ -225,6 +225,8 @@ static bool decode_next(struct translation *t, uint64_t rip)
 		return true;
 	}
 	rec->rip = rip;
+	rec->keeps = false;
+	memset(rec->ref, 0, sizeof(rec->ref));
 	if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
 		return false;
 	rec->sync = sync_of(rec);

@@ -20,7 +20,8 @@ static bool has_room(const struct run *run)
 	return run->used + RUN_CODE_ROOM <= run->code.size &&
 	       run->nr_sites + RUN_BLOCK_INSNS <= RUN_SITES &&
 	       run->nr_insns + RUN_BLOCK_INSNS <= RUN_INSNS && run->nr_blocks < RUN_BLOCKS &&
-	       run->nr_exits + MAX_ENDS <= RUN_EXITS && run->nr_pages + 2 <= RUN_PAGES &&
+	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= RUN_EXITS &&
+	       run->nr_groups + RUN_SLOTS <= RUN_GROUPS && run->nr_pages + 2 <= RUN_PAGES &&
 	       run->seen_drops == run->cpu->exec->nr_drops;
 }
 
@@ -156,10 +157,53 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	emit_jmp(e, t->run->stub_leave);
 }
 
-static void emit_cold_jump(struct translation *t, uint32_t site)
+/* Returns the offset of the jump's displacement. */
+static uint32_t emit_cold_jump(struct translation *t, uint32_t site)
 {
 	emit_mov_imm(&t->e, RCX, site);
-	emit_jmp(&t->e, t->run->stub_cold);
+	return emit_jmp(&t->e, t->run->stub_cold);
+}
+
+/*
+ * Where the jump to a site's cold path, at cold, is led to once its accesses were not to be served by one check: out
+ * to a block that begins with the same instruction and checks each access.
+ */
+static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
+{
+	struct run *run = t->run;
+	const struct run_site *site = &run->site[number];
+	uint32_t exit = run_exit_new(t, site->rip), plain = emit_pos(&t->e);
+
+	run->exit[exit].plain = true;
+	emit_retire(t, -(int32_t)not_done(t, number) - 1);
+	if (chainable(t, site->rip)) {
+		run->exit[exit].patch = emit_jmp(&t->e, 0);
+		emit_patch(&t->e, run->exit[exit].patch, emit_pos(&t->e));
+	}
+	emit_mov_imm(&t->e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
+	emit_jmp(&t->e, run->stub_leave);
+	for (unsigned i = 0; i < site->nr_groups; i++) {
+		run->group[site->group + i].cold = cold;
+		run->group[site->group + i].plain = plain;
+	}
+}
+
+/* Returns where it is. */
+static uint32_t emit_cold_path(struct translation *t, uint32_t site)
+{
+	uint32_t at = emit_pos(&t->e), cold = emit_cold_jump(t, site);
+
+	if (t->run->site[site].nr_groups)
+		emit_plain(t, site, cold);
+	return at;
+}
+
+/* Behind the cold path of a site that leaves a slot's content in r15. */
+static void emit_resume(struct translation *t, const struct loose_end *resume)
+{
+	t->run->site[resume->site].next = emit_pos(&t->e);
+	emit_load_slot(&t->e, R15, resume->to);
+	emit_jmp(&t->e, resume->at);
 }
 
 /* Sites have one cold path each, however many jumps lead to it. */
@@ -170,13 +214,14 @@ static void emit_ends(struct translation *t)
 	for (unsigned i = 0; i < t->nr_cold; i++) {
 		if (t->cold[i].to != made) {
 			made = t->cold[i].to;
-			at = emit_pos(&t->e);
-			emit_cold_jump(t, made);
+			at = emit_cold_path(t, made);
 		}
 		emit_patch(&t->e, t->cold[i].at, at);
 	}
 	for (unsigned i = 0; i < t->nr_ends; i++)
 		emit_exit(t, &t->end[i]);
+	for (unsigned i = 0; i < t->nr_resumes; i++)
+		emit_resume(t, &t->resume[i]);
 }
 
 /* ---- one instruction ---- */
@@ -205,6 +250,7 @@ static void new_site(struct translation *t)
 /* Make the record's instruction the present one. */
 static void present(struct translation *t, const struct run_record *rec)
 {
+	t->now = rec;
 	t->rip = rec->rip;
 	t->follow = rec->follow;
 	t->insn = rec->insn;
@@ -212,26 +258,57 @@ static void present(struct translation *t, const struct run_record *rec)
 	memcpy(t->ops, rec->ops, sizeof(t->ops[0]) * rec->z.operand_count);
 }
 
+/* Where to go on behind the present instruction's cold path, which keeps no register of translated code's own. */
+static void set_next(struct translation *t, bool has_cold)
+{
+	struct run_site *site = &t->run->site[t->site];
+
+	if (t->slot < 0)
+		site->next = emit_pos(&t->e);
+	else if (has_cold)
+		t->resume[t->nr_resumes++] = (struct loose_end){
+			.at = emit_pos(&t->e),
+			.to = t->slot,
+			.site = t->site,
+		};
+}
+
+/* What a form has done, if it then turns out not to be had. */
+static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsigned nr_ends)
+{
+	struct run_site *site = &t->run->site[t->site];
+
+	for (unsigned i = 0; i < site->nr_groups; i++)
+		t->group[t->run->group[site->group + i].slot].ready = false;
+	t->run->nr_groups -= site->nr_groups;
+	site->nr_groups = 0;
+	site->last = 0;
+	t->e.at = at;
+	t->nr_cold = nr_cold;
+	t->nr_ends = nr_ends;
+	t->slot = -1;
+}
+
 static enum form translate_one(struct translation *t, const struct run_record *rec)
 {
 	uint8_t *at = t->e.at;
 	unsigned nr_cold = t->nr_cold, nr_ends = t->nr_ends;
-	struct run_site *site;
 	enum form form;
 
 	present(t, rec);
 	new_site(t);
+	if (!rec->keeps)
+		t->slot = -1;
 	form = t->insn.trap ? FORM_NONE : run_form(t);
 	if (form == FORM_NONE) {
-		t->e.at = at;
-		t->nr_cold = nr_cold;
-		t->nr_ends = nr_ends;
+		take_back(t, at, nr_cold, nr_ends);
 		form = form_handler(t, rec);
 	}
-	site = &t->run->site[t->site];
-	site->flags = t->site_flags;
+	if (!rec->keeps)
+		t->slot = -1;
+	t->run->site[t->site].flags = t->site_flags;
 	if (form == FORM_DONE)
-		site->next = emit_pos(&t->e);
+		set_next(t, t->nr_cold != nr_cold);
 	t->rip = rec->next;
 	return form;
 }
@@ -367,6 +444,9 @@ static bool collect(struct translation *t, bool hot)
 	if (!run_collect(t))
 		return false;
 	t->counts &= !t->second;
+	t->slot = -1;
+	if (t->hot)
+		run_group(t);
 	return true;
 }
 

@@ -19,6 +19,33 @@ struct loose_end {
 	uint32_t site; /* that it stands in */
 };
 
+/* A memory operand in translated code: [base + index << scale + disp]. */
+struct place {
+	uint8_t base, index, scale; /* index may be REG_NONE */
+	int32_t disp;
+};
+
+/* The accesses of an instruction that can be in a group. */
+enum ref_kind { REF_OPERAND, REF_STACK, NR_REFS };
+
+/* Where an access stands in its group (run_group.c). */
+struct run_ref {
+	uint8_t group;		    /* number + 1; 0: in none */
+	uint8_t base, index, scale; /* guest registers as they are here, or REG_NONE */
+	int32_t disp;		    /* from the group's root, given the index register as it is */
+	int32_t low;		    /* the same for the group's lowest byte */
+	int32_t add; /* root - base register as it is; of an address that is known: 0 */
+};
+
+/* Accesses that one check serves: off the same registers, in one page. */
+struct group {
+	uint8_t seg; /* 0: none that has a base */
+	bool write;
+	bool ready;    /* checked by what was emitted until now */
+	uint16_t size; /* from the lowest byte to the highest */
+	uint64_t root; /* without a base: the address that displacements count from */
+};
+
 /* Where a trace goes on behind a branch. */
 enum follow {
 	FOLLOW_NONE, /* it ends there */
@@ -32,7 +59,9 @@ struct run_record {
 	uint64_t next; /* where the trace goes on */
 	enum follow follow;
 	enum run_sync sync;
-	bool ends; /* control does not simply go on behind it */
+	bool ends;  /* control does not simply go on behind it */
+	bool keeps; /* its inline form leaves r15 alone, but for its accesses */
+	struct run_ref ref[NR_REFS];
 	struct insn insn;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -59,7 +88,13 @@ struct translation {
 	struct run_record *record; /* all instructions of the block, in order */
 	unsigned nr_records;
 
+	struct group group[RUN_SLOTS];
+	unsigned nr_groups;
+	int slot; /* whose content is in r15; -1: none */
+
 	/* The present instruction, out of its record. */
+	const struct run_record *now;
+	struct place place; /* of the access that was looked up last */
 	struct insn insn;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -69,6 +104,9 @@ struct translation {
 
 	unsigned nr_cold, nr_ends;
 	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
+	/* Sites to go on behind with a slot in r15, lost by their cold path: where, slot. */
+	unsigned nr_resumes;
+	struct loose_end resume[RUN_BLOCK_INSNS];
 };
 
 enum form {
@@ -81,6 +119,8 @@ typedef enum form form_fn(struct translation *t);
 
 /* run_forms.c: the present instruction inline. On FORM_NONE what was emitted is to be forgotten. */
 enum form run_form(struct translation *t);
+/* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx. */
+void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size);
 bool run_is_jcc(const ZydisDecodedInstruction *z);
 
 /* For other files of forms. r14 = linear address of the memory operand; false: not to be had inline. */
@@ -110,15 +150,27 @@ enum form run_form_system(struct translation *t);
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
 
+/* run_group.c */
+
+/* Find the accesses of the records that one check can serve. */
+void run_group(struct translation *t);
+/*
+ * If the present instruction's access is in a group, t->place is where it is, the check being emitted if it is
+ * the first. False: it is in none. Uses r14, r15 and rcx.
+ */
+bool run_member(struct translation *t, enum ref_kind kind);
+
 /* run_encode.c */
 
 /* Where a guest register is in translated code, or REG_NONE: in memory. */
 uint8_t run_home(unsigned guest);
 /*
  * The present instruction with its explicit registers replaced by map[], and its memory operand by
- * [base + index] (index may be REG_NONE). False if it cannot be encoded so.
+ * [base + index] (index may be REG_NONE); [r14 + r15] stands for t->place. False if it cannot be encoded so.
  */
 bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base, unsigned index);
+/* run_bytes.c: the same by its own means. False: run_encode() has others. */
+bool run_encode_bytes(struct translation *t, const uint8_t map[NR_GPRS], const struct place *p);
 
 /* run_translate.c */
 

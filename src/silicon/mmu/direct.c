@@ -138,6 +138,7 @@ void direct_flush_writes(struct direct *d)
 {
 	if (!d)
 		return;
+	d->gen++;
 	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
 		clear_all(d);
 		return;

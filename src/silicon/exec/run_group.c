@@ -1,0 +1,496 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Accesses of a trace that one check serves (run_translate.h).
+ *
+ * Each general register is followed as root + constant through what only adds constants. Accesses off the same
+ * roots, near each other, are a group: its first member checks the whole span, for writing if one writes, and leaves
+ * root + addend, a host pointer, in a slot of the host's stack frame; the others go by that. What the slot rests on
+ * lasts as long as the trace is not left: translations change in handlers alone, and run_cold() does not come back to
+ * the trace then, nor with the slots of a check that was missed unless it can set them.
+ *
+ * A write behind a way out of the trace that the first member stands before has a group of its own: else a page that
+ * is only read would be checked for writing.
+ */
+#include "silicon/exec/run_translate.h"
+
+#include "silicon/exec/borrow.h"
+
+#define SPAN	 512 /* bytes of a group: the more, the oftener a page's end lies within */
+#define FAR	 (1 << 30)
+#define MAX_REFS (RUN_BLOCK_INSNS * NR_REFS)
+
+struct value {
+	uint32_t root; /* 0: none, the constant is all */
+	int64_t add;
+};
+
+/* An access on its way into a group. */
+struct access_ref {
+	struct run_record *rec;
+	enum ref_kind kind;
+	uint8_t seg, base, index, scale, size;
+	bool write;
+	struct value b, x; /* of base and index */
+	int64_t at;	   /* from the roots */
+	unsigned group;
+};
+
+struct candidate {
+	uint8_t seg, scale;
+	uint32_t base, index; /* roots */
+	int64_t low, high, first;
+	bool write;
+	unsigned branches, members;
+};
+
+struct tracker {
+	struct value reg[NR_GPRS];
+	uint32_t next_root;
+	unsigned branches;
+	unsigned nr, closed; /* of candidates; those before are closed */
+	unsigned nr_refs;
+	struct candidate candidate[MAX_REFS];
+	struct access_ref ref[MAX_REFS];
+};
+
+/* ---- registers ---- */
+
+static void forget(struct tracker *k, unsigned gpr)
+{
+	k->reg[gpr] = (struct value){.root = k->next_root++};
+}
+
+static void add(struct tracker *k, unsigned gpr, int64_t by)
+{
+	k->reg[gpr].add += by;
+	if (k->reg[gpr].add > FAR || k->reg[gpr].add < -FAR)
+		forget(k, gpr);
+}
+
+/* Nothing is known from here on, segments' bases included. */
+static void forget_all(struct tracker *k)
+{
+	for (unsigned i = 0; i < NR_GPRS; i++)
+		forget(k, i);
+	k->closed = k->nr;
+}
+
+static void forget_written(struct tracker *k, const struct run_record *rec)
+{
+	for (unsigned i = 0; i < rec->z.operand_count; i++) {
+		const ZydisDecodedOperand *op = &rec->ops[i];
+		uint8_t gpr;
+
+		if (op->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+		    !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			continue;
+		gpr = zreg_gpr(op->reg.value);
+		if (gpr != REG_NONE)
+			forget(k, gpr);
+	}
+}
+
+/* ---- what instructions do to registers ---- */
+
+static bool is_reg64(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_GPR64 &&
+	       op->reg.value != ZYDIS_REGISTER_RIP;
+}
+
+static bool is_imm(const ZydisDecodedOperand *op)
+{
+	return op->type == ZYDIS_OPERAND_TYPE_IMMEDIATE;
+}
+
+static bool track_move(struct tracker *k, const struct run_record *rec)
+{
+	if (!is_reg64(&rec->ops[1]))
+		return false;
+	k->reg[zreg_gpr(rec->ops[0].reg.value)] = k->reg[zreg_gpr(rec->ops[1].reg.value)];
+	return true;
+}
+
+static bool track_add(struct tracker *k, const struct run_record *rec)
+{
+	int64_t by = rec->ops[1].imm.value.s;
+
+	if (!is_imm(&rec->ops[1]))
+		return false;
+	add(k, zreg_gpr(rec->ops[0].reg.value), rec->z.mnemonic == ZYDIS_MNEMONIC_ADD ? by : -by);
+	return true;
+}
+
+static bool track_count(struct tracker *k, const struct run_record *rec)
+{
+	add(k, zreg_gpr(rec->ops[0].reg.value), rec->z.mnemonic == ZYDIS_MNEMONIC_INC ? 1 : -1);
+	return true;
+}
+
+static bool track_lea(struct tracker *k, const struct run_record *rec)
+{
+	const ZydisDecodedOperand *mem = &rec->ops[1];
+	uint8_t to = zreg_gpr(rec->ops[0].reg.value), from = zreg_gpr(mem->mem.base);
+
+	if (from == REG_NONE || mem->mem.index != ZYDIS_REGISTER_NONE || rec->z.address_width != 64)
+		return false;
+	k->reg[to] = k->reg[from];
+	add(k, to, mem->mem.disp.value);
+	return true;
+}
+
+static const struct {
+	uint16_t mnemonic;
+	bool (*track)(struct tracker *k, const struct run_record *rec);
+} tracked[] = {
+	{ZYDIS_MNEMONIC_MOV, track_move},  {ZYDIS_MNEMONIC_ADD, track_add},
+	{ZYDIS_MNEMONIC_SUB, track_add},   {ZYDIS_MNEMONIC_INC, track_count},
+	{ZYDIS_MNEMONIC_DEC, track_count}, {ZYDIS_MNEMONIC_LEA, track_lea},
+};
+
+static bool track(struct tracker *k, const struct run_record *rec)
+{
+	if (!is_reg64(&rec->ops[0]))
+		return false;
+	for (unsigned i = 0; i < ARRAY_SIZE(tracked); i++)
+		if (tracked[i].mnemonic == rec->z.mnemonic)
+			return tracked[i].track(k, rec);
+	return false;
+}
+
+/* ---- the stack ---- */
+
+/* What PUSH, POP, CALL, RET and LEAVE do, where they are translated inline. */
+struct stack_use {
+	uint16_t mnemonic;
+	uint8_t base;
+	int8_t disp;
+	bool write;
+	int8_t move; /* of RSP */
+};
+
+static const struct stack_use stack_uses[] = {
+	{ZYDIS_MNEMONIC_PUSH, RSP, -8, true, -8}, {ZYDIS_MNEMONIC_CALL, RSP, -8, true, -8},
+	{ZYDIS_MNEMONIC_POP, RSP, 0, false, 8},	  {ZYDIS_MNEMONIC_RET, RSP, 0, false, 8},
+	{ZYDIS_MNEMONIC_LEAVE, RBP, 0, false, 0},
+};
+
+static const struct stack_use *stack_use(const struct run_record *rec)
+{
+	if (rec->insn.flags & INSN_66 || rec->insn.trap)
+		return NULL;
+	for (unsigned i = 0; i < ARRAY_SIZE(stack_uses); i++)
+		if (stack_uses[i].mnemonic == rec->z.mnemonic)
+			return &stack_uses[i];
+	return NULL;
+}
+
+static void track_stack(struct tracker *k, const struct run_record *rec,
+			const struct stack_use *use)
+{
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_LEAVE) {
+		k->reg[RSP] = k->reg[RBP];
+		add(k, RSP, 8);
+		forget(k, RBP);
+		return;
+	}
+	add(k, RSP, use->move);
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_POP) {
+		uint8_t gpr = zreg_gpr(rec->ops[0].reg.value);
+
+		if (rec->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && gpr != REG_NONE)
+			forget(k, gpr);
+		else
+			forget_all(k);
+	}
+}
+
+/* ---- groups ---- */
+
+static bool fits(const struct candidate *c, const struct access_ref *r)
+{
+	return c->seg == r->seg && c->scale == r->scale && c->base == r->b.root &&
+	       c->index == r->x.root && max(c->high, r->at + r->size) - min(c->low, r->at) <= SPAN;
+}
+
+static void join(struct tracker *k, struct access_ref *r)
+{
+	struct candidate *c;
+
+	for (unsigned i = k->nr; i-- > k->closed;) {
+		c = &k->candidate[i];
+		if (!fits(c, r) || (r->write && !c->write && c->branches != k->branches))
+			continue;
+		c->low = min(c->low, r->at);
+		c->high = max(c->high, r->at + r->size);
+		c->write |= r->write;
+		c->members++;
+		r->group = i;
+		return;
+	}
+	r->group = k->nr;
+	k->candidate[k->nr++] = (struct candidate){
+		.seg = r->seg,
+		.scale = r->scale,
+		.base = r->b.root,
+		.index = r->x.root,
+		.low = r->at,
+		.high = r->at + r->size,
+		.first = r->at,
+		.write = r->write,
+		.branches = k->branches,
+		.members = 1,
+	};
+}
+
+static struct value value_of(const struct tracker *k, uint8_t gpr)
+{
+	return gpr == REG_NONE ? (struct value){0} : k->reg[gpr];
+}
+
+static void note(struct tracker *k, struct access_ref r, int64_t disp)
+{
+	r.b = value_of(k, r.base);
+	r.x = value_of(k, r.index);
+	r.at = disp + r.b.add + r.x.add * (1 << r.scale);
+	if (r.base == REG_NONE && r.index != REG_NONE)
+		return; /* a table: nothing else is likely to be near */
+	if (r.base != REG_NONE && (r.at > FAR || r.at < -FAR || disp > FAR || disp < -FAR))
+		return;
+	join(k, &r);
+	k->ref[k->nr_refs++] = r;
+}
+
+static void note_operand(struct tracker *k, struct run_record *rec)
+{
+	const ZydisDecodedOperand *op = NULL;
+	struct access_ref r = {.rec = rec, .kind = REF_OPERAND};
+	int64_t disp;
+
+	for (unsigned i = 0; i < rec->z.operand_count_visible && !op; i++)
+		if (rec->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			op = &rec->ops[i];
+	if (!op || !rec->insn.mem_op || !rec->insn.mem_size || rec->insn.mem_size > 64 ||
+	    rec->z.address_width != 64)
+		return;
+	disp = op->mem.disp.value;
+	r.base = zreg_gpr(op->mem.base);
+	r.index = zreg_gpr(op->mem.index);
+	if (op->mem.base == ZYDIS_REGISTER_RIP) {
+		r.base = REG_NONE;
+		disp += rec->rip + rec->z.length;
+	}
+	if (r.index != REG_NONE)
+		r.scale = op->mem.scale > 1 ? __builtin_ctz(op->mem.scale) : 0;
+	r.seg = rec->insn.seg >= SEG_FS ? rec->insn.seg : 0;
+	r.size = rec->insn.mem_size;
+	r.write = rec->insn.mem_op & ACCESS_WRITE;
+	note(k, r, disp);
+}
+
+static void note_stack(struct tracker *k, struct run_record *rec, const struct stack_use *use)
+{
+	note(k,
+	     (struct access_ref){
+		     .rec = rec,
+		     .kind = REF_STACK,
+		     .base = use->base,
+		     .index = REG_NONE,
+		     .size = 8,
+		     .write = use->write,
+	     },
+	     use->disp);
+}
+
+/* ---- the pass ---- */
+
+/* Changes registers by its operands alone, and leaves segments as they are. */
+static bool is_plain(const struct run_record *rec)
+{
+	return rec->insn.flags & INSN_INLINE || rec->insn.run == run_nop ||
+	       rec->z.mnemonic == ZYDIS_MNEMONIC_LEA;
+}
+
+static void visit(struct tracker *k, struct run_record *rec)
+{
+	const struct stack_use *use = stack_use(rec);
+	bool branch = rec->follow != FOLLOW_NONE;
+
+	memset(rec->ref, 0, sizeof(rec->ref));
+	rec->keeps = is_plain(rec) || branch ||
+		     (use && !(rec->insn.flags & INSN_MEM) && !rec->ends);
+	if (rec->insn.flags & INSN_INLINE || (use && rec->insn.flags & INSN_MEM))
+		note_operand(k, rec);
+	if (use)
+		note_stack(k, rec, use);
+	k->branches += branch && rec->z.meta.category == ZYDIS_CATEGORY_COND_BR;
+	if (use)
+		track_stack(k, rec, use);
+	else if (branch || track(k, rec))
+		return;
+	else if (is_plain(rec))
+		forget_written(k, rec);
+	else
+		forget_all(k);
+}
+
+static struct group group_of(const struct candidate *c)
+{
+	return (struct group){
+		.seg = c->seg,
+		.write = c->write,
+		.size = c->high - c->low,
+		.root = c->base || c->index ? 0 : c->first,
+	};
+}
+
+/* Give slots to the candidates that have more than one member, and tell these. */
+static void settle(struct translation *t, struct tracker *k)
+{
+	uint8_t number[MAX_REFS] = {0};
+
+	for (unsigned i = 0; i < k->nr && t->nr_groups < RUN_SLOTS; i++) {
+		if (k->candidate[i].members < 2)
+			continue;
+		t->group[t->nr_groups] = group_of(&k->candidate[i]);
+		number[i] = ++t->nr_groups;
+	}
+	for (unsigned i = 0; i < k->nr_refs; i++) {
+		const struct access_ref *r = &k->ref[i];
+		const struct candidate *c = &k->candidate[r->group];
+		int64_t index = r->x.add * (1 << r->scale);
+
+		if (!number[r->group])
+			continue;
+		index += t->group[number[r->group] - 1].root;
+		r->rec->ref[r->kind] = (struct run_ref){
+			.group = number[r->group],
+			.base = r->base,
+			.index = r->index,
+			.scale = r->scale,
+			.disp = r->at - index,
+			.low = c->low - index,
+			.add = -r->b.add,
+		};
+	}
+}
+
+void run_group(struct translation *t)
+{
+	struct tracker k;
+
+	k.next_root = 1;
+	k.branches = k.nr = k.nr_refs = 0;
+	forget_all(&k);
+	for (unsigned i = 0; i < t->nr_records; i++)
+		visit(&k, &t->record[i]);
+	settle(t, &k);
+}
+
+/* ---- emission ---- */
+
+static unsigned home_or(struct translation *t, uint8_t gpr, unsigned free)
+{
+	uint8_t home = run_home(gpr);
+
+	if (home != REG_NONE)
+		return home;
+	emit_load_gpr(&t->e, free, gpr);
+	return free;
+}
+
+/* reg = base of the group's segment. */
+static void emit_segment(struct translation *t, const struct group *g, unsigned reg)
+{
+	emit_load_cpu(&t->e, reg,
+		      offsetof(struct cpu, seg) + g->seg * sizeof(struct segment) +
+			      offsetof(struct segment, base));
+}
+
+/* r14 = linear address of the group's lowest byte. */
+static void emit_lowest(struct translation *t, const struct group *g, const struct run_ref *ref)
+{
+	struct emit *e = &t->e;
+	unsigned base, index = REG_NONE;
+
+	if (ref->base == REG_NONE) {
+		emit_mov_imm(e, R14, g->root + ref->low);
+	} else {
+		base = home_or(t, ref->base, R14);
+		if (ref->index != REG_NONE)
+			index = home_or(t, ref->index, R15);
+		emit_lea(e, R14, base, index, ref->scale, ref->low + ref->add);
+	}
+	if (!g->seg)
+		return;
+	emit_segment(t, g, R15);
+	emit_lea(e, R14, R14, R15, 0, 0);
+}
+
+/* r15 is the addend: make it root + addend. */
+static void emit_root(struct translation *t, const struct group *g, const struct run_ref *ref)
+{
+	struct emit *e = &t->e;
+
+	if (ref->index == REG_NONE) {
+		emit_lea(e, R15, R15, R14, 0, -ref->low);
+		return;
+	}
+	if (g->seg) {
+		emit_segment(t, g, RCX);
+		emit_lea(e, R15, R15, RCX, 0, 0);
+	}
+	emit_lea(e, R15, R15, home_or(t, ref->base, RCX), 0, ref->add);
+}
+
+static void note_check(struct translation *t, const struct group *g, const struct run_ref *ref)
+{
+	struct run *run = t->run;
+	struct run_site *site = &run->site[t->site];
+
+	if (!site->nr_groups++)
+		site->group = run->nr_groups;
+	run->group[run->nr_groups++] = (struct run_group){
+		.root = g->root + ref->add,
+		.low = ref->low,
+		.size = g->size,
+		.seg = g->seg,
+		.base = ref->base,
+		.index = ref->index,
+		.scale = ref->scale,
+		.slot = g - t->group,
+		.kind = g->write ? DIRECT_WRITE : DIRECT_READ,
+	};
+}
+
+static void emit_check(struct translation *t, struct group *g, const struct run_ref *ref)
+{
+	note_check(t, g, ref);
+	emit_lowest(t, g, ref);
+	run_emit_check(t, g->write ? DIRECT_WRITE : DIRECT_READ, g->size);
+	emit_root(t, g, ref);
+	emit_store_slot(&t->e, R15, g - t->group);
+	g->ready = true;
+}
+
+bool run_member(struct translation *t, enum ref_kind kind)
+{
+	const struct run_ref *ref = &t->now->ref[kind];
+	struct group *g;
+
+	if (!ref->group)
+		return false;
+	g = &t->group[ref->group - 1];
+	if (!g->ready)
+		emit_check(t, g, ref);
+	else if (t->slot != g - t->group)
+		emit_load_slot(&t->e, R15, g - t->group);
+	t->slot = g - t->group;
+	t->place = (struct place){.base = R15, .index = REG_NONE, .disp = ref->disp};
+	if (ref->index != REG_NONE) {
+		t->place.index = home_or(t, ref->index, R14);
+		t->place.scale = ref->scale;
+	}
+	return true;
+}
