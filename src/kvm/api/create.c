@@ -90,6 +90,7 @@ long api_create_vm(struct system *sys, void *arg)
 		object.vm->dev = object.dev;
 		object.vm->inode = object.inode;
 		object.vm->private_mem = type == KVM_X86_SW_PROTECTED_VM;
+		object.vm->witness = fd;
 		r = registry_add(&object);
 		if (r)
 			vm_put(object.vm);

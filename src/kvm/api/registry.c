@@ -21,7 +21,6 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct object *buckets[NR_BUCKETS];
-static unsigned nr_objects;
 
 static struct object **bucket_of(uint64_t inode)
 {
@@ -71,7 +70,6 @@ int registry_add(const struct object *object)
 	pthread_mutex_lock(&lock);
 	copy->next = *bucket;
 	*bucket = copy;
-	nr_objects++;
 	pthread_mutex_unlock(&lock);
 	return 0;
 }
@@ -88,7 +86,6 @@ static void remove_vm_locked(const struct vm *vm)
 			}
 			*at = object->next;
 			free(object);
-			nr_objects--;
 		}
 }
 
@@ -158,8 +155,42 @@ static void mark_locked(int fd)
 	if (fstat(fd, &st))
 		return;
 	object = find_locked(&st);
-	if (object)
-		object->open = true;
+	if (!object)
+		return;
+	object->open = true;
+	if (object->vm->witness < 0)
+		object->vm->witness = fd;
+}
+
+/* The fd that named one of the VM's files does so still: no need to look at all fds. */
+static bool witness_stands_locked(const struct vm *vm)
+{
+	const struct object *object;
+	struct stat st;
+
+	if (vm->witness < 0 || fstat(vm->witness, &st))
+		return false;
+	object = find_locked(&st);
+	return object && object->vm == vm;
+}
+
+/* A guest_memfd's own close matters, too: it has no witness. */
+static bool all_have_witness_locked(void)
+{
+	bool all = true;
+
+	for (unsigned i = 0; i < NR_BUCKETS; i++)
+		for (struct object *o = buckets[i]; o; o = o->next) {
+			if (o->kind == OBJECT_GMEM)
+				all = false;
+			if (o->kind != OBJECT_VM || o->pid != getpid())
+				continue;
+			if (!witness_stands_locked(o->vm)) {
+				o->vm->witness = -1;
+				all = false;
+			}
+		}
+	return all;
 }
 
 static void for_each_locked(void (*call)(struct object *object))
@@ -228,7 +259,6 @@ static bool take_closed_gmem_locked(struct object *ret)
 			vm_get(o->vm);
 			*at = o->next;
 			free(o);
-			nr_objects--;
 			return true;
 		}
 	return false;
@@ -242,10 +272,12 @@ static bool reap_one(void)
 	bool closed = false;
 
 	pthread_mutex_lock(&lock);
-	for_each_locked(clear_open);
-	if (nr_objects && scan_locked() && scan_locked()) {
-		vm = take_orphan_locked();
-		closed = !vm && take_closed_gmem_locked(&gmem);
+	if (!all_have_witness_locked()) {
+		for_each_locked(clear_open);
+		if (scan_locked() && scan_locked()) {
+			vm = take_orphan_locked();
+			closed = !vm && take_closed_gmem_locked(&gmem);
+		}
 	}
 	pthread_mutex_unlock(&lock);
 	if (closed) {
@@ -258,7 +290,7 @@ static bool reap_one(void)
 }
 
 /*
- * Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
+ * A VM's witness tells of most closes that the VM lives on. Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
  * order: nothing is called that takes a VM's lock; the last reference is dropped without this one.
  */
 void api_reap(void)

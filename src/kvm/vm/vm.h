@@ -91,6 +91,7 @@ struct vm {
 	uint64_t dev, inode; /* of the VM fd's file: its name in kvm/api's registry */
 	pid_t pid;	     /* the process that created it */
 	uint32_t refs; /* one for all files, one per ioctl under way, none for vCPUs; atomic */
+	int witness;   /* an fd that named it when looked at last, or -1; kvm/api's registry lock */
 	bool orphan;   /* no file of it is open any more; kvm/api's registry lock */
 	bool dead;     /* every ioctl answers EIO */
 	const struct vm_ops *ops;
