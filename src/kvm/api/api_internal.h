@@ -62,7 +62,7 @@ struct system *api_system(void);
 /* ---- params.c ---- */
 
 /* Those that VMs follow. */
-void api_params_apply(struct vm_params *ret);
+void api_params_apply(struct vm_params *ret, bool intel);
 
 /* ---- gmem.c ---- */
 

@@ -116,6 +116,12 @@ static int enable_max_vcpu_id(struct vm *vm, const struct kvm_enable_cap *cap)
 	return r;
 }
 
+static int enable_platform_info(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	__atomic_store_n(&vm->hide_platform_info, !cap->args[0], __ATOMIC_RELAXED);
+	return 0;
+}
+
 static int enable_exception_payload(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	return set_flag(&vm->exception_payload, cap);

@@ -47,7 +47,7 @@ int api_init(const char *cpu_model, const char *params)
 	registry_init();
 	the_system.ops = vcpu_vm_ops;
 	the_system.ops.tempo = tempo_wanted;
-	api_params_apply(&the_system.ops.params);
+	api_params_apply(&the_system.ops.params, model_intel(the_system.model));
 	the_system.ops.gmem = api_gmem_of;
 	the_system.ops.release = release;
 	return 0;

@@ -130,8 +130,9 @@ bool api_param_nth(unsigned nr, struct api_param *ret)
 	return true;
 }
 
-void api_params_apply(struct vm_params *ret)
+void api_params_apply(struct vm_params *ret, bool intel)
 {
+	ret->tdp = values[intel ? PARAM_kvm_intel_ept : PARAM_kvm_amd_npt];
 	ret->ignore_msrs = values[PARAM_kvm_ignore_msrs];
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];

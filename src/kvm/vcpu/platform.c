@@ -91,6 +91,8 @@ static enum platform_answer op_pio_write(void *opaque, uint16_t port, unsigned s
 
 /* ---- MSRs ---- */
 
+#define MSR_PLATFORM_INFO 0xce
+
 /* To user space if it asked to hear of this reason, else #GP. */
 static enum platform_answer refuse(struct vcpu *vcpu, uint32_t reason)
 {
@@ -104,9 +106,11 @@ static enum platform_answer op_msr_gate(void *opaque, uint32_t index, bool write
 {
 	struct vcpu *vcpu = opaque;
 
-	if (vm_msr_allowed(vcpu->vm, index, write))
-		return PLATFORM_DONE;
-	return refuse(vcpu, KVM_MSR_EXIT_REASON_FILTER);
+	if (!vm_msr_allowed(vcpu->vm, index, write))
+		return refuse(vcpu, KVM_MSR_EXIT_REASON_FILTER);
+	if (index == MSR_PLATFORM_INFO && !write && vcpu->vm->hide_platform_info)
+		return refuse(vcpu, KVM_MSR_EXIT_REASON_INVAL);
+	return PLATFORM_DONE;
 }
 
 static enum platform_answer op_msr_refused(void *opaque, uint32_t index, bool write, bool unknown)

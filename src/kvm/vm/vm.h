@@ -68,6 +68,11 @@ enum vm_request {
 
 /* Module parameters that VMs follow. */
 struct vm_params {
+	/*
+	 * Two-dimensional paging in KVM's eyes. Page tables are walked by software here, so that a guest's own
+	 * MAXPHYADDR rules either way; KVM promises that without it only.
+	 */
+	bool tdp;
 	bool ignore_msrs, report_ignored_msrs;
 	uint32_t tsc_tolerance_ppm;
 };
@@ -132,7 +137,8 @@ struct vm {
 	uint64_t apic_bus_cycle_ns;
 	struct msr_filter *msr_filter; /* published like slots; NULL: all allowed */
 	gpa_t tss_addr, identity_map_addr;
-	uint32_t tsc_khz; /* default of new vCPUs */
+	bool hide_platform_info; /* guests' RDMSR of MSR_PLATFORM_INFO faults */
+	uint32_t tsc_khz;	 /* default of new vCPUs */
 	struct stats_block *stats;
 };
 
