@@ -5,6 +5,7 @@
 #   make check        all tests, under 20 minutes on two cores
 #   make check-long   the long sweeps
 #   make check-selftests  Linux's KVM selftests, as Intel and as AMD: build/selftests.tsv [ONLY=name,name]
+#   make check-api-host   by hand, with a real /dev/kvm: the answers in which anykvm differs
 #   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv [ONLY=name,name]
 #   make install      DESTDIR and PREFIX are honoured
 #   make format       clang-format over the tree
@@ -12,7 +13,7 @@ PREFIX ?= /usr/local
 BUILD ?= build
 MESON_FLAGS ?=
 
-.PHONY: build run check check-long check-selftests bench install format clean need-build need-run need-check
+.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-check
 .DEFAULT_GOAL := build
 
 need-build:
@@ -39,6 +40,9 @@ check-long: need-check build
 
 check-selftests: need-check build
 	@python3 tests/selftests/run.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
+
+check-api-host: need-check build
+	@sh tests/api/host.sh $(BUILD)
 
 bench: need-run build
 	@python3 bench/bench.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))

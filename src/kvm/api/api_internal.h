@@ -91,6 +91,7 @@ long api_check_extension_vm(struct vm *vm, void *arg);
 long api_enable_cap_vm(struct vm *vm, void *arg);
 long api_create_guest_memfd(struct vm *vm, void *arg);
 long api_create_device(struct vm *vm, void *arg);
+long api_encrypt_region(struct vm *vm, void *arg);
 long api_reset_dirty_rings(struct vm *vm, void *arg);
 long api_vm_stats_fd(struct vm *vm, void *arg);
 

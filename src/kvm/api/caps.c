@@ -200,6 +200,12 @@ long api_reset_dirty_rings(struct vm *vm, void *arg)
 	return -EINVAL;
 }
 
+/* No memory is encrypted: as KVM on a processor without SEV. */
+long api_encrypt_region(struct vm *vm, void *arg)
+{
+	return -ENOTTY;
+}
+
 long api_enable_cap_vm(struct vm *vm, void *arg)
 {
 	const struct kvm_enable_cap *cap = arg;

@@ -226,14 +226,18 @@ long vcpu_get_lapic(struct vcpu *vcpu, void *arg)
 	return lapic_get_state(vcpu->lapic, arg);
 }
 
+/* RAW: a vCPU without APIC refuses before it looks at the state. */
 long vcpu_set_lapic(struct vcpu *vcpu, void *arg)
 {
+	struct kvm_lapic_state state;
 	long r;
 
 	if (!vcpu->lapic)
 		return -EINVAL;
+	if (ioctl_copy_in(&state, arg, sizeof(state)))
+		return -EFAULT;
 	follow_format(vcpu);
-	r = lapic_set_state(vcpu->lapic, arg);
+	r = lapic_set_state(vcpu->lapic, &state);
 	if (!r)
 		vcpu_request(vcpu, REQ_EVENT);
 	return r;
@@ -251,12 +255,14 @@ long vcpu_tpr_access_reporting(struct vcpu *vcpu, void *arg)
 
 long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg)
 {
-	const struct kvm_vapic_addr *va = arg;
+	struct kvm_vapic_addr va;
 
 	if (!vcpu->lapic)
 		return -EINVAL;
-	if (va->vapic_addr && !vm_hva(vcpu->vm, va->vapic_addr, sizeof(uint32_t)))
+	if (ioctl_copy_in(&va, arg, sizeof(va)))
+		return -EFAULT;
+	if (va.vapic_addr && !vm_hva(vcpu->vm, va.vapic_addr, sizeof(uint32_t)))
 		return -EINVAL;
-	vcpu->vapic_addr = va->vapic_addr;
+	vcpu->vapic_addr = va.vapic_addr;
 	return 0;
 }
