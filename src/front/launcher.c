@@ -28,6 +28,11 @@ static int help(FILE *to)
 	return fflush(to) ? EXIT_OURS : 0;
 }
 
+int launcher_help(void)
+{
+	return help(stdout);
+}
+
 int main(int argc, char **argv)
 {
 	size_t i;
@@ -37,7 +42,7 @@ int main(int argc, char **argv)
 		return EXIT_OURS;
 	}
 	if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
-		return help(stdout);
+		return launcher_help();
 	if (!strcmp(argv[1], "--version")) {
 		printf("anykvm %s\n", ANYKVM_VERSION);
 		return fflush(stdout) ? EXIT_OURS : 0;

@@ -14,6 +14,9 @@ enum {
 	EXIT_NOT_FOUND = 127,  /* the program was not found */
 };
 
+/* What `anykvm --help` prints: an exit status. */
+int launcher_help(void);
+
 struct verb {
 	const char *name;
 	const char *summary;

@@ -26,6 +26,10 @@ expect() {
 expect 0 "" --help
 expect 0 "" --version
 expect 0 "" run --help
+expect 0 "" cpus
+expect 125 "takes no arguments" cpus x
+expect 0 "" help
+expect 125 "help knows" help frob
 expect 125 "unknown verb 'fly'" fly
 expect 125 "no program" run
 expect 125 "no program" run --

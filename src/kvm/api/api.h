@@ -40,6 +40,18 @@ bool api_param_nth(unsigned nr, struct api_param *ret);
  */
 int api_set_tempo(const char *tempo);
 
+/* An ioctl or a capability of KVM's on x86: one that is served, or one that is not, and why. */
+struct api_row {
+	const char *name;
+	const char *fd; /* of ioctls: system, vm or vcpu */
+	uint32_t number;
+	long value;	     /* of capabilities that are there: what KVM_CHECK_EXTENSION answers */
+	const char *why_not; /* NULL: it is served */
+};
+/* The nr-th, those served first; false past the end. After api_init(). Any thread. */
+bool api_ioctl_nth(unsigned nr, struct api_row *ret);
+bool api_cap_nth(unsigned nr, struct api_row *ret);
+
 /* Open the system object: a new fd of a real file (memfd "anykvm:kvm"), flags as for open(2). */
 int api_open(int flags);
 

@@ -74,6 +74,9 @@ int api_gmem_of(struct vm *vm, int fd, struct gmem **ret);
 /* Value of a capability; vm NULL on /dev/kvm. */
 long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap);
 
+/* The nr-th row of tables/refused.def, of the capabilities or of the ioctls; false past the end. */
+bool api_refused_nth(unsigned nr, bool cap, struct api_row *ret);
+
 /* ---- handlers ---- */
 
 #define IOCTL(fd, number, locks, flags, handler) IOCTL_DECLARE_##fd(handler)

@@ -46,6 +46,54 @@ long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap
 	}
 }
 
+static const struct {
+	const char *name;
+	unsigned number;
+} cap_rows[] = {
+#define CAP(name, value, enable) {"KVM_CAP_" #name, KVM_CAP_##name},
+#include "caps.def"
+#undef CAP
+};
+
+bool api_cap_nth(unsigned nr, struct api_row *ret)
+{
+	if (nr >= ARRAY_SIZE(cap_rows))
+		return api_refused_nth(nr - ARRAY_SIZE(cap_rows), true, ret);
+	*ret = (struct api_row){
+		.name = cap_rows[nr].name,
+		.number = cap_rows[nr].number,
+		.value = caps_check(api_system(), NULL, cap_rows[nr].number),
+	};
+	return true;
+}
+
+static const struct {
+	bool cap;
+	struct api_row row;
+} refused[] = {
+#define KIND_SYS  "system"
+#define KIND_VM	  "vm"
+#define KIND_VCPU "vcpu"
+#define NO_IOCTL(kind, nr, reason) \
+	{false, {.name = #nr, .fd = KIND_##kind, .number = nr, .why_not = reason}},
+#define NO_CAP(nr, reason) \
+	{true, {.name = "KVM_CAP_" #nr, .number = KVM_CAP_##nr, .why_not = reason}},
+#include "refused.def"
+#undef NO_IOCTL
+#undef NO_CAP
+};
+
+bool api_refused_nth(unsigned nr, bool cap, struct api_row *ret)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(refused); i++) {
+		if (refused[i].cap != cap || nr--)
+			continue;
+		*ret = refused[i].row;
+		return true;
+	}
+	return false;
+}
+
 long api_check_extension(struct system *sys, void *arg)
 {
 	return caps_check(sys, NULL, (unsigned long)arg);

@@ -15,6 +15,7 @@ enum locks { LOCKS_NONE, LOCKS_VCPU, LOCKS_VCPU_SLOTS };
 enum flags { RAW = 1, IN = 2, NO_OUT = 4 };
 
 struct row {
+	const char *name;
 	enum object_kind kind;
 	uint32_t number;
 	uint8_t locks;
@@ -28,7 +29,8 @@ struct row {
 
 static const struct row rows[] = {
 #define IOCTL(fd, nr, lock, flag, handler) \
-	{.kind = OBJECT_##fd,              \
+	{.name = #nr,                      \
+	 .kind = OBJECT_##fd,              \
 	 .number = (uint32_t)(nr),         \
 	 .locks = LOCKS_##lock,            \
 	 .flags = flag,                    \
@@ -48,6 +50,21 @@ static const struct row *find_row(enum object_kind kind, uint32_t number)
 		if (rows[i].number == number && rows[i].kind == kind)
 			return &rows[i];
 	return NULL;
+}
+
+bool api_ioctl_nth(unsigned nr, struct api_row *ret)
+{
+	static const char *const kinds[] = {
+		[OBJECT_SYS] = "system", [OBJECT_VM] = "vm", [OBJECT_VCPU] = "vcpu"};
+
+	if (nr >= ARRAY_SIZE(rows))
+		return api_refused_nth(nr - ARRAY_SIZE(rows), false, ret);
+	*ret = (struct api_row){
+		.name = rows[nr].name,
+		.fd = kinds[rows[nr].kind],
+		.number = rows[nr].number,
+	};
+	return true;
 }
 
 static long call_vcpu(const struct row *row, struct vcpu *vcpu, void *arg)
