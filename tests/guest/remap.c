@@ -117,6 +117,55 @@ static void large(void **state)
 	done(f);
 }
 
+/* ---- PCIDs ---- */
+
+/* Back and forth between R12 and R13, with bit 63; the function at RBP is another in each. */
+GUEST(switches, 64, "1: call rbp\nmov cr3, r12\ncall rbp\nmov cr3, r13\ndec ecx\njnz 1b\nhlt\n");
+/* The same, and each round the other PCID's page is swapped and taken out by INVPCID of the type in R9. */
+GUEST(switches_and_swaps, 64,
+      "1: call rbp\nmov cr3, r12\ncall rbp\nmov cr3, r13\nxchg [rsi], rdx\ninvpcid r9, [r8]\n"
+      "dec ecx\njnz 1b\nhlt\n");
+
+static void pcids(const uint8_t *code, size_t size, unsigned type, uint64_t sum)
+{
+	struct flat *f = machine();
+	uint64_t root = f->cpu->cr3;
+	gpa_t other = flat_alloc_table(f);
+
+	flat_map(f, LOW, FRAME_0, PTE_P | PTE_W, PAGE_SIZE);
+	f->cpu->gpr[RBP] = LOW;
+	f->cpu->gpr[R12] = other | 1 | CR3_NOFLUSH;
+	f->cpu->gpr[R13] = root | CR3_NOFLUSH;
+	/* The other root has its own way to LOW, and all else of the first. */
+	flat_set_cr3(f, other);
+	for (gva_t addr = 0; addr < 0x1000000; addr += 0x200000)
+		flat_map(f, addr, addr, PTE_P | PTE_W, 0x200000);
+	flat_map(f, LOW, FRAME_1, PTE_P | PTE_W, PAGE_SIZE);
+	f->cpu->gpr[RSI] = flat_entry(f, LOW, 1);
+	f->cpu->gpr[RDX] = FRAME_0 | PTE_P | PTE_W;
+	flat_set_cr3(f, root);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_PCIDE);
+	f->cpu->gpr[R8] = FLAT_DATA;
+	f->cpu->gpr[R9] = type;
+	flat_poke(f, FLAT_DATA, 1, 8);
+	flat_poke(f, FLAT_DATA + 8, LOW, 8);
+	flat_code(f, code, size);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], sum);
+	done(f);
+}
+
+#define PCIDS(name, type, sum) pcids(name, name##_end - name, type, sum)
+
+static void pcid(void **state)
+{
+	PCIDS(switches, 0, ROUNDS * 0x10001ul);
+	for (unsigned type = 0; type < 4; type++)
+		PCIDS(switches_and_swaps, type, ROUNDS + ROUNDS / 2 * 0x10001ul);
+}
+
 /* ---- a device writes code ---- */
 
 /* Each reading of the device swaps what the function does. */
@@ -162,7 +211,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(invlpg), cmocka_unit_test(cr3),    cmocka_unit_test(pge),
-		cmocka_unit_test(large),  cmocka_unit_test(device),
+		cmocka_unit_test(large),  cmocka_unit_test(device), cmocka_unit_test(pcid),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

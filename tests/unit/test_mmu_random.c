@@ -6,6 +6,9 @@
  */
 #include "flat.h"
 #include "silicon/models/features.h"
+#include "silicon/mmu/direct.h"
+#include "silicon/mmu/tlb.h"
+#include "silicon/sys/sys.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +16,7 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 
 #define LARGE	0x200000ul
 #define REGIONS 24
@@ -151,6 +155,181 @@ static void tlb_agrees_with_tables(void **state)
 	flat_free(f);
 }
 
+/* ---- PCIDs: SDM, process-context identifiers; INVPCID ---- */
+
+#define PCIDS	 12 /* more than the TLB has contexts */
+#define VIEWS	 64 /* pages at VIEW_LOW, each PCID's own */
+#define VIEW_LOW 0x7f0000000000ul
+
+struct space {
+	gpa_t root, table;
+	gpa_t to[VIEWS];
+};
+
+static struct space spaces[PCIDS];
+
+static gva_t view(unsigned i)
+{
+	return VIEW_LOW + i * PAGE_SIZE;
+}
+
+static void put_view(struct flat *f, unsigned pcid, unsigned i, gpa_t to, uint64_t bits)
+{
+	spaces[pcid].to[i] = to;
+	flat_poke(f, spaces[pcid].table + 8 * i, to ? to | PTE_P | PTE_W | bits : 0, 8);
+}
+
+static void go_to(struct flat *f, unsigned pcid, bool keep)
+{
+	uint64_t cr3 = spaces[pcid].root | pcid | (keep ? CR3_NOFLUSH : 0);
+
+	assert_int_equal(sys_set_cr3(f->cpu, cr3), RESULT_OK);
+}
+
+static unsigned present_pcid(const struct flat *f)
+{
+	return f->cpu->cr3 & CR3_PCID_MASK;
+}
+
+static void make_spaces(struct flat *f)
+{
+	for (unsigned p = 0; p < PCIDS; p++) {
+		struct space *s = &spaces[p];
+
+		s->root = flat_alloc_table(f);
+		s->table = flat_alloc_table(f);
+		memcpy(f->ram + s->root, f->ram + (f->cpu->cr3 & PAGE_MASK), PAGE_SIZE);
+		flat_poke(f, s->root + 8 * (VIEW_LOW >> 39), s->table | PTE_P | PTE_W, 8);
+		gpa_t pd = flat_alloc_table(f), pt = flat_alloc_table(f);
+
+		flat_poke(f, s->table, pd | PTE_P | PTE_W, 8);
+		flat_poke(f, pd, pt | PTE_P | PTE_W, 8);
+		s->table = pt;
+		for (unsigned i = 0; i < VIEWS; i++)
+			put_view(f, p, i, random_page(), 0);
+	}
+}
+
+/* Each of these covers a change of view i in this PCID. */
+static void flush_space(struct flat *f, unsigned pcid, unsigned i)
+{
+	switch (pick(6)) {
+	case 0:
+		mmu_flush_pcid(f->cpu, pcid);
+		break;
+	case 1:
+		mmu_flush_pcids(f->cpu, pick(2));
+		break;
+	case 2:
+		go_to(f, pcid, false);
+		break;
+	case 3:
+		if (present_pcid(f) == pcid) {
+			mmu_flush_page(f->cpu, view(i));
+			break;
+		}
+		/* fall through */
+	default:
+		mmu_flush_pcid_page(f->cpu, pcid, view(i));
+	}
+}
+
+/* One page for all, global: INVLPG in any PCID covers it in all. */
+static void change_global(struct flat *f, unsigned i)
+{
+	gpa_t to = random_page();
+
+	for (unsigned p = 0; p < PCIDS; p++)
+		put_view(f, p, i, to, PTE_G);
+	mmu_flush_page(f->cpu, view(i));
+}
+
+/* What stands in the direct tables is what is mapped. */
+static void check_direct(struct flat *f, gva_t addr, gpa_t to)
+{
+	const struct direct *d = f->cpu->tlb->direct;
+
+	for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++) {
+		const struct direct_map *map = &d->map[f->cpu->mode.access][kind];
+		unsigned index = addr >> PAGE_SHIFT & (DIRECT_ENTRIES - 1);
+
+		if (map->neg[index] == -addr)
+			assert_ptr_equal(map->addend[index] + addr, f->ram + to);
+	}
+}
+
+static void check_views(struct flat *f)
+{
+	const struct space *s = &spaces[present_pcid(f)];
+
+	for (unsigned n = 0; n < 6; n++) {
+		unsigned i = pick(VIEWS);
+		uint64_t val;
+
+		check_direct(f, view(i), s->to[i]);
+		assert_int_equal(mmu_read(f->cpu, view(i), 8, &val), RESULT_OK);
+		assert_int_equal(val, s->to[i]);
+		assert_int_equal(mmu_write(f->cpu, view(i), 8, val), RESULT_OK);
+	}
+}
+
+static void pcids_agree_with_tables(void **state)
+{
+	struct flat *f = flat_new(FLAT_RAM);
+
+	flat_long(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_PGE | CR4_PCIDE);
+	f->cpu->tlb->direct = direct_create();
+	assert_non_null(f->cpu->tlb->direct);
+	for (gpa_t page = LARGE; page < FLAT_RAM; page += PAGE_SIZE)
+		flat_poke(f, page, page, 8);
+	seed = 2;
+	make_spaces(f);
+	go_to(f, 0, false);
+	for (unsigned round = 0; round < 100000; round++) {
+		unsigned pcid = pick(PCIDS), i = 8 + pick(VIEWS - 8);
+
+		if (!pick(50)) {
+			change_global(f, pick(8));
+		} else if (pick(2)) {
+			put_view(f, pcid, i, random_page(), 0);
+			flush_space(f, pcid, i);
+		} else if (!pick(100)) {
+			mmu_flush_writes(f->cpu);
+		} else {
+			go_to(f, pcid, pick(4));
+		}
+		check_views(f);
+	}
+	flat_free(f);
+}
+
+/* A PCID's translations outlive others': with bit 63 nothing is flushed, without it those of the PCID. */
+static void pcid_keeps(void **state)
+{
+	struct flat *f = flat_new(FLAT_RAM);
+	uint64_t val;
+
+	flat_long(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_PCIDE);
+	make_spaces(f);
+	flat_poke(f, 0x300000, 3, 8);
+	flat_poke(f, 0x400000, 4, 8);
+	go_to(f, 1, false);
+	put_view(f, 1, 9, 0x300000, 0);
+	assert_int_equal(mmu_read(f->cpu, view(9), 8, &val), RESULT_OK);
+	assert_int_equal(val, 3);
+	go_to(f, 2, false);
+	put_view(f, 1, 9, 0x400000, 0);
+	go_to(f, 1, true);
+	assert_int_equal(mmu_read(f->cpu, view(9), 8, &val), RESULT_OK);
+	assert_int_equal(val, 3);
+	go_to(f, 1, false);
+	assert_int_equal(mmu_read(f->cpu, view(9), 8, &val), RESULT_OK);
+	assert_int_equal(val, 4);
+	flat_free(f);
+}
+
 /* ---- a second writer of the tables ---- */
 
 struct racer {
@@ -203,6 +382,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tlb_agrees_with_tables),
+		cmocka_unit_test(pcids_agree_with_tables),
+		cmocka_unit_test(pcid_keeps),
 		cmocka_unit_test(accessed_bits_race),
 	};
 

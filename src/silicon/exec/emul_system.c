@@ -429,15 +429,18 @@ static bool invpcid_valid(const struct cpu *cpu, uint64_t type, uint64_t pcid, g
 	return type != INVPCID_ADDR || gva_canonical(cpu, addr);
 }
 
-/* Other contexts than the present one are not told apart: they are dropped with everything. */
 static void invpcid(struct cpu *cpu, uint64_t type, uint64_t pcid, gva_t addr)
 {
-	uint64_t current = cpu->cr4 & CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0;
-
-	if (type == INVPCID_ADDR && pcid == current)
-		mmu_flush_page(cpu, addr);
-	else
-		mmu_flush_all(cpu);
+	switch (type) {
+	case INVPCID_ADDR:
+		mmu_flush_pcid_page(cpu, pcid, addr);
+		break;
+	case INVPCID_CONTEXT:
+		mmu_flush_pcid(cpu, pcid);
+		break;
+	default:
+		mmu_flush_pcids(cpu, type == INVPCID_ALL);
+	}
 }
 
 enum result emul_invpcid(struct cpu *cpu, const struct insn *insn)

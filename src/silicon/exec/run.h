@@ -41,6 +41,7 @@ struct run_record;
 #define RUN_JUMP_FILTER 4096u /* bits */
 #define RUN_SLOTS	16u   /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
+#define RUN_JUMP_SAVED	256u
 #define RUN_NONE	0xffffffffu
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
@@ -140,8 +141,18 @@ struct run_jumps {
 /* What was entered in the jump caches for one half of the address space. */
 struct run_jump_log {
 	uint32_t nr;
-	uint32_t entry[RUN_JUMP_LOG];	       /* key index << 16 | index */
+	struct run_jump {
+		uint32_t entry; /* key index << 16 | index */
+		uint32_t block;
+	} v[RUN_JUMP_LOG];
 	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
+};
+
+/* The newest jumps of the lower half, put away with their context; version is struct direct's. */
+struct run_jumps_saved {
+	uint64_t version;
+	uint32_t nr;
+	uint32_t block[RUN_JUMP_SAVED];
 };
 
 /* Why translated code came back; in the upper bits of ->leave. */
@@ -203,6 +214,9 @@ struct run {
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
 	uint32_t seen_drops;		 /* of thunks */
 	struct run_jump_log jump_log[2]; /* by half of the address space */
+	unsigned context;		 /* of the lower half's jumps */
+	uint64_t version;		 /* of it */
+	struct run_jumps_saved saved[DIRECT_CONTEXTS];
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */

@@ -31,7 +31,7 @@ static void clear_jump(struct run *run, uint32_t logged)
 static void log_clear(struct run *run, struct run_jump_log *log)
 {
 	for (unsigned i = 0; i < log->nr; i++)
-		clear_jump(run, log->entry[i]);
+		clear_jump(run, log->v[i].entry);
 	log->nr = 0;
 	__builtin_memset(log->filter, 0, sizeof(log->filter));
 }
@@ -74,13 +74,13 @@ static void log_drop(struct run *run, struct run_jump_log *log, const struct dir
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < log->nr; i++) {
-		uint32_t entry = log->entry[i];
-		uint64_t rip = -run->jumps[entry >> 16].neg[entry & 0xffff];
+		struct run_jump jump = log->v[i];
+		uint64_t rip = -run->jumps[jump.entry >> 16].neg[jump.entry & 0xffff];
 
 		if (within(span, rip) || within(span, rip + RUN_MAX_INSN - 1))
-			clear_jump(run, entry);
+			clear_jump(run, jump.entry);
 		else
-			log->entry[kept++] = entry;
+			log->v[kept++] = jump;
 	}
 	log->nr = kept;
 }
@@ -91,18 +91,6 @@ static void follow_span(struct run *run, const struct direct_span *span)
 
 	if (span->mask != PAGE_MASK || filtered(log, span->start))
 		log_drop(run, log, span);
-}
-
-void run_jumps_follow(struct run *run)
-{
-	struct direct *d = run->cpu->tlb->direct;
-
-	for (unsigned half = 0; half < 2; half++)
-		if (d->halves & BIT(half))
-			log_clear(run, &run->jump_log[half]);
-	for (unsigned i = 0; i < d->nr_flushed; i++)
-		follow_span(run, &d->flushed[i]);
-	direct_flushed_clear(d);
 }
 
 int run_key_index(struct run *run, uint32_t key)
@@ -134,7 +122,7 @@ void run_jump_add(struct run *run, uint32_t block)
 	jumps->neg[index] = -b->rip;
 	filter_add(log, b->rip);
 	filter_add(log, b->rip + RUN_MAX_INSN - 1);
-	log->entry[log->nr++] = key << 16 | index;
+	log->v[log->nr++] = (struct run_jump){key << 16 | index, block};
 }
 
 /* Unless another block's stands in its place. */
@@ -158,6 +146,59 @@ const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
 				       ? (const uint8_t *)run->jumps[i].code[index]
 				       : NULL;
 	return NULL;
+}
+
+/* ---- what of it follows the TLB ---- */
+
+static bool jump_stands(const struct run *run, struct run_jump jump)
+{
+	const struct run_block *b = &run->block[jump.block];
+
+	return run->jumps[jump.entry >> 16].neg[jump.entry & 0xffff] == -b->rip && !b->dead;
+}
+
+static void jumps_save(const struct run *run, struct run_jumps_saved *ret)
+{
+	const struct run_jump_log *log = &run->jump_log[0];
+
+	ret->nr = 0;
+	ret->version = run->version;
+	for (unsigned i = log->nr; i-- && ret->nr < RUN_JUMP_SAVED;)
+		if (jump_stands(run, log->v[i]))
+			ret->block[ret->nr++] = log->v[i].block;
+}
+
+static void jumps_load(struct run *run, const struct run_jumps_saved *saved)
+{
+	if (saved->version != run->version)
+		return;
+	for (unsigned i = 0; i < saved->nr; i++)
+		if (!run->block[saved->block[i]].dead)
+			run_jump_add(run, saved->block[i]);
+}
+
+/* The lower half is another context's, or was flushed. */
+static void follow_context(struct run *run, const struct direct *d)
+{
+	if (run->version == d->version[run->context])
+		jumps_save(run, &run->saved[run->context]);
+	log_clear(run, &run->jump_log[0]);
+	run->context = d->now;
+	run->version = d->version[d->now];
+	jumps_load(run, &run->saved[d->now]);
+}
+
+void run_jumps_follow(struct run *run)
+{
+	struct direct *d = run->cpu->tlb->direct;
+
+	if (run->context != d->now || run->version != d->version[d->now])
+		follow_context(run, d);
+	if (d->upper_flushed)
+		log_clear(run, &run->jump_log[1]);
+	for (unsigned i = 0; i < d->nr_flushed; i++)
+		follow_span(run, &d->flushed[i]);
+	direct_flushed_clear(d);
 }
 
 /* ---- blocks ---- */

@@ -207,6 +207,8 @@ void run_flush(struct run *run)
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
 		run->nr_pages = 0;
 	run->nr_keys = run->nr_fresh = 0;
+	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
+		run->saved[i].nr = 0;
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;

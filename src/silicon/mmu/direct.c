@@ -26,6 +26,13 @@ static void clear_logged(struct direct *d, uint32_t entry)
 	clear_entry(&d->map[LOG_STATE(entry)][LOG_KIND(entry)], LOG_INDEX(entry));
 }
 
+static void clear_log(struct direct *d, struct direct_log *log)
+{
+	for (unsigned i = 0; i < log->nr; i++)
+		clear_logged(d, log->entry[i]);
+	log->nr = 0;
+}
+
 static void clear_kind(struct direct *d, enum direct_kind kind)
 {
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++) {
@@ -111,14 +118,26 @@ void direct_flush_half(struct direct *d, unsigned half)
 		return;
 	log = &d->log[half];
 	d->gen++;
-	d->halves |= BIT(half);
+	if (half)
+		d->upper_flushed = true;
+	else
+		d->version[d->now]++;
 	if (log->nr > DIRECT_LOG) {
 		clear_all(d);
 		return;
 	}
-	for (unsigned i = 0; i < log->nr; i++)
-		clear_logged(d, log->entry[i]);
-	log->nr = 0;
+	clear_log(d, log);
+}
+
+/* Drop the entries for writes. */
+static void forget_writes(struct direct_saved *saved)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < saved->nr; i++)
+		if (LOG_KIND(saved->v[i].entry) != DIRECT_WRITE)
+			saved->v[kept++] = saved->v[i];
+	saved->nr = kept;
 }
 
 /* Drop the log's entries for writes, and what they stand for. */
@@ -139,6 +158,8 @@ void direct_flush_writes(struct direct *d)
 	if (!d)
 		return;
 	d->gen++;
+	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
+		forget_writes(&d->saved[i]);
 	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
 		clear_all(d);
 		return;
@@ -168,8 +189,88 @@ void direct_note_flush(struct direct *d, gva_t addr, unsigned shift)
 	d->gen++;
 	if (d->nr_flushed < DIRECT_FLUSHED)
 		d->flushed[d->nr_flushed++] = (struct direct_span){addr & mask, mask};
-	else
-		d->halves = 3;
+	else {
+		d->upper_flushed = true;
+		d->version[d->now]++;
+	}
+}
+
+/* ---- contexts of the lower half ---- */
+
+_Static_assert(DIRECT_CONTEXTS == TLB_CONTEXTS, "one each");
+
+static void save(struct direct *d, const struct direct_log *log, struct direct_saved *ret)
+{
+	ret->nr = 0;
+	for (unsigned i = log->nr; i-- && ret->nr < DIRECT_SAVED;) {
+		uint32_t entry = log->entry[i];
+		const struct direct_map *map = &d->map[LOG_STATE(entry)][LOG_KIND(entry)];
+		uint64_t neg = map->neg[LOG_INDEX(entry)];
+
+		/* Of the lower half still: its addresses are positive. */
+		if ((int64_t)neg >= 0)
+			continue;
+		ret->v[ret->nr].entry = entry;
+		ret->v[ret->nr].neg = neg;
+		ret->v[ret->nr++].addend = map->addend[LOG_INDEX(entry)];
+	}
+}
+
+static void load(struct direct *d, struct direct_log *log, const struct direct_saved *saved)
+{
+	for (unsigned i = 0; i < saved->nr; i++) {
+		uint32_t entry = saved->v[i].entry;
+		struct direct_map *map = &d->map[LOG_STATE(entry)][LOG_KIND(entry)];
+
+		map->neg[LOG_INDEX(entry)] = saved->v[i].neg;
+		map->addend[LOG_INDEX(entry)] = saved->v[i].addend;
+		log->entry[log->nr++] = entry;
+	}
+}
+
+void direct_switch(struct direct *d, unsigned from, unsigned to)
+{
+	struct direct_log *log;
+
+	if (!d)
+		return;
+	log = &d->log[0];
+	d->gen++;
+	/* Who depends on the context that goes did not hear of these. */
+	if (d->nr_flushed)
+		d->version[from]++;
+	d->saved[from].nr = 0;
+	if (log->nr > DIRECT_LOG) {
+		clear_all(d);
+	} else {
+		save(d, log, &d->saved[from]);
+		clear_log(d, log);
+	}
+	d->now = to;
+	load(d, log, &d->saved[to]);
+}
+
+void direct_forget(struct direct *d, unsigned context)
+{
+	if (!d)
+		return;
+	d->version[context]++;
+	d->saved[context].nr = 0;
+}
+
+void direct_forget_page(struct direct *d, unsigned context, gva_t addr)
+{
+	struct direct_saved *saved;
+	unsigned kept = 0;
+
+	if (!d)
+		return;
+	saved = &d->saved[context];
+	for (unsigned i = 0; i < saved->nr; i++)
+		if (saved->v[i].neg != -(addr & PAGE_MASK))
+			saved->v[kept++] = saved->v[i];
+	saved->nr = kept;
+	d->version[context]++;
 }
 
 /* ---- pages with code ---- */

@@ -6,7 +6,8 @@
  * index register and a 32-bit displacement reach them. One map per access state and kind of access; the
  * index is the low 16 bits of the page number. neg[] holds minus the page's address, so that
  * (last byte + neg) < 4096 is the hit; zero never hits, for page 0 belongs to index 0, whose cleared value is
- * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled.
+ * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled. The lower half's entries are those
+ * of the present context (context.c): others' are put away, the newest of them, by the log.
  *
  * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
  * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped.
@@ -23,6 +24,8 @@
 #define DIRECT_CODE_MAX	  (DIRECT_CODE_SLOTS / 2)
 #define DIRECT_WRITTEN	  8
 #define DIRECT_FLUSHED	  8
+#define DIRECT_CONTEXTS	  8 /* TLB_CONTEXTS */
+#define DIRECT_SAVED	  256 /* the newest: all would cost more than those that are used again save */
 
 enum direct_kind { DIRECT_READ, DIRECT_WRITE, NR_DIRECT_KINDS };
 
@@ -36,6 +39,15 @@ struct direct_log {
 	uint32_t entry[DIRECT_LOG];
 };
 
+/* Entries of the lower half, put away with their context. */
+struct direct_saved {
+	uint32_t nr;
+	struct {
+		uint32_t entry; /* as in the log */
+		uint64_t neg, addend;
+	} v[DIRECT_SAVED];
+};
+
 /* A naturally aligned range of linear addresses. */
 struct direct_span {
 	gva_t start;
@@ -45,10 +57,13 @@ struct direct_span {
 struct direct {
 	struct direct_map map[ACCESS_USER_ALIGN][NR_DIRECT_KINDS];
 	struct direct_log log[2]; /* by half of the address space */
-	uint64_t gen;	 /* counts flushes: what was looked up before is to be looked up again */
-	uint32_t halves; /* bits by half: all of it was flushed since direct_flushed_clear() */
-	uint32_t nr_flushed; /* spans of addresses besides */
+	uint64_t gen;	    /* counts flushes: what was looked up before is to be looked up again */
+	bool upper_flushed; /* since direct_flushed_clear() */
+	uint32_t nr_flushed;		   /* spans of addresses besides, in the present context */
+	unsigned now;			   /* the present context of the lower half */
+	uint64_t version[DIRECT_CONTEXTS]; /* counts flushes of the lower half in each */
 	struct direct_span flushed[DIRECT_FLUSHED];
+	struct direct_saved saved[DIRECT_CONTEXTS];
 	const uint8_t *code[DIRECT_CODE_SLOTS];
 	uint32_t nr_code;
 	uint32_t nr_written; /* above DIRECT_WRITTEN: not all are listed */
@@ -70,7 +85,7 @@ bool direct_code_has(const struct direct *d, const uint8_t *hva);
 /* What depends on translations has followed the flushes so far. */
 static inline void direct_flushed_clear(struct direct *d)
 {
-	d->halves = 0;
+	d->upper_flushed = false;
 	d->nr_flushed = 0;
 }
 
@@ -85,6 +100,11 @@ void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsig
 void direct_flush_half(struct direct *d, unsigned half);
 void direct_flush_writes(struct direct *d);
 void direct_flush_page(struct direct *d, gva_t addr);
+/* The lower half becomes another context's. */
+void direct_switch(struct direct *d, unsigned from, unsigned to);
+/* What is put away for a context, all or of one page. */
+void direct_forget(struct direct *d, unsigned context);
+void direct_forget_page(struct direct *d, unsigned context, gva_t addr);
 /* Say that the range of 1 << shift bytes around addr was flushed, by direct_flush_page() throughout. */
 void direct_note_flush(struct direct *d, gva_t addr, unsigned shift);
 

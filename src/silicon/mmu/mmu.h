@@ -145,7 +145,13 @@ enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
 void mmu_flush_all(struct cpu *cpu);		  /* global entries and memory lookups too */
 void mmu_flush_cr3(struct cpu *cpu);		  /* all but global entries */
 void mmu_flush_page(struct cpu *cpu, gva_t addr); /* INVLPG: global ones too */
-void mmu_flush_writes(struct cpu *cpu);		  /* dirty log re-armed: write tags only */
+/* With CR4.PCIDE, after CR3 was set: go to its PCID's entries; keep: all those that it has (bit 63). */
+void mmu_switch_pcid(struct cpu *cpu, bool keep);
+/* INVPCID, by type: one address, one PCID, all with global entries, all but those. */
+void mmu_flush_pcid_page(struct cpu *cpu, uint16_t pcid, gva_t addr);
+void mmu_flush_pcid(struct cpu *cpu, uint16_t pcid);
+void mmu_flush_pcids(struct cpu *cpu, bool global);
+void mmu_flush_writes(struct cpu *cpu); /* dirty log re-armed: write tags only */
 /*
  * Call after CR0, CR4, EFER, PKRU, a debug register or cpu->debug changed, and on entry to cpu_run():
  * flushes if anything that cached translations depend on differs. CPL and AC need no call: they

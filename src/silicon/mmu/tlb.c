@@ -15,35 +15,7 @@
 #define BASIS_CR4  (CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57 | CR4_SMEP | CR4_PKE)
 #define BASIS_EFER (EFER_NX | EFER_LMA)
 
-/* ---- generations ---- */
-
-static void start_over(struct tlb *tlb)
-{
-	memset(tlb->table, 0, sizeof(tlb->table));
-	memset(tlb->large, 0, sizeof(tlb->large));
-	tlb_forget_code(tlb);
-	tlb->huge = 0;
-	tlb->next_gen = 1;
-	for (unsigned half = 0; half < 2; half++) {
-		direct_flush_half(tlb->direct, half);
-		tlb->gen[half] = tlb->next_gen++;
-		tlb->gen_write[half] = tlb->next_gen++;
-		tlb->local[half] = false;
-	}
-}
-
-static void flush_half(struct tlb *tlb, unsigned half)
-{
-	if (tlb->next_gen + 2 > TLB_GENERATIONS) {
-		start_over(tlb);
-		return;
-	}
-	tlb_forget_code(tlb);
-	direct_flush_half(tlb->direct, half);
-	tlb->gen[half] = tlb->next_gen++;
-	tlb->gen_write[half] = tlb->next_gen++;
-	tlb->local[half] = false;
-}
+/* ---- flushes ---- */
 
 void tlb_forget_memory(struct tlb *tlb)
 {
@@ -59,8 +31,10 @@ void mmu_flush_all(struct cpu *cpu)
 
 	tlb_forget_memory(tlb);
 	tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
-	flush_half(tlb, 0);
-	flush_half(tlb, 1);
+	tlb_forget_contexts(tlb);
+	tlb->context[tlb->now].pcid = mmu_context(cpu).pcid;
+	tlb_flush_half(tlb, 0);
+	tlb_flush_half(tlb, 1);
 	tlb->huge = 0;
 	memset(tlb->large, 0, sizeof(tlb->large));
 }
@@ -71,7 +45,7 @@ void mmu_flush_cr3(struct cpu *cpu)
 
 	for (unsigned half = 0; half < 2; half++)
 		if (tlb->local[half])
-			flush_half(tlb, half);
+			tlb_flush_half(tlb, half);
 }
 
 void mmu_flush_writes(struct cpu *cpu)
@@ -79,12 +53,14 @@ void mmu_flush_writes(struct cpu *cpu)
 	struct tlb *tlb = cpu->tlb;
 
 	if (tlb->next_gen + 2 > TLB_GENERATIONS) {
-		start_over(tlb);
+		tlb_start_over(tlb);
 		return;
 	}
 	direct_flush_writes(tlb->direct);
 	tlb->gen_write[0] = tlb->next_gen++;
 	tlb->gen_write[1] = tlb->next_gen++;
+	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
+		tlb->context[i].gen_write = 0;
 }
 
 /* ---- one page ---- */
@@ -94,12 +70,10 @@ static bool is_page(uint64_t tag, gva_t addr)
 	return !((tag ^ addr) & PAGE_MASK);
 }
 
-static void drop_page(struct tlb *tlb, gva_t addr)
+void tlb_drop_page(struct tlb *tlb, gva_t addr, unsigned salt)
 {
-	unsigned index = tlb_index(addr);
+	unsigned index = tlb_index(addr, salt);
 
-	tlb_forget_code(tlb);
-	direct_flush_page(tlb->direct, addr);
 	for (unsigned state = 0; state < NR_ACCESS_STATES; state++) {
 		struct tlb_entry *e = &tlb->table[state][index];
 
@@ -107,6 +81,12 @@ static void drop_page(struct tlb *tlb, gva_t addr)
 		    is_page(e->tag_fetch, addr))
 			*e = (struct tlb_entry){0};
 	}
+}
+
+static void drop_page(struct tlb *tlb, gva_t addr)
+{
+	direct_flush_page(tlb->direct, addr);
+	tlb_drop_page(tlb, addr, tlb->salt);
 }
 
 static unsigned large_hash(gva_t addr)
@@ -132,17 +112,31 @@ static void remember_large(struct tlb *tlb, const struct access *a)
 		tlb->large[hash / 64] |= BIT(hash % 64);
 }
 
+static bool in_large(const struct tlb *tlb, gva_t addr)
+{
+	unsigned hash = large_hash(addr);
+
+	return tlb->large[hash / 64] & BIT(hash % 64);
+}
+
+bool tlb_in_large(const struct tlb *tlb, gva_t addr)
+{
+	return tlb->huge & huge_bit(addr) || in_large(tlb, addr);
+}
+
 void mmu_flush_page(struct cpu *cpu, gva_t addr)
 {
 	struct tlb *tlb = cpu->tlb;
-	unsigned hash = large_hash(addr);
 	gva_t granule = ALIGN_DOWN(addr, 1ull << TLB_LARGE_SHIFT);
 
+	if (!tlb_half(tlb, addr))
+		tlb_forget_globals(tlb);
 	if (tlb->huge & huge_bit(addr)) {
-		flush_half(tlb, tlb_half(tlb, addr));
+		tlb_flush_half(tlb, tlb_half(tlb, addr));
 		return;
 	}
-	if (!(tlb->large[hash / 64] & BIT(hash % 64))) {
+	tlb_forget_code(tlb);
+	if (!in_large(tlb, addr)) {
 		drop_page(tlb, addr);
 		direct_note_flush(tlb->direct, addr, PAGE_SHIFT);
 		return;
@@ -178,7 +172,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 {
 	struct tlb *tlb = cpu->tlb;
 	gva_t page = a->addr & PAGE_MASK;
-	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page)];
+	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page, tlb->salt)];
 	unsigned half = tlb_half(tlb, page);
 	bool fetched = e->tag_fetch == (page | tlb->gen[half]);
 	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write), fetched);
@@ -192,6 +186,8 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	direct_fill(tlb->direct, a, rights, half);
 	if (!a->global)
 		tlb->local[half] = true;
+	else if (!half)
+		tlb->global = true;
 	if (a->page_shift > PAGE_SHIFT)
 		remember_large(tlb, a);
 }

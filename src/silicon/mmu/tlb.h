@@ -10,7 +10,9 @@
  * A flush is a new generation. There is one per half of the address space (bit 63, or bit 31
  * outside IA-32e mode), so that a CR3 write keeps the kernel's half if all in it is global; and another pair
  * for write tags alone. Generations never come twice: when they are used up, the tables are cleared.
- * To key by PCID later, give each recent PCID a generation of its own instead of a new one.
+ *
+ * The lower half has contexts: each of some recent PCIDs keeps its generations, and its entries stand where its own
+ * hash puts them (context.c). The upper half is all contexts': what is not global in it goes with the PCID.
  */
 #ifndef SILICON_MMU_TLB_H
 #define SILICON_MMU_TLB_H
@@ -25,6 +27,7 @@
 #define TLB_LARGE_SHIFT 22 /* 4 MiB: the granule in which 2 and 4 MiB pages are remembered */
 #define TLB_LARGE_BITS	10
 #define TLB_HUGE_SHIFT	30
+#define TLB_CONTEXTS	8
 
 struct tlb_entry {
 	uint64_t tag_read, tag_write, tag_fetch; /* 0: no such tag */
@@ -51,6 +54,14 @@ struct tlb_basis {
 	uint8_t maxphyaddr;
 };
 
+/* What the lower half has for a PCID that is not the present one; the present one's is in struct tlb. */
+struct tlb_context {
+	bool used, local, global;
+	uint16_t pcid;
+	uint64_t gen, gen_write; /* gen_write 0: to be renewed */
+	uint64_t last;		 /* ->nr_switches when it was left */
+};
+
 struct direct; /* direct.h */
 
 struct tlb {
@@ -61,6 +72,11 @@ struct tlb {
 	uint64_t gen_memory;
 	uint8_t half_shift;
 	bool local[2]; /* by half: entries that are not global were filled */
+	bool global;   /* in the lower half: some that are */
+	unsigned now;  /* the present context */
+	unsigned salt; /* its part of the lower half's indices */
+	uint64_t nr_switches;
+	struct tlb_context context[TLB_CONTEXTS];
 	bool watching; /* data breakpoints are armed */
 	struct tlb_code code[NR_ACCESS_STATES];
 	struct tlb_basis basis;
@@ -71,11 +87,17 @@ struct tlb {
 };
 
 /* Folding in the bits above keeps addresses 16 MiB apart from colliding. */
-static inline unsigned tlb_index(gva_t addr)
+static inline unsigned tlb_index(gva_t addr, unsigned salt)
 {
 	uint64_t page = addr >> PAGE_SHIFT;
 
-	return (page ^ page >> TLB_BITS) & (TLB_ENTRIES - 1);
+	return (page ^ page >> TLB_BITS ^ salt) & (TLB_ENTRIES - 1);
+}
+
+/* Pages of two contexts meet only if they are far apart. */
+static inline unsigned tlb_salt(unsigned context)
+{
+	return context * (TLB_ENTRIES / TLB_CONTEXTS);
 }
 
 static inline unsigned tlb_half(const struct tlb *tlb, gva_t addr)
@@ -93,7 +115,7 @@ static inline uint64_t tlb_key(const struct tlb *tlb, const uint64_t gen[2], gva
 static inline const struct tlb_entry *tlb_entry(const struct cpu *cpu, enum access_state state,
 						gva_t addr)
 {
-	return &cpu->tlb->table[state][tlb_index(addr)];
+	return &cpu->tlb->table[state][tlb_index(addr, cpu->tlb->salt)];
 }
 
 /* Host pointer for a read by this state, or NULL: take the slow path. */
@@ -148,6 +170,18 @@ static inline void tlb_forget_code(struct tlb *tlb)
 	for (unsigned state = 0; state < NR_ACCESS_STATES; state++)
 		tlb->code[state].base = TLB_NO_CODE;
 }
+
+/* ---- context.c, for tlb.c ---- */
+
+void tlb_start_over(struct tlb *tlb);
+void tlb_flush_half(struct tlb *tlb, unsigned half);
+/* All contexts but the present one. */
+void tlb_forget_contexts(struct tlb *tlb);
+/* The same if they have global entries. */
+void tlb_forget_globals(struct tlb *tlb);
+/* tlb.c */
+void tlb_drop_page(struct tlb *tlb, gva_t addr, unsigned salt);
+bool tlb_in_large(const struct tlb *tlb, gva_t addr);
 
 /* Enter what the passport allows. Writes only with may_write: the page is marked dirty already, if logged. */
 void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write);

@@ -122,9 +122,10 @@ enum result sys_set_cr3(struct cpu *cpu, uint64_t val)
 			return r;
 	}
 	/* All checks passed. */
-	keep = keep && val == cpu->cr3;
 	cpu->cr3 = val;
-	if (!keep)
+	if (cpu->cr4 & CR4_PCIDE)
+		mmu_switch_pcid(cpu, keep);
+	else
 		mmu_flush_cr3(cpu);
 	return RESULT_OK;
 }
