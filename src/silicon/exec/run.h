@@ -42,6 +42,8 @@ struct run_record;
 #define RUN_SLOTS	16u   /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
 #define RUN_JUMP_SAVED	256u
+#define RUN_FRESH_FEW	24u
+#define RUN_COMPARE	32u
 #define RUN_NONE	0xffffffffu
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
@@ -208,8 +210,9 @@ struct run {
 	uint8_t *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 
-	uint64_t last_sync; /* TSC when run_serialize() last began an epoch by time */
-	uint32_t nr_fresh;  /* pages that are not stale */
+	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
+	uint32_t nr_fresh;    /* pages that are not stale */
+	uint32_t nr_compared; /* epochs since they were made so */
 	uint16_t fresh[RUN_PAGES];
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
 	uint32_t seen_drops;		 /* of thunks */

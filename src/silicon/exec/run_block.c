@@ -377,8 +377,25 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva)
 	return page;
 }
 
+/*
+ * Few pages are compared at once, which costs less than to leave the code at each. They are those in use, if now and
+ * then all are made stale.
+ */
+static bool compare_now(struct run *run)
+{
+	if (run->nr_fresh > RUN_FRESH_FEW || run->nr_compared++ == RUN_COMPARE)
+		return false;
+	for (unsigned i = 0; i < run->nr_fresh; i++)
+		if (!page_same(&run->page[run->fresh[i]]))
+			page_drop(run, &run->page[run->fresh[i]]);
+	return true;
+}
+
 void run_new_epoch(struct run *run)
 {
+	if (compare_now(run))
+		return;
+	run->nr_compared = 0;
 	for (unsigned i = 0; i < run->nr_fresh; i++)
 		run->stale[run->fresh[i]] = 1;
 	run->nr_fresh = 0;
