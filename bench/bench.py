@@ -2,172 +2,148 @@
 # SPDX-License-Identifier: MIT
 """bench.py --build DIR [--only NAME,...] [--scale S] [--runs N] - anykvm beside QEMU's TCG and native, in one run.
 
-Programs: bench/kit/bench.c, on the host and in a guest on each engine. A guest's time is host CPU seconds of the
-VMM between the program's START and BENCH lines; boots are wall seconds to BOOT-OK; exits are the guest's own
-nanoseconds an iteration, in seconds. Engines take turns in each round, and medians are shown, so that a busy machine
-touches all alike. Writes DIR/bench/results.tsv (name, native_s, tcg_s, anykvm_s, times_as_fast_as_tcg, times_native).
-A checksum that differs from the host's is an error, exit status 1.
+Programs: bench/kit/bench.c, and Debian's gcc, sqlite3 and openssl, on the host and in a guest on each engine. Times are
+CPU seconds: the program's own on the host, the whole VMM's between the program's START and BENCH lines for a guest (names
+that end in _2 are of guests with two vCPUs; pipe_2, threads_2 and boots are wall seconds, for they wait). Exits are
+nanoseconds by the guest's own clock, in seconds. scale_ rows: twice the work on two vCPUs, in times the speed of one.
+Native runs of one vCPU's rows are bound to one CPU. Engines take turns in each round, and medians are shown, so that a
+busy machine touches all alike. Limits: bench/targets.tsv.
+
+Writes DIR/bench/results.tsv and results.svg. A checksum that differs from the host's is an error, exit status 1.
 """
-import argparse, os, re, select, statistics, subprocess, sys, time
+import argparse, os, re, subprocess, sys
+
+import guests, results
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
-MACHINES = {"boot_pc": "pc", "boot_q35": "q35", "boot_microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
-RAM_KIB = 512 * 1024
 EXITS = ["cpuid", "outb_80", "inb_uart", "lapic_read", "hpet_read", "rdtsc"]
 WORK = ("int chase_l1 chase_ram stream stream_16m repmovs nbody x87 sha256 dot_sse2 dot_avx2 chacha aesni fib interp icall "
-        "atomic smc smc_alias jit getppid fork exec fault pipe segv threads").split()
+        "atomic smc smc_alias jit getppid fork exec fault pipe segv").split()
+REAL = ["gcc", "sqlite", "openssl"]
+SMP = ["pipe", "threads"]
+SCALE = ["int", "fork", "fault"]
+BOOTS = {"boot_%s%s" % (m, "_2" if cpus > 1 else ""): (m, cpus) for cpus in (1, 2) for m in guests.MACHINES}
+KNOWN = list(BOOTS) + ["exits", "memory"] + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE]
 
 
-def timed_lines(command, limit):
-    """Run command; yield (wall seconds, CPU seconds, line) for each line of its output."""
-    start = time.monotonic()
-    proc = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    clock, cpu, buf = (~proc.pid << 3) | 2, 0.0, b""
-    os.set_blocking(proc.stdout.fileno(), False)
-    while True:
-        ended = proc.poll() is not None
-        data = proc.stdout.read()
-        try:
-            cpu = time.clock_gettime(clock)
-        except OSError:
-            pass
-        if data:
-            *lines, buf = (buf + data).split(b"\n")
-            for line in lines:
-                yield time.monotonic() - start, cpu, line.decode("latin-1").rstrip("\r")
-        elif ended:
-            return
-        elif time.monotonic() - start > limit:
-            proc.kill()
-            print("bench: time limit of %d s reached: %s" % (limit, " ".join(command)), file=sys.stderr)
-            return
+class Reader:
+    """Reads one run's output into the table."""
+
+    def __init__(self, table, engine, suffix=""):
+        self.table, self.engine, self.suffix = table, engine, suffix
+        self.begin = self.begin_wall = 0.0
+
+    def bench(self, wall, cpu, match):
+        name, count, seconds, own, total = match.groups()
+        if self.suffix:  # two CPUs, that wait for each other
+            took = float(seconds)
         else:
-            select.select([proc.stdout], [], [], 0.05)
+            took = float(own) if self.engine == "native" else cpu - self.begin
+        self.table.add(name + self.suffix, self.engine, took)
+        self.table.check_sum(name, self.engine, count, total)
 
-
-def qemu(build, engine, machine, runs):
-    guest = os.path.join(build, "guest")
-    accel = "kvm" if engine == "anykvm" else "tcg,thread=multi"
-    prefix = [os.path.join(build, "anykvm"), "run", "--"] if engine == "anykvm" else []
-    append = " ".join(["console=ttyS0 panic=-1 reboot=t quiet iomem=relaxed"] + ["run=" + r.replace(" ", ",") for r in runs])
-    return prefix + ["qemu-system-x86_64", "-accel", accel, "-machine", machine, "-cpu", "max", "-nodefaults",
-                     "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "%dM" % (RAM_KIB // 1024), "-kernel",
-                     os.path.join(guest, "vmlinuz"), "-initrd", os.path.join(guest, "initramfs.cpio"), "-append", append]
-
-
-class Table:
-    def __init__(self):
-        self.seconds, self.sums, self.wrong = {}, {}, []
-
-    def add(self, name, engine, seconds):
-        self.seconds.setdefault(name, {}).setdefault(engine, []).append(seconds)
-
-    def check_sum(self, name, engine, count, total):
-        first = self.sums.setdefault((name, count), (engine, total))
-        if first[1] != total:
-            self.wrong.append("%s: checksum %s on %s, %s on %s" % (name, total, engine, first[1], first[0]))
-
-    def median(self, name, engine):
-        values = self.seconds.get(name, {}).get(engine)
-        return statistics.median(values) if values else None
-
-
-def read_run(table, engine, command, limit, boot_name=None):
-    begin = 0.0
-    for wall, cpu, line in timed_lines(command, limit):
-        if boot_name and line.startswith("BOOT-OK"):
-            table.add(boot_name, engine, wall)
-        elif line.startswith("START "):
-            begin = cpu
-        match = re.match(r"BENCH (\S+) +n=(\d+) .*cpu=(\S+) .*sum=(\S+)", line)
+    def line(self, wall, cpu, line):
+        if line.startswith("START "):
+            self.begin = cpu
+        match = re.match(r"BENCH (\S+) +n=(\d+) sec=(\S+) .*cpu=(\S+) .*sum=(\S+)", line)
         if match:
-            name, count, own, total = match.groups()
-            table.add(name, engine, float(own) if engine == "native" else cpu - begin)
-            table.check_sum(name, engine, count, total)
+            self.bench(wall, cpu, match)
         match = re.match(r"EXIT (\S+) .*ns/it=(\S+)", line)
         if match and match.group(1) in EXITS:
-            table.add("exit_" + match.group(1), engine, float(match.group(2)) * 1e-9)
+            self.table.add("exit_" + match.group(1), self.engine, float(match.group(2)) * 1e-9)
+        match = re.match(r"\+F:\d+:([^:]+):([0-9.]+)$", line)
+        if match:
+            self.table.add("openssl_" + match.group(1), self.engine, 1e6 / float(match.group(2)))
+        match = re.match(r"\+F2:\d+:(\d+):([0-9.]+):([0-9.]+)$", line)
+        if match:
+            self.table.add("openssl_rsa%s_sign" % match.group(1), self.engine, 1 / float(match.group(2)))
+            self.table.add("openssl_rsa%s_verify" % match.group(1), self.engine, 1 / float(match.group(3)))
+        match = re.match(r"PAIR (\S+) (\S+) (\S+) (\S+)", line)
+        if match:
+            one, *two = (float(v) for v in match.groups()[1:])
+            self.table.add_scale("scale_" + match.group(1), self.engine, 2 * one / max(two))
+        if line.startswith("FAILED "):
+            self.table.wrong.append("%s on %s" % (line, self.engine))
+
+    def read(self, command, limit, env=None):
+        for wall, cpu, line in guests.timed_lines(command, limit, env):
+            self.line(wall, cpu, line)
 
 
-def row(table, name):
-    native, tcg, any_ = (table.median(name, e) for e in ("native", "tcg", "anykvm"))
-    show = lambda v: "-" if v is None else "%.4g" % v
-    return [name, show(native), show(tcg), show(any_), show(tcg / any_ if tcg and any_ else None),
-            show(any_ / native if native and any_ else None)]
+def boot(table, engine, name, build):
+    machine, cpus = BOOTS[name]
+    for wall, _, line in guests.timed_lines(guests.qemu(build, engine, machine, [], cpus), 900):
+        if line.startswith("BOOT-OK"):
+            table.add(name, engine, wall)
 
 
-def write_table(table, path, names):
-    head = ["name", "native_s", "tcg_s", "anykvm_s", "times_as_fast_as_tcg", "times_native"]
-    rows = [head] + [row(table, n) for n in names if n in table.seconds]
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as out:
-        out.writelines("\t".join(r) + "\n" for r in rows)
-    for r in rows:
-        print("%-14s %12s %12s %12s %20s %12s" % tuple(r))
+class Plan:
+    """What to run, of the names that were asked for."""
 
+    def __init__(self, only, scale):
+        self.scale = scale
+        self.boots = [n for n in BOOTS if n in only]
+        kit = [n for n in WORK if n in only]
+        self.one = ["bench -s %s %s" % (scale, " ".join(kit))] if kit else []
+        self.exits = ["ioexit 20000"] if "exits" in only else []
+        self.real = ["work " + n for n in REAL if n in only]
+        smp = [n for n in SMP if n + "_2" in only]
+        self.two = ["bench -s %s %s" % (scale, " ".join(smp))] if smp else []
+        self.pairs = ["work pair %s %s" % (n, scale) for n in SCALE if "scale_" + n in only]
 
-def resident(pid):
-    """KiB resident in the mapping that is the guest's RAM, and in all others."""
-    ram = other = size = 0
-    with open("/proc/%d/smaps" % pid, encoding="latin-1") as smaps:
-        for line in smaps:
-            if line.startswith("Size:"):
-                size = int(line.split()[1])
-            elif line.startswith("Rss:") and size == RAM_KIB:
-                ram += int(line.split()[1])
-            elif line.startswith("Rss:"):
-                other += int(line.split()[1])
-    return ram, other
+    def native(self, table, build):
+        root = os.path.join(build, "guest", "real")
+        env = dict(os.environ, WORK=os.path.join(root, "work"),
+                   PATH=":".join([os.path.join(root, "bin"), os.path.join(build, "guest"), os.environ["PATH"]]))
+        for runs, suffix, prefix in ((self.one + self.real, "", ["taskset", "-c", "0"]), (self.pairs, "", [])):
+            for command in runs:
+                Reader(table, "native", suffix).read(prefix + command.split(), 600, env)
+        for command in self.two:  # pipe's best is on one CPU; threads need two
+            for name in command.split()[3:]:
+                bound = ["taskset", "-c", "0"] if name == "pipe" else []
+                Reader(table, "native", "_2").read(bound + command.split()[:3] + [name], 600, env)
 
-
-def memory(build):
-    """What QEMU on each engine keeps resident beside guest RAM once the guest is up; nothing is freed before."""
-    for engine in ("tcg", "anykvm"):
-        proc = subprocess.Popen(qemu(build, engine, MACHINES["boot_microvm"], []), stdin=subprocess.DEVNULL,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for line in proc.stdout:
-            if line.startswith(b"ALL-DONE"):
-                print("bench: memory on %s: %d MiB resident above guest RAM (of which %d MiB resident)" % (
-                    (engine,) + tuple(kib // 1024 for kib in resident(proc.pid)[::-1])))
-        proc.wait()
+    def guest(self, table, engine, build):
+        for name in self.boots:
+            print("bench: %s on %s" % (name, engine), file=sys.stderr)
+            boot(table, engine, name, build)
+        for runs, suffix, cpus, real in ((self.one + self.exits, "", 1, False), (self.real, "", 1, True),
+                                         (self.two, "_2", 2, False), (self.pairs, "", 2, True)):
+            if runs:
+                print("bench: %s on %s" % ("; ".join(runs), engine), file=sys.stderr)
+                Reader(table, engine, suffix).read(guests.qemu(build, engine, "q35", runs, cpus, real), 3000)
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--only", default="")
-    parser.add_argument("--scale", default="0.05")
-    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--scale", default="0.1")
+    parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     build = os.path.abspath(args.build)
-    subprocess.run(["sh", os.path.join(TOP, "tools", "guest-image"), build], check=True)
-    known = list(MACHINES) + ["exits", "memory"] + WORK
-    only = args.only.split(",") if args.only else known
-    unknown = [n for n in only if n not in known]
+    only = args.only.split(",") if args.only else KNOWN
+    unknown = [n for n in only if n not in KNOWN]
     if unknown:
-        sys.exit("bench: unknown name %s; one of: %s" % (unknown[0], " ".join(known)))
-    table, work = Table(), [n for n in WORK if n in only]
-    runs = ["bench -s %s %s" % (args.scale, " ".join(work))] if work else []
-    runs += ["ioexit 20000"] if "exits" in only else []
+        sys.exit("bench: unknown name %s; one of: %s" % (unknown[0], " ".join(KNOWN)))
+    plan = Plan(only, args.scale)
+    subprocess.run(["sh", os.path.join(TOP, "tools", "guest-image"), build], check=True)
+    if plan.real or plan.pairs:
+        subprocess.run(["sh", os.path.join(TOP, "bench", "real-image"), build], check=True)
+    table = results.Table(results.targets(os.path.join(TOP, "bench", "targets.tsv")))
     for number in range(args.runs):
         print("bench: round %d of %d" % (number + 1, args.runs), file=sys.stderr)
-        if work:
-            read_run(table, "native", [os.path.join(build, "guest", "bench"), "-s", args.scale] + work, 600)
+        plan.native(table, build)
         for engine in ("tcg", "anykvm"):
-            for name, machine in MACHINES.items():
-                if name in only:
-                    print("bench: %s on %s" % (name, engine), file=sys.stderr)
-                    read_run(table, engine, qemu(build, engine, machine, []), 900, name)
-            if runs:
-                print("bench: programs on %s" % engine, file=sys.stderr)
-                read_run(table, engine, qemu(build, engine, MACHINES["boot_q35"], runs), 3000)
-    if table.seconds:
-        write_table(table, os.path.join(build, "bench", "results.tsv"), list(MACHINES) + ["exit_" + e for e in EXITS] + WORK)
+            plan.guest(table, engine, build)
+    if table.seconds or table.scales:
+        table.write(os.path.join(build, "bench"))
     if "memory" in only:
-        memory(build)
+        guests.memory(build)
     for line in table.wrong:
         print("bench: WRONG: " + line)
     return 1 if table.wrong else 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
