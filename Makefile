@@ -6,20 +6,22 @@
 #   make check-long   the long sweeps
 #   make check-selftests  Linux's KVM selftests, as Intel and as AMD: build/selftests.tsv [ONLY=name,name]
 #   make check-api-host   by hand, with a real /dev/kvm: the answers in which anykvm differs
-#   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv [ONLY=name,name]
+#   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv and .svg [ONLY=name,name]
 #   make install      DESTDIR and PREFIX are honoured
 #   make format       clang-format over the tree
 PREFIX ?= /usr/local
 BUILD ?= build
 MESON_FLAGS ?=
 
-.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-check
+.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-bench need-check
 .DEFAULT_GOAL := build
 
 need-build:
 	@sh tools/need build
 need-run: need-build
 	@sh tools/need run
+need-bench: need-run
+	@sh tools/need bench
 need-check: need-run
 	@sh tools/need check
 
@@ -44,7 +46,7 @@ check-selftests: need-check build
 check-api-host: need-check build
 	@sh tests/api/host.sh $(BUILD)
 
-bench: need-run build
+bench: need-bench build
 	@python3 bench/bench.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
 
 install: build
