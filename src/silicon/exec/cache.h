@@ -22,8 +22,8 @@
 #define POOL_INSNS  (1u << POOL_BITS)
 #define GUESS_BITS  14
 #define GUESSES	    (1u << GUESS_BITS)
-#define THUNK_CODE  (4u << 20) /* bytes of code memory */
-#define THUNK_BITS  16
+#define THUNK_CODE  (16u << 20) /* bytes of code memory */
+#define THUNK_BITS  18
 #define THUNK_SLOTS (1u << THUNK_BITS) /* of the hash table */
 #define THUNK_MAX   (THUNK_SLOTS / 2)
 

@@ -20,16 +20,18 @@
 
 struct run_record;
 
+/* What blocks may take at first, and times that they may take where the guest's programs need it: run_flush(). */
+#define RUN_GROWTH	4u
 #define RUN_CODE	(16u << 20)
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
 #define RUN_SITES	(288u << 10)
-#define RUN_INSN_BITS	17 /* of the hash table */
+#define RUN_INSN_BITS	19 /* of the hash table */
 #define RUN_INSNS	(64u << 10)
-#define RUN_BLOCK_BITS	17
+#define RUN_BLOCK_BITS	19
 #define RUN_BLOCKS	(96u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
-#define RUN_PAGE_BITS	12
+#define RUN_PAGE_BITS	13
 #define RUN_PAGES	2048u
 #define RUN_KEYS	6u
 #define RUN_BLOCK_INSNS 64u
@@ -37,6 +39,8 @@ struct run_record;
 #define RUN_HOT		400u /* visits: what a trace saves repays its making */
 #define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
 #define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
+#define RUN_SOON \
+	(4ull << 30) /* retired instructions between flushes: then there is too little room */
 #define RUN_JUMP_LOG	8192u
 #define RUN_JUMP_FILTER 4096u /* bits */
 #define RUN_SLOTS	16u   /* of the frame that translated code has on the host's stack */
@@ -179,7 +183,8 @@ struct run {
 	uint64_t target;
 	uint64_t tmp;
 	uint32_t leave;
-	uint32_t stale[RUN_PAGES]; /* not 0: to be compared before control gets into it */
+	uint32_t stale[RUN_GROWTH *
+		       RUN_PAGES]; /* not 0: to be compared before control gets into it */
 
 	struct cpu *cpu;
 	struct run_options opt;
@@ -194,6 +199,8 @@ struct run {
 	uint32_t first;	  /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
 
+	uint32_t growth;     /* times RUN_CODE, RUN_SITES and so on may be used */
+	uint64_t flushed_at; /* ->retired then */
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
 	struct run_group *group;
@@ -213,7 +220,7 @@ struct run {
 	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
 	uint32_t nr_fresh;    /* pages that are not stale */
 	uint32_t nr_compared; /* epochs since they were made so */
-	uint16_t fresh[RUN_PAGES];
+	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
 	uint32_t seen_drops;		 /* of thunks */
 	struct run_jump_log jump_log[2]; /* by half of the address space */

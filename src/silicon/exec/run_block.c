@@ -353,7 +353,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	uint32_t *chain = page_chain(run, hva);
 	struct run_page *page;
 
-	if (run->nr_pages == RUN_PAGES || !direct_code_add(run->cpu, hva))
+	if (run->nr_pages == run->growth * RUN_PAGES || !direct_code_add(run->cpu, hva))
 		return NULL;
 	page = &run->page[run->nr_pages];
 	page->hva = hva;

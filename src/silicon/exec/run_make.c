@@ -158,17 +158,17 @@ static void *pages_alloc(size_t size, int flags)
 
 static bool make_tables(struct run *run)
 {
-	run->site = pages_alloc(RUN_SITES * sizeof(*run->site), 0);
-	run->group = pages_alloc(RUN_GROUPS * sizeof(*run->group), 0);
-	run->insn = pages_alloc(RUN_INSNS * sizeof(*run->insn), 0);
+	run->site = pages_alloc(RUN_GROWTH * RUN_SITES * sizeof(*run->site), 0);
+	run->group = pages_alloc(RUN_GROWTH * RUN_GROUPS * sizeof(*run->group), 0);
+	run->insn = pages_alloc(RUN_GROWTH * RUN_INSNS * sizeof(*run->insn), 0);
 	run->insn_table = pages_alloc(sizeof(uint32_t) << RUN_INSN_BITS, 0);
-	run->block = pages_alloc(RUN_BLOCKS * sizeof(*run->block), 0);
+	run->block = pages_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block), 0);
 	run->block_table = pages_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
-	run->exit = pages_alloc(RUN_EXITS * sizeof(*run->exit), 0);
-	run->page = pages_alloc(RUN_PAGES * sizeof(*run->page), 0);
+	run->exit = pages_alloc(RUN_GROWTH * RUN_EXITS * sizeof(*run->exit), 0);
+	run->page = pages_alloc(RUN_GROWTH * RUN_PAGES * sizeof(*run->page), 0);
 	run->heat = pages_alloc(1 << RUN_HEAT_BITS, 0);
 	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
-	run->visits = pages_alloc(RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
+	run->visits = pages_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
 	return run->record && run->group && run->visits && run->site && run->insn &&
 	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
@@ -183,22 +183,33 @@ static void unmap(void *mem, size_t size)
 
 static void free_tables(struct run *run)
 {
-	unmap(run->site, RUN_SITES * sizeof(*run->site));
-	unmap(run->group, RUN_GROUPS * sizeof(*run->group));
-	unmap(run->insn, RUN_INSNS * sizeof(*run->insn));
+	unmap(run->site, RUN_GROWTH * RUN_SITES * sizeof(*run->site));
+	unmap(run->group, RUN_GROWTH * RUN_GROUPS * sizeof(*run->group));
+	unmap(run->insn, RUN_GROWTH * RUN_INSNS * sizeof(*run->insn));
 	unmap(run->insn_table, sizeof(uint32_t) << RUN_INSN_BITS);
-	unmap(run->block, RUN_BLOCKS * sizeof(*run->block));
+	unmap(run->block, RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block));
 	unmap(run->block_table, sizeof(uint32_t) << RUN_BLOCK_BITS);
-	unmap(run->exit, RUN_EXITS * sizeof(*run->exit));
-	unmap(run->page, RUN_PAGES * sizeof(*run->page));
+	unmap(run->exit, RUN_GROWTH * RUN_EXITS * sizeof(*run->exit));
+	unmap(run->page, RUN_GROWTH * RUN_PAGES * sizeof(*run->page));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
-	unmap(run->visits, RUN_BLOCKS * sizeof(*run->visits));
+	unmap(run->visits, RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits));
 	unmap(run->heat, 1 << RUN_HEAT_BITS);
 	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
 }
 
+/* Full again so soon: a program whose code is larger than the room. */
+static void grow(struct run *run)
+{
+	uint64_t now = run->cpu->retired;
+
+	if (run->growth < RUN_GROWTH && now - run->flushed_at < RUN_SOON)
+		run->growth *= 2;
+	run->flushed_at = now;
+}
+
 void run_flush(struct run *run)
 {
+	grow(run);
 	memset(run->insn_table, 0, sizeof(uint32_t) << RUN_INSN_BITS);
 	memset(run->block_table, 0, sizeof(uint32_t) << RUN_BLOCK_BITS);
 	memset(run->page_table, 0, sizeof(run->page_table));
@@ -272,7 +283,7 @@ static void open_perf_map(struct run *run)
 
 static bool make_code(struct run *run)
 {
-	if (host_code_alloc(&run->code, RUN_CODE))
+	if (host_code_alloc(&run->code, RUN_GROWTH * RUN_CODE))
 		return false;
 	run_make_stubs(run);
 	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
@@ -310,6 +321,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->cpu = cpu;
 	run->opt = *opt;
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
+	run->growth = 1;
 	run->page_mask = PAGE_MASK;
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;

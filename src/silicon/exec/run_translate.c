@@ -17,11 +17,15 @@
 
 static bool has_room(const struct run *run)
 {
-	return run->used + RUN_CODE_ROOM <= run->code.size &&
-	       run->nr_sites + RUN_BLOCK_INSNS <= RUN_SITES &&
-	       run->nr_insns + RUN_BLOCK_INSNS <= RUN_INSNS && run->nr_blocks < RUN_BLOCKS &&
-	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= RUN_EXITS &&
-	       run->nr_groups + RUN_SLOTS <= RUN_GROUPS && run->nr_pages + 2 <= RUN_PAGES &&
+	uint32_t times = run->growth;
+
+	return run->used + RUN_CODE_ROOM <= times * RUN_CODE &&
+	       run->nr_sites + RUN_BLOCK_INSNS <= times * RUN_SITES &&
+	       run->nr_insns + RUN_BLOCK_INSNS <= times * RUN_INSNS &&
+	       run->nr_blocks < times * RUN_BLOCKS &&
+	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= times * RUN_EXITS &&
+	       run->nr_groups + RUN_SLOTS <= times * RUN_GROUPS &&
+	       run->nr_pages + 2 <= times * RUN_PAGES &&
 	       run->seen_drops == run->cpu->exec->nr_drops;
 }
 

@@ -278,7 +278,7 @@ void direct_forget_page(struct direct *d, unsigned context, gva_t addr)
 static unsigned code_slot(const struct direct *d, const uint8_t *hva)
 {
 	uint64_t page = (uintptr_t)hva >> PAGE_SHIFT;
-	unsigned i = page * 0x9e3779b97f4a7c15ull >> 50;
+	unsigned i = page * 0x9e3779b97f4a7c15ull >> 49;
 
 	while (d->code[i] && d->code[i] != hva)
 		i = (i + 1) % DIRECT_CODE_SLOTS;
