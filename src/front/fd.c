@@ -12,6 +12,7 @@
 #include <linux/kvm.h>
 #include <stdarg.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define MAX_MARKS 65536
@@ -173,4 +174,35 @@ __export int fallocate(int fd, int mode, off_t offset, off_t len)
 __export int fallocate64(int fd, int mode, off64_t offset, off64_t len)
 {
 	return fallocate(fd, mode, offset, len);
+}
+
+/* ---- mmap ---- */
+
+/* Looked at only for what KVM refuses of a dirty ring; all else is the kernel's. */
+static bool map_refused(int fd, int prot, int flags, off_t offset, size_t size)
+{
+	struct door_pass pass;
+	bool refused;
+
+	if (!marked(fd) || (!(prot & PROT_EXEC) && (flags & MAP_TYPE) != MAP_PRIVATE))
+		return false;
+	if (flags & MAP_ANONYMOUS || door_enter(&pass))
+		return false;
+	refused = api_map_refused(fd, offset, size);
+	door_leave(&pass);
+	return refused;
+}
+
+__export void *mmap(void *addr, size_t size, int prot, int flags, int fd, off_t offset)
+{
+	if (unlikely(map_refused(fd, prot, flags, offset, size))) {
+		errno = EINVAL;
+		return MAP_FAILED;
+	}
+	return door_next()->mmap(addr, size, prot, flags, fd, offset);
+}
+
+__export void *mmap64(void *addr, size_t size, int prot, int flags, int fd, off64_t offset)
+{
+	return mmap(addr, size, prot, flags, fd, offset);
 }

@@ -53,7 +53,7 @@ static void test_capabilities(int kvm)
 		{KVM_CAP_NESTED_STATE, 0},
 		{KVM_CAP_HYPERV, 0},
 		{KVM_CAP_TSC_CONTROL, 0},
-		{KVM_CAP_DIRTY_LOG_RING, 0},
+		{KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0},
 		{KVM_CAP_S390_PSW, 0},
 		{0x7fffffff, 0},
 	};

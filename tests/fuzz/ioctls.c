@@ -22,6 +22,7 @@
 #define BUF	     0x4000ul
 #define MAX_FDS	     64
 #define NR_VCPUS     2
+#define RING_BYTES   0x4000ul /* of dirty rings */
 #define OPS_A_ROUND  400
 #define WARM_ROUNDS  50
 #define HANG_SECONDS 30
@@ -39,6 +40,7 @@ static pthread_t runner_thread, other_thread;
 struct round {
 	int vm, vcpu[NR_VCPUS];
 	struct kvm_run *run[NR_VCPUS];
+	uint8_t *ring; /* of the first vCPU; NULL: none */
 };
 
 static struct round round_now;
@@ -360,7 +362,7 @@ static const struct op ops[] = {
 	{SYS, KVM_HAS_DEVICE_ATTR, F | X, 0, craft_attr},
 	{VM, KVM_CREATE_VCPU, V | E(EEXIST), 0, craft_vcpu_id},
 	{VM, KVM_CHECK_EXTENSION, 0},
-	{VM, KVM_ENABLE_CAP, P | X | E(EEXIST), 0, craft_cap},
+	{VM, KVM_ENABLE_CAP, P | X | E(EEXIST) | E(E2BIG), 0, craft_cap},
 	{VM, KVM_CREATE_DEVICE, P | E(ENODEV)},
 	{VM, KVM_RESET_DIRTY_RINGS, V},
 	{VM, KVM_GET_STATS_FD, 0},
@@ -642,6 +644,8 @@ static void *runner_main(void *opaque)
 			round_now.run[i]->immediate_exit = one_in(&w->rng, 2);
 		if (one_in(&w->rng, 4))
 			mutate(w, (uint8_t *)round_now.run[i], PAGE_BYTES);
+		if (round_now.ring && one_in(&w->rng, 2))
+			memset(round_now.ring, below(&w->rng, 4), RING_BYTES);
 		r = ioctl(round_now.vcpu[i], KVM_RUN, 0);
 		check_result(&run_op, r, errno);
 	}
@@ -687,8 +691,17 @@ static void *kicker_main(void *opaque)
 
 /* ---- rounds ---- */
 
+static void map_ring(void)
+{
+	round_now.ring = mmap(NULL, RING_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
+			      round_now.vcpu[0], 64 * PAGE_BYTES);
+	CHECK(round_now.ring != MAP_FAILED);
+}
+
 static void make_vm(struct worker *w)
 {
+	bool ring;
+
 	round_now.vm = ioctl(kvm_fd, KVM_CREATE_VM,
 			     one_in(&w->rng, 3) ? KVM_X86_SW_PROTECTED_VM : KVM_X86_DEFAULT_VM);
 	CHECK(round_now.vm >= 0);
@@ -701,6 +714,10 @@ static void make_vm(struct worker *w)
 		CHECK_EQ(ioctl(round_now.vm, KVM_CREATE_IRQCHIP, 0), 0);
 	else if (one_in(&w->rng, 2))
 		CHECK_EQ(enable_cap(round_now.vm, KVM_CAP_SPLIT_IRQCHIP, 24), 0);
+	round_now.ring = NULL;
+	ring = one_in(&w->rng, 4);
+	if (ring)
+		CHECK_EQ(enable_cap(round_now.vm, KVM_CAP_DIRTY_LOG_RING, RING_BYTES), 0);
 	for (unsigned i = 0; i < NR_VCPUS; i++) {
 		struct kvm_regs regs = {.rip = CODE_GPA, .rsp = CODE_GPA, .rflags = 2};
 
@@ -709,6 +726,8 @@ static void make_vm(struct worker *w)
 		round_now.run[i] = map_run(kvm_fd, round_now.vcpu[i]);
 		CHECK_EQ(ioctl(round_now.vcpu[i], KVM_SET_REGS, &regs), 0);
 	}
+	if (ring)
+		map_ring();
 }
 
 static void end_vm(void)
@@ -719,6 +738,8 @@ static void end_vm(void)
 		munmap(round_now.run[i], size);
 		close(round_now.vcpu[i]);
 	}
+	if (round_now.ring)
+		munmap(round_now.ring, RING_BYTES);
 	close(round_now.vm);
 }
 

@@ -108,6 +108,11 @@ long api_fallocate(int fd, int mode, int64_t offset, int64_t len)
 	return -EBADF;
 }
 
+bool api_map_refused(int fd, int64_t offset, size_t size)
+{
+	return false;
+}
+
 void api_reap(void)
 {
 	reaped++;

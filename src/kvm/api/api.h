@@ -67,6 +67,9 @@ long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
 /* fallocate(2) on a guest_memfd, which the kernel refuses with EBADF: 0 or -errno; -EBADF also for other files. */
 long api_fallocate(int fd, int mode, int64_t offset, int64_t len);
 
+/* The kernel would map it, but KVM refuses a dirty ring that is private or executable. */
+bool api_map_refused(int fd, int64_t offset, size_t size);
+
 /*
  * After the program closed fds by any means: tear down objects that no fd of this process names any
  * more (by inode, over /proc/self/fd). In a forked child: nothing.

@@ -73,6 +73,8 @@ int api_gmem_of(struct vm *vm, int fd, struct gmem **ret);
 
 /* Value of a capability; vm NULL on /dev/kvm. */
 long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap);
+/* Entries of a dirty ring that are kept free. */
+unsigned caps_ring_reserved(const struct system *sys);
 
 /* The nr-th row of tables/refused.def, of the capabilities or of the ioctls; false past the end. */
 bool api_refused_nth(unsigned nr, bool cap, struct api_row *ret);
@@ -95,7 +97,6 @@ long api_enable_cap_vm(struct vm *vm, void *arg);
 long api_create_guest_memfd(struct vm *vm, void *arg);
 long api_create_device(struct vm *vm, void *arg);
 long api_encrypt_region(struct vm *vm, void *arg);
-long api_reset_dirty_rings(struct vm *vm, void *arg);
 long api_vm_stats_fd(struct vm *vm, void *arg);
 
 #endif

@@ -17,6 +17,11 @@
 	 KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_INJECT_DB | KVM_GUESTDBG_INJECT_BP | \
 	 KVM_GUESTDBG_BLOCKIRQ)
 
+/* On processors that log writes themselves (Intel's PML) KVM reserves room for the log, too. */
+#define RING_RESERVED 64
+#define RING_PML      512
+#define RING_MAX      (65536u * sizeof(struct kvm_dirty_gfn))
+
 static long online_cpus(void)
 {
 	return min(sysconf(_SC_NPROCESSORS_ONLN), (long)VM_MAX_VCPUS);
@@ -132,6 +137,30 @@ static int enable_manual_dirty_log(struct vm *vm, const struct kvm_enable_cap *c
 	return 0;
 }
 
+unsigned caps_ring_reserved(const struct system *sys)
+{
+	return RING_RESERVED + (model_intel(sys->model) ? RING_PML : 0);
+}
+
+static int enable_dirty_ring(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	size_t least = caps_ring_reserved(api_system()) * sizeof(struct kvm_dirty_gfn);
+	uint32_t size = cap->args[0];
+	int r = -EINVAL;
+
+	if (!size || size & (size - 1) || size < least || size < PAGE_SIZE)
+		return -EINVAL;
+	if (size > RING_MAX)
+		return -E2BIG;
+	pthread_mutex_lock(&vm->lock);
+	if (!vm->dirty_ring_size && !vm->created_vcpus) {
+		vm->dirty_ring_size = size;
+		r = 0;
+	}
+	pthread_mutex_unlock(&vm->lock);
+	return r;
+}
+
 static int enable_split_irqchip(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	return irqchip_split(vm, cap->args[0]);
@@ -240,12 +269,6 @@ static enable_fn *enable_of(uint32_t cap)
 long api_create_device(struct vm *vm, void *arg)
 {
 	return -ENODEV;
-}
-
-/* No dirty ring was enabled: KVM_CAP_DIRTY_LOG_RING answers 0. */
-long api_reset_dirty_rings(struct vm *vm, void *arg)
-{
-	return -EINVAL;
 }
 
 /* No memory is encrypted: as KVM on a processor without SEV. */

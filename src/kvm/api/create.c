@@ -102,6 +102,14 @@ long api_create_vm(struct system *sys, void *arg)
 	return fd;
 }
 
+/* Bytes of a vCPU's file. */
+static size_t vcpu_file_size(const struct vm *vm)
+{
+	if (!vm->dirty_ring_size)
+		return VCPU_MMAP_SIZE;
+	return VCPU_DIRTY_RING_PAGE * PAGE_SIZE + vm->dirty_ring_size;
+}
+
 /* The last reference is gone: no thread is inside any of its vCPUs. */
 static void release(struct vm *vm)
 {
@@ -110,7 +118,7 @@ static void release(struct vm *vm)
 		void *run = vm->vcpus[i]->run;
 
 		vcpu_destroy(vm->vcpus[i]);
-		munmap(run, VCPU_MMAP_SIZE);
+		munmap(run, vcpu_file_size(vm));
 	}
 	vm_destroy(vm);
 }
@@ -162,23 +170,51 @@ static int publish_vcpu(struct vm *vm, struct vcpu *vcpu, struct object *object)
 	return 0;
 }
 
+static void add_dirty_ring(struct vm *vm, struct vcpu *vcpu)
+{
+	struct dirty_ring *ring = &vcpu->dirty_ring;
+
+	if (!vm->dirty_ring_size)
+		return;
+	ring->v = (void *)((char *)vcpu->run + VCPU_DIRTY_RING_PAGE * PAGE_SIZE);
+	ring->size = vm->dirty_ring_size / sizeof(ring->v[0]);
+	ring->limit = ring->size - caps_ring_reserved(&the_system);
+}
+
+bool api_map_refused(int fd, int64_t offset, size_t size)
+{
+	struct object object = {0};
+	uint64_t first = offset >> PAGE_SHIFT;
+	uint64_t last = first + ALIGN_UP(size, PAGE_SIZE) / PAGE_SIZE - 1;
+	uint64_t pages;
+
+	if (registry_find(fd, &object) != FIND_OBJECT)
+		return false;
+	pages = object.vm->dirty_ring_size / PAGE_SIZE;
+	vm_put(object.vm);
+	return object.kind == OBJECT_VCPU &&
+	       (first - VCPU_DIRTY_RING_PAGE < pages || last - VCPU_DIRTY_RING_PAGE < pages);
+}
+
 static int create_on_file(struct vm *vm, uint32_t id, int fd, struct object *object)
 {
+	size_t size = vcpu_file_size(vm);
 	struct vcpu *vcpu;
 	void *run;
 	int r;
 
-	run = mmap(NULL, VCPU_MMAP_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (run == MAP_FAILED)
 		return -ENOMEM;
 	r = vcpu_create(vm, id, the_system.model, run, &vcpu);
 	if (!r) {
+		add_dirty_ring(vm, vcpu);
 		r = publish_vcpu(vm, vcpu, object);
 		if (r)
 			vcpu_destroy(vcpu);
 	}
 	if (r)
-		munmap(run, VCPU_MMAP_SIZE);
+		munmap(run, size);
 	return r;
 }
 
@@ -191,7 +227,7 @@ long api_create_vcpu(struct vm *vm, void *arg)
 	pthread_mutex_lock(&vm->lock);
 	r = check_vcpu_id(vm, id);
 	if (!r) {
-		fd = registry_file("anykvm:vcpu", VCPU_MMAP_SIZE, &object);
+		fd = registry_file("anykvm:vcpu", vcpu_file_size(vm), &object);
 		r = fd < 0 ? fd : create_on_file(vm, id, fd, &object);
 	}
 	pthread_mutex_unlock(&vm->lock);

@@ -27,9 +27,14 @@ void vcpu_set_current(struct vcpu *vcpu)
 	__atomic_store_n(&current_vcpu, vcpu, __ATOMIC_SEQ_CST);
 }
 
+struct vcpu *vcpu_current(void)
+{
+	return __atomic_load_n(&current_vcpu, __ATOMIC_SEQ_CST);
+}
+
 bool vcpu_run_interrupted(void)
 {
-	struct vcpu *vcpu = __atomic_load_n(&current_vcpu, __ATOMIC_SEQ_CST);
+	struct vcpu *vcpu = vcpu_current();
 
 	if (!vcpu)
 		return false;
@@ -181,7 +186,7 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 /* Left for the run loop, which takes them one by one. */
 #define REQS_EXIT                                                                      \
 	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) | \
-	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD))
+	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD) | BIT(REQ_RING_FULL))
 
 bool vcpu_service(struct vcpu *vcpu)
 {

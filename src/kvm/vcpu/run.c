@@ -185,11 +185,21 @@ static int exit_dead(struct vcpu *vcpu)
 	return -EIO;
 }
 
+static int exit_ring_full(struct vcpu *vcpu)
+{
+	if (!vcpu_ring_full(vcpu))
+		return RUN_AGAIN;
+	vcpu_request(vcpu, REQ_RING_FULL);
+	vcpu->run->exit_reason = KVM_EXIT_DIRTY_RING_FULL;
+	return RUN_EXIT;
+}
+
 static const struct {
 	enum vcpu_request req;
 	int (*exit)(struct vcpu *vcpu);
 } exit_requests[] = {
 	{REQ_VM_DEAD, exit_dead},
+	{REQ_RING_FULL, exit_ring_full},
 	{REQ_TRIPLE_FAULT, exit_triple_fault},
 	{REQ_IOAPIC_EOI, exit_ioapic_eoi},
 	{REQ_TPR_REPORT, exit_tpr_report},
@@ -198,9 +208,14 @@ static const struct {
 
 static int take_exit_request(struct vcpu *vcpu)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(exit_requests); i++)
+	for (unsigned i = 0; i < ARRAY_SIZE(exit_requests); i++) {
+		int r = RUN_AGAIN;
+
 		if (vcpu_take_request(vcpu, exit_requests[i].req))
-			return exit_requests[i].exit(vcpu);
+			r = exit_requests[i].exit(vcpu);
+		if (r != RUN_AGAIN)
+			return r;
+	}
 	return RUN_AGAIN;
 }
 

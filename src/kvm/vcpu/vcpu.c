@@ -156,4 +156,5 @@ const struct vm_ops vcpu_vm_ops = {
 	.request_all = op_request_all,
 	.lapic = op_lapic,
 	.interrupt = op_interrupt,
+	.push_dirty = vcpu_push_dirty,
 };

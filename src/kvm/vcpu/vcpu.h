@@ -23,6 +23,8 @@ struct pv;
 #define VCPU_PIO_PAGE  1
 #define VCPU_RING_PAGE 2
 #define VCPU_MMAP_SIZE (3 * PAGE_SIZE)
+/* With KVM_CAP_DIRTY_LOG_RING the ring follows at this page. */
+#define VCPU_DIRTY_RING_PAGE 64
 
 /* Requests: bits of vcpu->requests, served on the vCPU thread by vcpu_service(). */
 enum vcpu_request {
@@ -43,6 +45,7 @@ enum vcpu_request {
 	REQ_TPR_LOWERED, /* KVM_EXIT_SET_TPR is due */
 	REQ_IOAPIC_EOI,	 /* KVM_EXIT_IOAPIC_EOI is due */
 	REQ_VM_DEAD,
+	REQ_RING_FULL, /* KVM_EXIT_DIRTY_RING_FULL, until the ring is reset */
 };
 
 /* Where the vCPU's thread is: vcpu->running. */
@@ -50,6 +53,14 @@ enum vcpu_running {
 	VCPU_OUTSIDE, /* not in KVM_RUN */
 	VCPU_BLOCKED, /* in KVM_RUN, waiting for an event: touches no slot and no bus */
 	VCPU_INSIDE,  /* in KVM_RUN, anywhere else: may hold on to slots until its next safepoint */
+};
+
+/* KVM_CAP_DIRTY_LOG_RING: written by the vCPU, harvested by the program, reset by KVM_RESET_DIRTY_RINGS. */
+struct dirty_ring {
+	struct kvm_dirty_gfn *v; /* in the vCPU's file; NULL: not enabled */
+	uint32_t size, limit;	 /* entries; how many in use make KVM_RUN leave */
+	uint32_t pushed;	 /* entries ever; atomic */
+	uint32_t reset;		 /* of them reset; slots_lock; atomic */
 };
 
 struct vcpu {
@@ -61,6 +72,8 @@ struct vcpu {
 
 	struct kvm_run *run; /* shared file mapping: VCPU_MMAP_SIZE bytes, kvm/api's */
 	uint8_t *pio_data;
+
+	struct dirty_ring dirty_ring;
 
 	struct lapic *lapic; /* NULL without an in-kernel local APIC */
 	struct lapic lapic_storage;
@@ -178,7 +191,8 @@ long vcpu_set_signal_mask(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_setup_mce(struct vcpu *vcpu, void *arg);
 long vcpu_set_mce(struct vcpu *vcpu, void *arg);
 long vcpu_tpr_access_reporting(struct vcpu *vcpu, void *arg);
-long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg);	  /* VCPU_SLOTS */
+long vcpu_set_vapic_addr(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
+long vcpu_reset_dirty_rings(struct vm *vm, void *arg);
 long vcpu_pre_fault_memory(struct vcpu *vcpu, void *arg); /* VCPU_SLOTS */
 long vcpu_kvmclock_ctrl(struct vcpu *vcpu, void *arg);
 long vcpu_has_device_attr(struct vcpu *vcpu, void *arg);

@@ -36,6 +36,15 @@ static inline bool vcpu_signalled(const struct vcpu *vcpu)
 	return __atomic_load_n(&vcpu->signal_pending, __ATOMIC_SEQ_CST);
 }
 
+/* ---- ring.c ---- */
+
+/* struct vm_ops' push_dirty. */
+void vcpu_push_dirty(struct vm *vm, uint32_t slot, uint64_t offset);
+/* The program has to harvest before guest code runs on. */
+bool vcpu_ring_full(const struct vcpu *vcpu);
+/* The vCPU that this thread runs, or NULL. */
+struct vcpu *vcpu_current(void);
+
 /* ---- exits.c ---- */
 
 /* Fill kvm_run for cpu->exit, or deal with it: enum run_result or -errno. */

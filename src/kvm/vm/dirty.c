@@ -25,6 +25,14 @@ static int slot_id_check(const struct vm *vm, uint32_t id)
 	return id >> 16 >= vm_address_spaces(vm) || (uint16_t)id >= VM_MAX_SLOTS ? -EINVAL : 0;
 }
 
+void vm_dirty_forget_locked(struct vm *vm, uint32_t slot, uint64_t offset)
+{
+	const struct memslot *s = slot_id_check(vm, slot) ? NULL : logged_slot(vm, slot);
+
+	if (s && offset < s->nr_pages)
+		__atomic_fetch_and(&s->dirty[offset / 64], ~BIT(offset % 64), __ATOMIC_SEQ_CST);
+}
+
 static size_t bitmap_words(gfn_t nr_pages)
 {
 	return ALIGN_UP(nr_pages, 64) / 64;
@@ -69,7 +77,7 @@ static int get_log_locked(struct vm *vm, const struct kvm_dirty_log *log)
 long vm_get_dirty_log(struct vm *vm, void *arg)
 {
 	const struct kvm_dirty_log *log = arg;
-	int r = slot_id_check(vm, log->slot);
+	int r = vm->dirty_ring_size ? -ENXIO : slot_id_check(vm, log->slot);
 
 	if (r)
 		return r;
@@ -124,7 +132,7 @@ static int clear_log_locked(struct vm *vm, const struct kvm_clear_dirty_log *log
 long vm_clear_dirty_log(struct vm *vm, void *arg)
 {
 	const struct kvm_clear_dirty_log *log = arg;
-	int r = slot_id_check(vm, log->slot);
+	int r = vm->dirty_ring_size ? -ENXIO : slot_id_check(vm, log->slot);
 
 	if (r)
 		return r;

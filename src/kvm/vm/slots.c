@@ -71,12 +71,15 @@ uint8_t *vm_hva_writable(const struct vm *vm, gpa_t gpa, size_t size)
 	return slot_hva(slot, gpa, size);
 }
 
-static void slot_mark_dirty(const struct memslot *slot, gfn_t gfn)
+static void slot_mark_dirty(struct vm *vm, const struct memslot *slot, gfn_t gfn)
 {
-	uint64_t nr = gfn - slot->gfn;
+	uint64_t nr = gfn - slot->gfn, was;
 
-	if (slot->dirty)
-		__atomic_fetch_or(&slot->dirty[nr / 64], BIT(nr % 64), __ATOMIC_SEQ_CST);
+	if (!slot->dirty)
+		return;
+	was = __atomic_fetch_or(&slot->dirty[nr / 64], BIT(nr % 64), __ATOMIC_SEQ_CST);
+	if (vm->dirty_ring_size && !(was >> (nr % 64) & 1))
+		vm->ops->push_dirty(vm, slot->id, nr);
 }
 
 void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa)
@@ -84,7 +87,7 @@ void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa)
 	const struct memslot *slot = vm_slot_find_in(vm, space, gpa >> PAGE_SHIFT);
 
 	if (slot)
-		slot_mark_dirty(slot, gpa >> PAGE_SHIFT);
+		slot_mark_dirty(vm, slot, gpa >> PAGE_SHIFT);
 }
 
 void vm_mark_dirty(struct vm *vm, gpa_t gpa)
@@ -212,7 +215,7 @@ static uint64_t *dirty_alloc(const struct vm *vm, gfn_t nr_pages)
 {
 	uint64_t *map = calloc(ALIGN_UP(nr_pages, 64) / 64, sizeof(*map));
 
-	if (!map || !vm->manual_dirty_init_set)
+	if (!map || !vm->manual_dirty_init_set || vm->dirty_ring_size)
 		return map;
 	memset(map, 0xff, nr_pages / 64 * sizeof(*map));
 	if (nr_pages % 64)

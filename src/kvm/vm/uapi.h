@@ -63,6 +63,9 @@ struct kvm_run_memory_fault {
 	__u64 gpa;
 	__u64 size;
 };
+#ifndef KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP
+#define KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP 225
+#endif
 #ifndef KVM_CAP_PMU_EVENT_MASKED_EVENTS
 #define KVM_CAP_PMU_EVENT_MASKED_EVENTS 226
 #endif

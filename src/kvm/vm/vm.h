@@ -86,6 +86,8 @@ struct vm_ops {
 	struct lapic *(*lapic)(struct vcpu *vcpu);
 	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. Takes no lock. */
 	void (*interrupt)(struct vcpu *vcpu);
+	/* A page of a slot was written first: into the dirty ring of the vCPU that this thread runs. */
+	void (*push_dirty)(struct vm *vm, uint32_t slot, uint64_t offset);
 	/* The guest_memfd of this VM that fd names: 0, -EBADF, -EINVAL. */
 	int (*gmem)(struct vm *vm, int fd, struct gmem **ret);
 	/* The last reference is gone: destroy the vCPUs, then call vm_destroy(). */
@@ -133,6 +135,7 @@ struct vm {
 	uint32_t user_space_msr_mask;
 	bool exception_payload, triple_fault_event, exit_on_emulation;
 	bool manual_dirty_log, manual_dirty_init_set;
+	uint32_t dirty_ring_size; /* bytes; 0: bitmaps are for the program */
 	bool x2apic_format, x2apic_broadcast_quirk_off;
 	uint64_t apic_bus_cycle_ns;
 	struct msr_filter *msr_filter; /* published like slots; NULL: all allowed */
@@ -191,6 +194,8 @@ int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size);
 void vm_mark_dirty(struct vm *vm, gpa_t gpa);
 void vm_mark_dirty_in(struct vm *vm, unsigned space, gpa_t gpa);
 
+/* slots_lock held. A dirty ring's entry was harvested: the next write to the page enters it anew. */
+void vm_dirty_forget_locked(struct vm *vm, uint32_t slot, uint64_t offset);
 /*
  * slots_lock held. Publish slots without gmem, and wait until nobody uses the old ones. False: no memory,
  * gmem may still be in use.
