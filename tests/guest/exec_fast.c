@@ -156,7 +156,7 @@ static void stack_limit(void **state)
 	flat_free(f);
 }
 
-/* Addresses of 16 bits wrap, and so does IP. */
+/* Addresses of 16 bits wrap. IP does not: the segment's limit stops it (SDM, segment wraparound). */
 static void wraps_at_64k(void **state)
 {
 	struct flat *f = emul_machine(flat_real);
@@ -168,7 +168,29 @@ static void wraps_at_64k(void **state)
 	f->cpu->rip = 0xfffc;
 	assert_int_equal(flat_run(f, 10), CPU_EXIT_HLT);
 	assert_int_equal((uint16_t)f->cpu->gpr[RAX], 0xbeef);
-	assert_int_equal(f->cpu->rip, 0);
+	assert_int_equal(f->cpu->rip, 0x10000);
+	f->cpu->activity = ACTIVITY_RUN;
+	f->cpu->gpr[RSP] = 0x8000;
+	assert_int_equal(flat_run(f, 10), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_GP);
+	flat_free(f);
+}
+
+/* With a larger limit 16-bit code runs past 64 KiB, and 32-bit branches lead there (firmware in SMM). */
+static void beyond_64k(void **state)
+{
+	struct flat *f = emul_machine(flat_real);
+
+	f->cpu->seg[SEG_CS].base = 0;
+	f->cpu->seg[SEG_CS].limit = 0xffffffff;
+	flat_write(f, 0x8002, "\x66\x68\xfe\xff\x01\x00\x66\xc3", 8); /* push dword 0x1fffe; ret */
+	flat_write(f, 0x1fffe, "\x40\x40\x40\xf4", 4);		      /* inc ax three times; hlt */
+	f->cpu->rip = 0x8002;
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RSP] = 0x7000;
+	assert_int_equal(flat_run(f, 10), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], 3);
+	assert_int_equal(f->cpu->rip, 0x20002);
 	flat_free(f);
 }
 
@@ -227,6 +249,7 @@ int main(void)
 		cmocka_unit_test(segments_not_flat),
 		cmocka_unit_test(stack_limit),
 		cmocka_unit_test(wraps_at_64k),
+		cmocka_unit_test(beyond_64k),
 		cmocka_unit_test(rip_relative),
 		cmocka_unit_test(segment_bases_in_64_bit_mode),
 		cmocka_unit_test(mmio_operands),

@@ -176,14 +176,15 @@ static __always_inline_ uint64_t insn_end(const struct cpu *cpu, const struct in
 	return rip;
 }
 
-/* Set RIP to the next instruction, wrapped as the code size demands. */
+/*
+ * Set RIP to the next instruction. 16-bit code goes on past 64 KiB where its segment's limit allows it (system
+ * management mode, "unreal" mode): only branches of 16-bit operand size wrap there.
+ */
 static __always_inline_ enum result insn_next(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t rip = insn_end(cpu, insn);
 
-	cpu->rip = cpu->mode.code == CODE_64   ? rip
-		   : cpu->mode.code == CODE_32 ? (uint32_t)rip
-					       : (uint16_t)rip;
+	cpu->rip = cpu->mode.code == CODE_64 ? rip : (uint32_t)rip;
 	return RESULT_OK;
 }
 

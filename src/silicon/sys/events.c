@@ -52,9 +52,7 @@ static uint64_t return_rip(const struct cpu *cpu, const struct event *ev)
 
 	if (event_is_soft(ev) || ev->type == EVENT_PRIV_SOFT_EXC)
 		rip += ev->insn_len;
-	if (cpu->mode.code == CODE_64)
-		return rip;
-	return cpu->mode.code == CODE_32 ? (uint32_t)rip : (uint16_t)rip;
+	return cpu->mode.code == CODE_64 ? rip : (uint32_t)rip;
 }
 
 static uint64_t pushed_rflags(const struct cpu *cpu, const struct event *ev)
