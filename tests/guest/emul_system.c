@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* System instructions: who may use them, what they store, what they refuse. */
 #include "emul.h"
+#include "silicon/models/model.h"
 #include "silicon/models/features.h"
 
 struct refusal {
@@ -313,15 +314,28 @@ static void software_interrupts(void **state)
 	flat_free(f);
 }
 
+/* The platform of these tests refuses the other vendor's instruction. */
 static void hypercall(void **state)
 {
 	struct flat *f = emul_machine(flat_long);
+	bool intel = model_intel(f->cpu->model);
 
-	emul_halts(f, "\x0f\x01\xc1");
+	if (intel)
+		emul_halts(f, "\x0f\x01\xc1");
+	else
+		emul_halts(f, "\x0f\x01\xd9");
 	assert_true(f->cpu->gpr[RAX] == -1000ull);
 	flat_compat(f);
-	emul_halts(f, "\x0f\x01\xc1");
+	if (intel)
+		emul_halts(f, "\x0f\x01\xc1");
+	else
+		emul_halts(f, "\x0f\x01\xd9");
 	assert_int_equal(f->cpu->gpr[RAX], (uint32_t)-1000);
+	flat_long(f);
+	if (intel)
+		emul_faults(f, VEC_UD, "\x0f\x01\xd9");
+	else
+		emul_faults(f, VEC_UD, "\x0f\x01\xc1");
 	flat_free(f);
 }
 

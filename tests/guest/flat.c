@@ -183,8 +183,12 @@ static uint64_t tsc(void *opaque)
 	return ((struct flat *)opaque)->tsc += 100;
 }
 
-static enum platform_answer hypercall(void *opaque, uint64_t *ret)
+static enum platform_answer hypercall(void *opaque, bool foreign, uint64_t *ret)
 {
+	if (foreign) {
+		fault_ud(((struct flat *)opaque)->cpu);
+		return PLATFORM_FAULT;
+	}
 	*ret = -1000ull;
 	return PLATFORM_DONE;
 }

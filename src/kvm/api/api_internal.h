@@ -4,6 +4,9 @@
 #define KVM_API_API_INTERNAL_H
 
 #include "kvm/api/api.h"
+#include "kvm/pv/hv.h"
+#include "kvm/pv/pv.h"
+#include "kvm/pv/xen.h"
 #include "kvm/vcpu/vcpu.h"
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/bus.h"

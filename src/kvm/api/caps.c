@@ -7,6 +7,7 @@
 #include "kvm/vm/irqchip.h"
 #include "silicon/models/model.h"
 
+#include <linux/kvm_para.h>
 #include <unistd.h>
 
 #define X2APIC_FLAGS (KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK)
@@ -21,6 +22,16 @@
 #define RING_RESERVED 64
 #define RING_PML      512
 #define RING_MAX      (65536u * sizeof(struct kvm_dirty_gfn))
+
+#define DISABLE_EXITS \
+	(KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_CSTATE)
+#define HYPERCALL_EXITS BIT(KVM_HC_MAP_GPA_RANGE)
+#define XEN_FLAGS                                                                   \
+	(KVM_XEN_HVM_CONFIG_HYPERCALL_MSR | KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL |    \
+	 KVM_XEN_HVM_CONFIG_SHARED_INFO | KVM_XEN_HVM_CONFIG_EVTCHN_2LEVEL |        \
+	 KVM_XEN_HVM_CONFIG_EVTCHN_SEND | KVM_XEN_HVM_CONFIG_PVCLOCK_TSC_UNSTABLE | \
+	 KVM_XEN_HVM_CONFIG_SHARED_INFO_HVA)
+#define XEN_RUNSTATE_FLAGS (KVM_XEN_HVM_CONFIG_RUNSTATE | KVM_XEN_HVM_CONFIG_RUNSTATE_UPDATE_FLAG)
 
 static long online_cpus(void)
 {
@@ -231,6 +242,23 @@ static int enable_disable_quirks(struct vm *vm, const struct kvm_enable_cap *cap
 static int enable_disable_quirks2(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	return cap->args[0] & ~(uint64_t)VM_QUIRKS ? -EINVAL : enable_disable_quirks(vm, cap);
+}
+
+/* A vCPU in HLT or PAUSE is not seen to be, where the two can be told apart (HLT without a local APIC). */
+static int enable_disable_exits(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] & ~(uint64_t)KVM_X86_DISABLE_VALID_EXITS)
+		return -EINVAL;
+	__atomic_fetch_or(&vm->disabled_exits, cap->args[0] & DISABLE_EXITS, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static int enable_exit_hypercall(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] & ~HYPERCALL_EXITS)
+		return -EINVAL;
+	__atomic_store_n(&vm->hypercall_exits, cap->args[0], __ATOMIC_RELAXED);
+	return 0;
 }
 
 /* The bus clock of the local APICs' timers. KVM's order: overflow of the longest period comes first. */

@@ -25,6 +25,11 @@ long api_emulated_cpuid(struct system *sys, void *arg)
 	return cpuid_get_emulated(sys->model, arg);
 }
 
+long api_supported_hv_cpuid(struct system *sys, void *arg)
+{
+	return pv_hv_supported_cpuid(NULL, arg);
+}
+
 long api_mce_cap(struct system *sys, void *arg)
 {
 	uint64_t cap = vcpu_mce_cap_supported(sys->model);

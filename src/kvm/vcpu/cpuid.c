@@ -6,7 +6,9 @@
  * follows Linux 6.12.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/hv.h"
 #include "kvm/pv/pv.h"
+#include "kvm/pv/xen.h"
 #include "silicon/mmu/mmu.h"
 
 #include <linux/kvm_para.h>
@@ -376,18 +378,28 @@ static uint8_t find_maxphyaddr(const struct vcpu *vcpu)
 	return min(e->eax & 0xff, 52u);
 }
 
-static uint32_t kvm_leaf_features(const struct vcpu *vcpu)
+static uint32_t find_kvm_base(const struct vcpu *vcpu)
 {
 	for (uint32_t base = 0x40000000; base < 0x40010000; base += 0x100) {
 		const struct kvm_cpuid_entry2 *e = find_set(vcpu, base, 0);
 
-		if (!e || memcmp(&e->ebx, "KVMK", 4) || memcmp(&e->ecx, "VMKV", 4) ||
-		    memcmp(&e->edx, "M\0\0", 4))
-			continue;
-		e = find_set(vcpu, base | KVM_CPUID_FEATURES, 0);
-		return e ? e->eax : 0;
+		if (e && !memcmp(&e->ebx, "KVMK", 4) && !memcmp(&e->ecx, "VMKV", 4) &&
+		    !memcmp(&e->edx, "M\0\0", 4))
+			return base;
 	}
 	return 0;
+}
+
+/* Without the leaf the features stay what they were, as in KVM. */
+static void apply_kvm_leaves(struct vcpu *vcpu)
+{
+	const struct kvm_cpuid_entry2 *e;
+
+	vcpu->kvm_base = find_kvm_base(vcpu);
+	e = vcpu->kvm_base ? find_set(vcpu, vcpu->kvm_base | KVM_CPUID_FEATURES, 0) : NULL;
+	if (e)
+		vcpu->pv_features = e->eax;
+	pv_cpuid_changed(vcpu);
 }
 
 void vcpu_cpuid_apply(struct vcpu *vcpu)
@@ -399,7 +411,7 @@ void vcpu_cpuid_apply(struct vcpu *vcpu)
 	apply_cr4(cpu, vcpu->nr_cpuid);
 	cpu->maxphyaddr = find_maxphyaddr(vcpu);
 	cpu->xcr0_allowed = e ? (e->eax | (uint64_t)e->edx << 32) & cpu->model->xcr0 : 0;
-	vcpu->pv_features = kvm_leaf_features(vcpu);
+	apply_kvm_leaves(vcpu);
 	vcpu_lapic_configure(vcpu);
 	mmu_flush_all(cpu);
 }
@@ -434,6 +446,12 @@ static void make_dynamic(const struct vcpu *vcpu, uint32_t leaf, uint32_t sublea
 		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, false);
 	} else if (leaf == 0xd && subleaf == 1 && has_compaction(r[CPUID_EAX])) {
 		r[CPUID_EBX] = xsave_size(cpu->model, cpu->xcr0, true);
+	} else if (vcpu->kvm_base && leaf == (vcpu->kvm_base | KVM_CPUID_FEATURES)) {
+		/* A halted vCPU that KVM does not see cannot be kicked. */
+		if (vcpu->vm->disabled_exits & KVM_X86_DISABLE_EXITS_HLT)
+			put_bit(&r[CPUID_EAX], KVM_FEATURE_PV_UNHALT, false);
+	} else {
+		pv_xen_cpuid(vcpu, leaf, subleaf, r);
 	}
 }
 
@@ -577,6 +595,8 @@ void vcpu_cpuid(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf, uint32_t ret
 		ret[CPUID_ECX] = e->ecx;
 		ret[CPUID_EDX] = e->edx;
 		make_dynamic(vcpu, leaf, subleaf, ret);
+		if (leaf == 0x80000007 && pv_hv_invtsc_hidden(vcpu))
+			put_bit(&ret[CPUID_EDX], 8, false);
 	} else if (leaf == 0xb || leaf == 0x1f) {
 		/* Undefined levels of a topology leaf pass CL through and tell the x2APIC ID. */
 		e = find_set(vcpu, leaf, 1);
@@ -603,4 +623,9 @@ long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg)
 	}
 	head.nent = vcpu->nr_cpuid;
 	return ioctl_copy_out(arg, &head, sizeof(head));
+}
+
+long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg)
+{
+	return pv_hv_supported_cpuid(vcpu, arg);
 }

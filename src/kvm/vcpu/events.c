@@ -8,6 +8,9 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "host/guard.h"
+#include "kvm/pv/hv.h"
+#include "kvm/pv/pv.h"
+#include "kvm/pv/xen.h"
 #include "kvm/vm/irqchip.h"
 #include "silicon/mmu/mmu.h"
 
@@ -40,13 +43,25 @@ static bool extint_pending(const struct vcpu *vcpu)
 	return vcpu->vm->irqchip_split ? vcpu->interrupt_injected >= 0 : vm_pic_pending(vcpu->vm);
 }
 
+/* Xen's upcall comes as an external interrupt that lasts as long as the guest leaves its flag set. */
+static int xen_vector(struct vcpu *vcpu)
+{
+	return vcpu->lapic ? pv_xen_pending_vector(vcpu) : -1;
+}
+
 /* The vector of a PIC's interrupt is known by acknowledging only: 0 stands for it. */
 int vcpu_peek_interrupt(struct vcpu *vcpu)
 {
+	int vector;
+
 	if (vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ)
 		return -1;
+	pv_eoi_sync(vcpu);
 	if (vcpu->lapic && vcpu->vapic_addr)
 		read_vapic(vcpu);
+	vector = xen_vector(vcpu);
+	if (vector >= 0)
+		return vector;
 	if (extint_pending(vcpu))
 		return vcpu->interrupt_injected >= 0 ? vcpu->interrupt_injected : 0;
 	return vcpu->lapic ? lapic_pending_vector(vcpu->lapic) : -1;
@@ -57,11 +72,24 @@ bool vcpu_has_interrupt(struct vcpu *vcpu)
 	return vcpu_peek_interrupt(vcpu) >= 0;
 }
 
+/* The local APIC's. A synthetic interrupt source may end its interrupts by itself. */
+static int take_from_lapic(struct vcpu *vcpu)
+{
+	int vector = lapic_pending_vector(vcpu->lapic);
+
+	if (vector >= 0 && pv_hv_vector_auto_eoi(vcpu, vector))
+		return lapic_ack_ended(vcpu->lapic);
+	vector = lapic_ack(vcpu->lapic);
+	if (vector >= 0)
+		pv_eoi_offer(vcpu, vector);
+	return vector;
+}
+
 int vcpu_take_interrupt(struct vcpu *vcpu)
 {
-	int vector = -1;
+	int vector = xen_vector(vcpu);
 
-	if (extint_pending(vcpu)) {
+	if (vector < 0 && extint_pending(vcpu)) {
 		if (vcpu->interrupt_injected >= 0) {
 			vector = vcpu->interrupt_injected;
 			vcpu->interrupt_injected = -1;
@@ -70,7 +98,7 @@ int vcpu_take_interrupt(struct vcpu *vcpu)
 		}
 	}
 	if (vector < 0 && vcpu->lapic)
-		vector = lapic_ack(vcpu->lapic);
+		vector = take_from_lapic(vcpu);
 	if (vector >= 0)
 		vcpu_count(vcpu, irq_injections);
 	return vector;

@@ -9,6 +9,7 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/vm/private.h"
+#include "kvm/pv/pv.h"
 #include "silicon/exec/exec.h"
 
 #include <string.h>
@@ -220,6 +221,41 @@ static int exit_msr_write(struct vcpu *vcpu)
 	return fill_msr(vcpu, KVM_EXIT_X86_WRMSR, vcpu->cpu.exit.data, complete_msr_write);
 }
 
+/* ---- hypercalls: what kvm/pv leaves to user space ---- */
+
+static int complete_hypercall(struct vcpu *vcpu)
+{
+	if (still_there(vcpu))
+		answers_add(&vcpu->cpu, ANSWER_HYPERCALL, 0, 8,
+			    pv_hypercall_result(vcpu, vcpu->run), false);
+	return RUN_AGAIN;
+}
+
+static void fill_kvm_hypercall(struct kvm_run *run, const struct pv_exit *exit)
+{
+	run->hypercall.nr = exit->hypercall.nr;
+	memcpy(run->hypercall.args, exit->hypercall.args, sizeof(run->hypercall.args));
+	/* Called longmode in older headers: 64 bits of flags since. */
+	memcpy(&run->hypercall.longmode, &exit->hypercall.flags, sizeof(exit->hypercall.flags));
+}
+
+static int exit_hypercall(struct vcpu *vcpu)
+{
+	const struct pv_exit *exit = pv_hypercall_exit(vcpu);
+	struct kvm_run *run = vcpu->run;
+
+	run->exit_reason = exit->reason;
+	if (exit->reason == KVM_EXIT_HYPERV)
+		run->hyperv = exit->hyperv;
+	else if (exit->reason == KVM_EXIT_XEN)
+		run->xen = exit->xen;
+	else
+		fill_kvm_hypercall(run, exit);
+	remember_place(vcpu);
+	vcpu->complete = complete_hypercall;
+	return RUN_EXIT;
+}
+
 /* ---- the rest ---- */
 
 static int exit_request(struct vcpu *vcpu)
@@ -234,7 +270,7 @@ static int exit_hlt(struct vcpu *vcpu)
 	if (vcpu->cpu.activity == ACTIVITY_RUN)
 		return RUN_AGAIN;
 	vcpu->cpu.activity = ACTIVITY_RUN;
-	if (vcpu->lapic) {
+	if (vcpu->lapic || vcpu->vm->disabled_exits & KVM_X86_DISABLE_EXITS_HLT) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;
 		return debug_or_again(vcpu);
 	}

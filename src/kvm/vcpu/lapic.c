@@ -4,6 +4,8 @@
  * IA32_APIC_BASE, and its ioctls. Vcpus without an in-kernel one keep APIC base and CR8 themselves.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/hv.h"
+#include "kvm/pv/pv.h"
 #include "kvm/vm/irqchip.h"
 #include "silicon/mmu/mmu.h"
 
@@ -35,6 +37,7 @@ static void op_eoi(void *opaque, uint8_t vector, bool level)
 {
 	struct vcpu *vcpu = opaque;
 
+	pv_hv_eoi(vcpu, vector);
 	if (!vm_apic_eoi(vcpu->vm, vcpu->lapic, vector, level))
 		return;
 	vcpu->eoi_vector = vector;
@@ -72,6 +75,7 @@ static void op_changed(void *opaque)
 		vcpu_request(vcpu, REQ_FLUSH);
 	}
 	vcpu_request(vcpu, REQ_EVENT);
+	pv_apic_changed(vcpu);
 }
 
 static void op_tpr_access(void *opaque, bool write)
@@ -223,6 +227,7 @@ long vcpu_get_lapic(struct vcpu *vcpu, void *arg)
 	if (!vcpu->lapic)
 		return -EINVAL;
 	follow_format(vcpu);
+	pv_eoi_sync(vcpu);
 	return lapic_get_state(vcpu->lapic, arg);
 }
 
@@ -237,6 +242,7 @@ long vcpu_set_lapic(struct vcpu *vcpu, void *arg)
 	if (ioctl_copy_in(&state, arg, sizeof(state)))
 		return -EFAULT;
 	follow_format(vcpu);
+	pv_eoi_sync(vcpu);
 	r = lapic_set_state(vcpu->lapic, &state);
 	if (!r)
 		vcpu_request(vcpu, REQ_EVENT);

@@ -4,6 +4,7 @@
  * ioctls that read and write any MSR, the machine-check bank and the TSC's attributes.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/hv.h"
 #include "kvm/pv/pv.h"
 #include "silicon/sys/sys.h"
 
@@ -123,6 +124,7 @@ static enum vcpu_msr deadline_set(struct vcpu *vcpu, uint32_t index, bool host, 
 
 static enum vcpu_msr x2apic_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
 {
+	pv_eoi_sync(vcpu);
 	if (!vcpu->lapic || !lapic_msr_read(vcpu->lapic, index, ret))
 		return VCPU_MSR_DENIED;
 	return VCPU_MSR_OK;
@@ -130,6 +132,7 @@ static enum vcpu_msr x2apic_get(struct vcpu *vcpu, uint32_t index, bool host, ui
 
 static enum vcpu_msr x2apic_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
 {
+	pv_eoi_sync(vcpu);
 	if (!vcpu->lapic || !lapic_msr_write(vcpu->lapic, index, val))
 		return VCPU_MSR_DENIED;
 	return VCPU_MSR_OK;
@@ -157,11 +160,6 @@ static const struct own_msr *find_own(uint32_t index)
 	return NULL;
 }
 
-static uint32_t pv_mask(const struct vcpu *vcpu)
-{
-	return vcpu->pv_enforce ? vcpu->pv_features : UINT32_MAX;
-}
-
 static enum vcpu_msr from_pv(enum pv_result r)
 {
 	return r == PV_OK ? VCPU_MSR_OK : r == PV_UNKNOWN ? VCPU_MSR_UNKNOWN : VCPU_MSR_DENIED;
@@ -173,20 +171,16 @@ enum vcpu_msr vcpu_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_
 
 	if (own)
 		return own->get(vcpu, index, host, ret);
-	return from_pv(pv_msr_get(vcpu->pv, index, pv_mask(vcpu), host, ret));
+	return from_pv(pv_msr_get(vcpu, index, host, ret));
 }
 
 enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
 {
 	const struct own_msr *own = find_own(index);
-	enum pv_result r;
 
 	if (own)
 		return own->set(vcpu, index, host, val);
-	r = pv_msr_set(vcpu->pv, index, pv_mask(vcpu), host, val);
-	if (r == PV_OK)
-		vcpu_request(vcpu, REQ_CLOCK_UPDATE);
-	return from_pv(r);
+	return from_pv(pv_msr_set(vcpu, index, host, val));
 }
 
 /* ---- KVM_GET_MSRS, KVM_SET_MSRS ---- */
@@ -424,8 +418,10 @@ long vcpu_enable_cap(struct vcpu *vcpu, void *arg)
 {
 	const struct kvm_enable_cap *cap = arg;
 
-	if (cap->flags || cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+	if (cap->flags)
 		return -EINVAL;
+	if (cap->cap != KVM_CAP_ENFORCE_PV_FEATURE_CPUID)
+		return pv_hv_enable_cap(vcpu, cap);
 	vcpu->pv_enforce = cap->args[0];
 	return 0;
 }

@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The synchronous road out of silicon/ (struct platform), as KVM answers it: slots, the local APIC,
- * the VM's buses, MSR filter, hypercalls. All run on the vCPU's thread inside KVM_RUN, or under
+ * the VM's buses, MSR filter; hypercalls are kvm/pv's. All run on the vCPU's thread inside KVM_RUN, or under
  * vcpu->mutex and slots_lock from an ioctl.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/pv.h"
 #include "kvm/vm/bus.h"
 #include "kvm/vm/msr_filter.h"
 #include "kvm/vm/private.h"
-
-#include <linux/kvm_para.h>
 
 /* True if the APIC's page answers at gpa, whatever slot is there. */
 static bool apic_page(const struct vcpu *vcpu, gpa_t gpa)
@@ -59,6 +58,7 @@ static enum platform_answer op_mmio_read(void *opaque, gpa_t gpa, unsigned size,
 {
 	struct vcpu *vcpu = opaque;
 
+	pv_eoi_sync(vcpu);
 	if (vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) &&
 	    lapic_mmio_read(vcpu->lapic, gpa & ~PAGE_MASK, size, ret))
 		return PLATFORM_DONE;
@@ -69,6 +69,7 @@ static enum platform_answer op_mmio_write(void *opaque, gpa_t gpa, unsigned size
 {
 	struct vcpu *vcpu = opaque;
 
+	pv_eoi_sync(vcpu);
 	if (vcpu->lapic && lapic_mmio_hit(vcpu->lapic, gpa) &&
 	    lapic_mmio_write(vcpu->lapic, gpa & ~PAGE_MASK, size, val))
 		return PLATFORM_DONE;
@@ -182,62 +183,9 @@ static uint64_t op_tsc(void *opaque)
 	return vcpu_tsc(opaque);
 }
 
-/* ---- hypercalls: KVM's hypercalls.rst ---- */
-
-static struct vcpu *find_apic_id(const struct vm *vm, uint32_t id)
+static enum platform_answer op_hypercall(void *opaque, bool foreign, uint64_t *ret)
 {
-	unsigned nr = vm_nr_vcpus(vm);
-
-	for (unsigned i = 0; i < nr; i++)
-		if (vm->vcpus[i]->id == id)
-			return vm->vcpus[i];
-	return NULL;
-}
-
-static int64_t hc_poll_irq(struct vcpu *vcpu, const uint64_t arg[4])
-{
-	return 0;
-}
-
-static int64_t hc_kick_cpu(struct vcpu *vcpu, const uint64_t arg[4])
-{
-	struct vcpu *to = find_apic_id(vcpu->vm, arg[1]);
-
-	if (to)
-		vcpu_request(to, REQ_UNHALT);
-	return 0;
-}
-
-static const struct hypercall {
-	uint32_t nr;
-	uint8_t feature; /* bit of KVM_CPUID_FEATURES that announces it; 32: always there */
-	int64_t (*call)(struct vcpu *vcpu, const uint64_t arg[4]);
-} hypercalls[] = {
-	{KVM_HC_VAPIC_POLL_IRQ, 32, hc_poll_irq},
-	{KVM_HC_KICK_CPU, KVM_FEATURE_PV_UNHALT, hc_kick_cpu},
-};
-
-static bool announced(const struct vcpu *vcpu, const struct hypercall *hc)
-{
-	return hc->feature == 32 || (vcpu->pv_features >> hc->feature & 1);
-}
-
-static enum platform_answer op_hypercall(void *opaque, uint64_t *ret)
-{
-	struct vcpu *vcpu = opaque;
-	const struct cpu *cpu = &vcpu->cpu;
-	uint64_t mask = cpu_64bit(cpu) ? ~0ull : UINT32_MAX;
-	uint64_t nr = cpu->gpr[RAX] & mask;
-	const uint64_t arg[4] = {cpu->gpr[RBX] & mask, cpu->gpr[RCX] & mask, cpu->gpr[RDX] & mask,
-				 cpu->gpr[RSI] & mask};
-	int64_t r = cpu->mode.cpl ? -KVM_EPERM : -KVM_ENOSYS;
-
-	vcpu_count(vcpu, hypercalls);
-	for (unsigned i = 0; !cpu->mode.cpl && i < ARRAY_SIZE(hypercalls); i++)
-		if (hypercalls[i].nr == nr && announced(vcpu, &hypercalls[i]))
-			r = hypercalls[i].call(vcpu, arg);
-	*ret = (uint64_t)r & mask;
-	return PLATFORM_DONE;
+	return pv_hypercall(opaque, foreign, ret);
 }
 
 /* ---- requests ---- */

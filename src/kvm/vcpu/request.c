@@ -11,7 +11,9 @@
  * it reads anything published. ->serving covers the time between taking bits and having served them.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+#include "kvm/pv/hv.h"
 #include "kvm/pv/pv.h"
+#include "kvm/pv/xen.h"
 #include "silicon/mmu/mmu.h"
 
 #include <errno.h>
@@ -128,6 +130,19 @@ void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait)
 		wait_safepoint(vm->vcpus[i], req);
 }
 
+/* As one who waits for an event: two that wait for each other find the other one waiting. */
+void vcpu_wait_flushed(struct vcpu *vcpu)
+{
+	unsigned nr = vm_nr_vcpus(vcpu->vm);
+
+	vcpu->wait_flush = false;
+	vcpu_set_running(vcpu, VCPU_BLOCKED);
+	for (unsigned i = 0; i < nr; i++)
+		if (vcpu->vm->vcpus[i] != vcpu)
+			wait_safepoint(vcpu->vm->vcpus[i], REQ_HV_FLUSH);
+	vcpu_set_running(vcpu, VCPU_INSIDE);
+}
+
 /* ---- serving ---- */
 
 static void serve_flush(struct vcpu *vcpu)
@@ -161,7 +176,7 @@ static void serve_smi(struct vcpu *vcpu)
 
 static void serve_clock(struct vcpu *vcpu)
 {
-	pv_clock_update(vcpu->pv, vcpu->tsc_offset, vcpu->tsc_khz);
+	pv_clock_update(vcpu);
 }
 
 static void serve_timer(struct vcpu *vcpu)
@@ -181,12 +196,16 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_EVENT] = serve_event,	  [REQ_NMI] = serve_nmi,
 	[REQ_CLOCK_UPDATE] = serve_clock, [REQ_TIMER] = serve_timer,
 	[REQ_UNHALT] = serve_unhalt,	  [REQ_SMI] = serve_smi,
+	[REQ_STEAL] = pv_steal_update,	  [REQ_APF] = pv_apf_ready,
+	[REQ_HV_FLUSH] = pv_hv_flush,	  [REQ_HV_STIMER] = pv_hv_stimers,
+	[REQ_XEN] = pv_xen_serve,
 };
 
 /* Left for the run loop, which takes them one by one. */
-#define REQS_EXIT                                                                      \
-	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) | \
-	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD) | BIT(REQ_RING_FULL))
+#define REQS_EXIT                                                                            \
+	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) |       \
+	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD) | BIT(REQ_HV_CRASH) | \
+	 BIT(REQ_HV_RESET) | BIT(REQ_HV_EXIT) | BIT(REQ_RING_FULL))
 
 bool vcpu_service(struct vcpu *vcpu)
 {
@@ -221,6 +240,7 @@ void vcpu_block(struct vcpu *vcpu)
 		host_futex_wait(&vcpu->kicked, 0, 0);
 	vcpu_set_running(vcpu, VCPU_INSIDE);
 	stats_set(vcpu->stats, STAT_VCPU_blocking, 0);
+	pv_entered(vcpu);
 	if (vcpu->mp_state == KVM_MP_STATE_HALTED)
 		stats_add(vcpu->stats, STAT_VCPU_halt_wait_ns, host_monotonic_ns() - began);
 }

@@ -10,6 +10,9 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "host/signal.h"
+#include "kvm/pv/hv.h"
+#include "kvm/pv/pv.h"
+#include "kvm/pv/xen.h"
 #include "silicon/exec/exec.h"
 
 #include <string.h>
@@ -143,6 +146,7 @@ static bool make_runnable(struct vcpu *vcpu)
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return true;
 	if (vcpu->mp_state == KVM_MP_STATE_HALTED && has_wake_event(vcpu)) {
+		pv_xen_poll_end(vcpu);
 		vcpu->unhalted = false;
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
 		vcpu_count(vcpu, halt_wakeup);
@@ -180,6 +184,38 @@ static int exit_ioapic_eoi(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+static int exit_system_event(struct vcpu *vcpu, uint32_t type)
+{
+	vcpu->run->exit_reason = KVM_EXIT_SYSTEM_EVENT;
+	vcpu->run->system_event.type = type;
+	vcpu->run->system_event.ndata = 0;
+	return RUN_EXIT;
+}
+
+static int exit_hv_crash(struct vcpu *vcpu)
+{
+	return exit_system_event(vcpu, KVM_SYSTEM_EVENT_CRASH);
+}
+
+static int exit_hv_reset(struct vcpu *vcpu)
+{
+	return exit_system_event(vcpu, KVM_SYSTEM_EVENT_RESET);
+}
+
+static int complete_hv_register(struct vcpu *vcpu)
+{
+	pv_hv_exit_done(vcpu, &vcpu->run->hyperv);
+	return RUN_AGAIN;
+}
+
+static int exit_hv_register(struct vcpu *vcpu)
+{
+	vcpu->run->exit_reason = KVM_EXIT_HYPERV;
+	vcpu->run->hyperv = *pv_hv_exit(vcpu);
+	vcpu->complete = complete_hv_register;
+	return RUN_EXIT;
+}
+
 static int exit_dead(struct vcpu *vcpu)
 {
 	return -EIO;
@@ -204,6 +240,9 @@ static const struct {
 	{REQ_IOAPIC_EOI, exit_ioapic_eoi},
 	{REQ_TPR_REPORT, exit_tpr_report},
 	{REQ_TPR_LOWERED, exit_tpr_lowered},
+	{REQ_HV_CRASH, exit_hv_crash},
+	{REQ_HV_RESET, exit_hv_reset},
+	{REQ_HV_EXIT, exit_hv_register},
 };
 
 static int take_exit_request(struct vcpu *vcpu)
@@ -242,6 +281,7 @@ static int check_window(struct vcpu *vcpu)
 
 static int interrupted(struct vcpu *vcpu)
 {
+	pv_xen_poll_end(vcpu);
 	vcpu_count(vcpu, signal_exits);
 	vcpu->run->exit_reason = KVM_EXIT_INTR;
 	return -EINTR;
@@ -270,6 +310,8 @@ static int run_once(struct vcpu *vcpu)
 
 	kicked(vcpu);
 	vcpu_service(vcpu);
+	if (vcpu->wait_flush)
+		vcpu_wait_flushed(vcpu);
 	vcpu_accept_init_sipi(vcpu);
 	r = take_exit_request(vcpu);
 	if (r != RUN_AGAIN)
@@ -335,6 +377,7 @@ static int run_inside(struct vcpu *vcpu)
 	int r;
 
 	run->flags = 0;
+	pv_entered(vcpu);
 	vcpu_service(vcpu);
 	if (vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)
 		return run_uninitialized(vcpu, immediate);

@@ -19,6 +19,7 @@ static bool is_bsp(const struct vcpu *vcpu)
 
 void vcpu_reset(struct vcpu *vcpu, bool init)
 {
+	pv_reset(vcpu);
 	cpu_reset(&vcpu->cpu, init);
 	if (!init) {
 		sys_msr_reset(&vcpu->cpu);
@@ -54,7 +55,7 @@ static bool create_parts(struct vcpu *vcpu)
 	vcpu->cpu.tlb = tlb_create();
 	vcpu->cpu.exec = exec_create();
 	vcpu->cpu.nr_cpus = &vcpu->vm->nr_vcpus;
-	vcpu->pv = pv_create(vcpu->vm, vcpu->id);
+	vcpu->pv = pv_create(vcpu);
 	vcpu->stats = stats_create(STATS_VCPU, name);
 	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats &&
 	       !exec_set_tempo(&vcpu->cpu, vcpu->vm->ops->tempo);
@@ -139,6 +140,8 @@ static void op_request_all(struct vm *vm, enum vm_request req, bool wait)
 		if (vm_nr_vcpus(vm))
 			stats_add(vm->stats, STAT_VM_remote_tlb_flush, 1);
 	}
+	if (req == VM_REQUEST_CLOCK)
+		pv_clock_changed(vm);
 	vcpu_request_all(vm, to[req], wait);
 }
 
@@ -157,4 +160,7 @@ const struct vm_ops vcpu_vm_ops = {
 	.lapic = op_lapic,
 	.interrupt = op_interrupt,
 	.push_dirty = vcpu_push_dirty,
+	.create = pv_vm_create,
+	.destroy = pv_vm_destroy,
+	.route = pv_route,
 };

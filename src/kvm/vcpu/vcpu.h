@@ -46,6 +46,14 @@ enum vcpu_request {
 	REQ_IOAPIC_EOI,	 /* KVM_EXIT_IOAPIC_EOI is due */
 	REQ_VM_DEAD,
 	REQ_RING_FULL, /* KVM_EXIT_DIRTY_RING_FULL, until the ring is reset */
+	REQ_STEAL,     /* steal time is to be shown */
+	REQ_APF,       /* asynchronous page faults: an event may be due */
+	REQ_HV_FLUSH,  /* Hyper-V: pages to flush are listed */
+	REQ_HV_STIMER, /* Hyper-V: a synthetic timer is due or enabled */
+	REQ_HV_CRASH,  /* Hyper-V: KVM_EXIT_SYSTEM_EVENT is due */
+	REQ_HV_RESET,
+	REQ_HV_EXIT, /* Hyper-V: KVM_EXIT_HYPERV for a register is due */
+	REQ_XEN,     /* Xen: an event came */
 };
 
 /* Where the vCPU's thread is: vcpu->running. */
@@ -94,6 +102,8 @@ struct vcpu {
 	bool has_run;	     /* the guest was entered: CPUID is fixed */
 	bool leave;	     /* vcpu_service() wants out of cpu_run() */
 	bool unhalted;	     /* KVM's paravirtual kick arrived */
+	bool wait_flush;     /* other vCPUs were asked to flush: wait for them before guest code */
+	bool eoi_offered;    /* the guest may end its interrupt in memory: pv_eoi_sync() */
 
 	/* The one continuation across exits to user space; NULL when nothing is open. */
 	int (*complete)(struct vcpu *vcpu);
@@ -110,7 +120,8 @@ struct vcpu {
 
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned nr_cpuid;
-	uint32_t pv_features; /* EAX of the guest's KVM_CPUID_FEATURES leaf */
+	uint32_t pv_features; /* EAX of the guest's KVM_CPUID_FEATURES leaf, as it was last found */
+	uint32_t kvm_base;    /* first of KVM's CPUID leaves, or 0 */
 	bool pv_enforce;
 	uint64_t tsc_offset; /* guest TSC = the VM's plus this */
 	uint32_t tsc_khz;
@@ -200,6 +211,7 @@ long vcpu_get_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_set_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_enable_cap(struct vcpu *vcpu, void *arg);
 long vcpu_get_stats_fd(struct vcpu *vcpu, void *arg);
+long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg); /* RAW */
 
 /* ---- cpuid.c: system ioctls; user is the program's struct kvm_cpuid2. 0 or -errno ---- */
 

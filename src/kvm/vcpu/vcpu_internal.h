@@ -28,6 +28,8 @@ bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req);
 void vcpu_clear_request(struct vcpu *vcpu, enum vcpu_request req);
 /* Wait for a kick or a signal. */
 void vcpu_block(struct vcpu *vcpu);
+/* ->wait_flush: return when every other vCPU that was asked to flush has, or runs no guest code. */
+void vcpu_wait_flushed(struct vcpu *vcpu);
 /* The vCPU that vcpu_run_interrupted() speaks to on this thread, or NULL. */
 void vcpu_set_current(struct vcpu *vcpu);
 

@@ -27,7 +27,7 @@ struct irqfd {
 	int resamplefd;
 };
 
-static void signal_fd(int fd)
+void eventfd_raise(int fd)
 {
 	uint64_t one = 1;
 
@@ -68,7 +68,7 @@ bool irqfd_notify_locked(struct vm *vm, uint32_t gsi)
 
 	for (struct irqfd *i = vm->irqfds; i; i = i->next)
 		if (i->resample && i->gsi == gsi) {
-			signal_fd(i->resamplefd);
+			eventfd_raise(i->resamplefd);
 			any = true;
 		}
 	return any;
@@ -109,6 +109,14 @@ static int hold_fd(int fd, int *ret)
 		return -errno;
 	*ret = copy;
 	return 0;
+}
+
+int eventfd_hold(int fd, int *ret)
+{
+	uint64_t id;
+	int r = eventfd_id(fd, &id);
+
+	return r ? r : hold_fd(fd, ret);
 }
 
 static int irqfd_open(struct irqfd *irqfd, const struct kvm_irqfd *args)

@@ -16,6 +16,10 @@ void irqfd_resample_locked(struct vm *vm, uint32_t gsi);
 bool irqfd_notify_locked(struct vm *vm, uint32_t gsi);
 /* Any thread. The kernel's id of an eventfd: 0, -EBADF, or -EINVAL if fd is another kind of file. */
 int eventfd_id(int fd, uint64_t *ret);
+/* A duplicate of the program's eventfd, out of its way: 0 and *ret, or -errno as of eventfd_id(). Any thread. */
+int eventfd_hold(int fd, int *ret);
+/* Add one to an eventfd. Any thread. */
+void eventfd_raise(int fd);
 
 /* At the VM's end, service thread stopped or not. */
 void irqfd_release_all(struct vm *vm);

@@ -44,6 +44,8 @@ static int entry_set_locked(struct vm *vm, const struct kvm_irq_routing_entry *e
 			return -1;
 		return vm_deliver_msi(vm, e->u.msi.address_lo, e->u.msi.address_hi, e->u.msi.data);
 	}
+	if (e->type != KVM_IRQ_ROUTING_IRQCHIP)
+		return vm->ops->route(vm, e, level);
 	if (!vm->irqchip_full)
 		return -1;
 	if (e->u.irqchip.irqchip == KVM_IRQCHIP_IOAPIC)
@@ -199,6 +201,46 @@ static bool split_wants_eoi_locked(struct vm *vm, struct lapic *lapic, uint8_t v
 			return true;
 	}
 	return false;
+}
+
+/* Some reserved pin is routed to this vector, wherever. */
+static bool split_knows_vector_locked(const struct vm *vm, uint8_t vector)
+{
+	const struct routes *routes = vm->irqchip->routes;
+
+	for (unsigned i = 0; i < routes->first[vm->nr_reserved_ioapic_pins]; i++)
+		if (routes->v[i].type == KVM_IRQ_ROUTING_MSI &&
+		    (uint8_t)routes->v[i].u.msi.data == vector)
+			return true;
+	return false;
+}
+
+bool vm_eoi_wanted(struct vm *vm, uint8_t vector)
+{
+	bool wanted;
+
+	if (vm->irqchip_full)
+		return ioapic_knows_vector(&vm->irqchip->ioapic, vector);
+	pthread_mutex_lock(&vm->irq_lock);
+	wanted = split_knows_vector_locked(vm, vector);
+	pthread_mutex_unlock(&vm->irq_lock);
+	return wanted;
+}
+
+void vm_sint_acked(struct vm *vm, uint32_t vp_index, uint32_t sint)
+{
+	const struct routes *routes;
+
+	pthread_mutex_lock(&vm->irq_lock);
+	routes = vm->irqchip->routes;
+	for (unsigned i = 0; routes->has_sints && i < routes->nr; i++) {
+		const struct kvm_irq_routing_entry *e = &routes->v[i];
+
+		if (e->type == KVM_IRQ_ROUTING_HV_SINT && e->u.hv_sint.vcpu == vp_index &&
+		    e->u.hv_sint.sint == sint)
+			irqfd_resample_locked(vm, e->gsi);
+	}
+	pthread_mutex_unlock(&vm->irq_lock);
 }
 
 bool vm_apic_eoi(struct vm *vm, struct lapic *lapic, uint8_t vector, bool level)

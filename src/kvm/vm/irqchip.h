@@ -41,6 +41,14 @@ int vm_pic_ack(struct vm *vm);
  */
 bool vm_apic_eoi(struct vm *vm, struct lapic *lapic, uint8_t vector, bool level);
 
+/*
+ * irq_lock not held. The EOI of this vector must reach somebody beside the local APIC: an I/O APIC here or, of a
+ * split irqchip, the program's.
+ */
+bool vm_eoi_wanted(struct vm *vm, uint8_t vector);
+/* irq_lock not held. The guest took what a synthetic interrupt source brought: resamplers of its GSI are notified. */
+void vm_sint_acked(struct vm *vm, uint32_t vp_index, uint32_t sint);
+
 /* Room internal: routing and chips made and freed with the VM. */
 int irqchip_create(struct vm *vm);
 void irqchip_destroy(struct vm *vm);

@@ -44,6 +44,12 @@ static int entry_check(const struct kvm_irq_routing_entry *e, bool split, bool x
 		if (e->flags & ~KVM_MSI_VALID_DEVID || !msi_valid(e->u.msi.address_hi, x2apic))
 			return -EINVAL;
 		return 0;
+	case KVM_IRQ_ROUTING_HV_SINT:
+		return e->flags ? -EINVAL : 0;
+	case KVM_IRQ_ROUTING_XEN_EVTCHN:
+		if (e->flags || e->u.xen_evtchn.priority != KVM_IRQ_ROUTING_XEN_EVTCHN_PRIO_2LEVEL)
+			return -EINVAL;
+		return 0;
 	default:
 		return -EINVAL;
 	}
@@ -79,6 +85,7 @@ static void routes_index(struct routes *routes)
 	unsigned n = 0;
 
 	memset(routes->pin_gsi, 0xff, sizeof(routes->pin_gsi));
+	routes->has_sints = false;
 	for (unsigned gsi = 0; gsi <= IRQ_MAX_ROUTES; gsi++) {
 		while (n < routes->nr && routes->v[n].gsi < gsi)
 			n++;
@@ -89,6 +96,7 @@ static void routes_index(struct routes *routes)
 
 		if (e->type == KVM_IRQ_ROUTING_IRQCHIP)
 			routes->pin_gsi[e->u.irqchip.irqchip][e->u.irqchip.pin] = e->gsi;
+		routes->has_sints |= e->type == KVM_IRQ_ROUTING_HV_SINT;
 	}
 }
 

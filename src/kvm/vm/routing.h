@@ -12,6 +12,7 @@
 struct routes {
 	int16_t pin_gsi[NR_CHIPS][NR_CHIP_PINS];
 	uint16_t first[IRQ_MAX_ROUTES + 1];
+	bool has_sints; /* some are of Hyper-V's synthetic interrupts */
 	unsigned nr;
 	struct kvm_irq_routing_entry v[];
 };

@@ -267,6 +267,16 @@ static struct memslots *slots_edit(const struct memslots *slots, uint32_t id,
 	return copy;
 }
 
+void vm_slots_claim(struct vm *vm)
+{
+	pthread_mutex_lock(&vm->claim);
+}
+
+void vm_slots_unclaim(struct vm *vm)
+{
+	pthread_mutex_unlock(&vm->claim);
+}
+
 /* Publish, wait for every reader, free what is no longer used. */
 static void slots_replace(struct vm *vm, struct memslots **slots, struct memslots *next)
 {
@@ -274,6 +284,9 @@ static void slots_replace(struct vm *vm, struct memslots **slots, struct memslot
 
 	__atomic_store_n(slots, next, __ATOMIC_RELEASE);
 	vm->ops->request_all(vm, VM_REQUEST_FLUSH, true);
+	/* Who has a claim may have found the old array. */
+	vm_slots_claim(vm);
+	vm_slots_unclaim(vm);
 	free(old);
 }
 

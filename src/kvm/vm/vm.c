@@ -24,6 +24,7 @@ static void init_locks(struct vm *vm)
 	pthread_mutex_init(&vm->slots_lock, NULL);
 	pthread_mutex_init(&vm->irq_lock, NULL);
 	pthread_mutex_init(&vm->ring_lock, NULL);
+	pthread_mutex_init(&vm->claim, NULL);
 }
 
 static bool create_parts(struct vm *vm)
@@ -40,7 +41,8 @@ static bool create_parts(struct vm *vm)
 	vm->port_bus = bus_create();
 	vm->clock = clock_create();
 	vm->stats = stats_create(STATS_VM, id);
-	return vm->mmio_bus && vm->port_bus && vm->clock && vm->stats && !irqchip_create(vm);
+	return vm->mmio_bus && vm->port_bus && vm->clock && vm->stats && !irqchip_create(vm) &&
+	       !(vm->ops->create && vm->ops->create(vm));
 }
 
 int vm_create(const struct vm_ops *ops, struct vm **ret)
@@ -98,6 +100,8 @@ void vm_quiesce(struct vm *vm)
 void vm_destroy(struct vm *vm)
 {
 	vm_quiesce(vm);
+	if (vm->ops->destroy)
+		vm->ops->destroy(vm);
 	irqchip_destroy(vm);
 	ioeventfd_release_all(vm);
 	coalesced_free_all(vm);

@@ -4,11 +4,11 @@
  * vCPUs. Room header of kvm/vm; bus.h, irqchip.h, eventfd.h, service.h, clock.h, msr_filter.h and
  * stats.h have the rest.
  *
- * Lock order: vm->lock > vcpu->mutex > vm->slots_lock > vm->irq_lock > vm->ring_lock.
+ * Lock order: vm->lock > vcpu->mutex > vm->slots_lock > vm->irq_lock > vm->ring_lock, the claim on slots.
  * Slots, buses and the MSR filter are published: an update makes a new array, stores the pointer and
  * waits until each vCPU in KVM_RUN has passed a safepoint. So a vCPU thread in KVM_RUN reads them
  * without a lock (and never takes slots_lock, for which the waiter is holding it); everyone else
- * holds slots_lock.
+ * holds slots_lock, or reads slots for a short while under a claim (vm_slots_claim()).
  */
 #ifndef KVM_VM_VM_H
 #define KVM_VM_VM_H
@@ -27,6 +27,7 @@ struct bus;	   /* bus.h */
 struct msr_filter; /* msr_filter.h */
 struct gmem;	   /* private.h */
 struct gfn_ranges; /* private.h */
+struct pv_vm;	   /* kvm/pv */
 
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
@@ -39,7 +40,7 @@ struct gfn_ranges; /* private.h */
 #define VM_QUIRKS                                                             \
 	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |        \
 	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | \
-	 KVM_X86_QUIRK_SLOT_ZAP_ALL)
+	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_SLOT_ZAP_ALL)
 
 struct memslot {
 	uint32_t id;	/* slot, address space in the high half */
@@ -90,6 +91,11 @@ struct vm_ops {
 	void (*push_dirty)(struct vm *vm, uint32_t slot, uint64_t offset);
 	/* The guest_memfd of this VM that fd names: 0, -EBADF, -EINVAL. */
 	int (*gmem)(struct vm *vm, int fd, struct gmem **ret);
+	/* What the rooms above hang on a new VM (0 or -ENOMEM), and its end. May be NULL. */
+	int (*create)(struct vm *vm);
+	void (*destroy)(struct vm *vm);
+	/* Drive a route of Hyper-V's or Xen's; irq_lock held. Result as of vm_set_irq(). */
+	int (*route)(struct vm *vm, const struct kvm_irq_routing_entry *e, int level);
 	/* The last reference is gone: destroy the vCPUs, then call vm_destroy(). */
 	void (*release)(struct vm *vm);
 };
@@ -106,6 +112,7 @@ struct vm {
 	pthread_mutex_t slots_lock;
 	pthread_mutex_t irq_lock;		   /* chips, routing, irqfds */
 	pthread_mutex_t ring_lock;		   /* the coalesced ring */
+	pthread_mutex_t claim;			   /* vm_slots_claim() */
 	struct memslots *slots[VM_ADDRESS_SPACES]; /* atomic pointers; never NULL */
 	uint64_t nr_slot_pages;			   /* slots_lock */
 	bool private_mem;			   /* KVM_X86_SW_PROTECTED_VM; set at creation */
@@ -132,6 +139,7 @@ struct vm {
 
 	/* KVM_ENABLE_CAP's state; atomic words, written under vm->lock. */
 	uint64_t disabled_quirks, disabled_exits;
+	uint64_t hypercall_exits; /* BIT(number) of hypercalls that go to user space */
 	uint32_t user_space_msr_mask;
 	bool exception_payload, triple_fault_event, exit_on_emulation;
 	bool manual_dirty_log, manual_dirty_init_set;
@@ -142,6 +150,7 @@ struct vm {
 	gpa_t tss_addr, identity_map_addr;
 	bool hide_platform_info; /* guests' RDMSR of MSR_PLATFORM_INFO faults */
 	uint32_t tsc_khz;	 /* default of new vCPUs */
+	struct pv_vm *pv;
 	struct stats_block *stats;
 };
 
@@ -177,7 +186,14 @@ static inline unsigned vm_nr_vcpus(const struct vm *vm)
 	return __atomic_load_n(&vm->nr_vcpus, __ATOMIC_ACQUIRE);
 }
 
-/* ---- slots.c: vCPU thread in KVM_RUN, or slots_lock held ---- */
+/* ---- slots.c: vCPU thread in KVM_RUN, or slots_lock held, or a claim ---- */
+
+/*
+ * Any thread, for a short while, as the last lock: slots do not go away until unclaim. Nothing that waits for a vCPU
+ * may be done meanwhile.
+ */
+void vm_slots_claim(struct vm *vm);
+void vm_slots_unclaim(struct vm *vm);
 
 /* The slot that answers for gfn outside of SMM, or NULL. */
 const struct memslot *vm_slot_find(const struct vm *vm, gfn_t gfn);

@@ -104,6 +104,17 @@ int lapic_ack(struct lapic *lapic)
 	return vector;
 }
 
+int lapic_ack_ended(struct lapic *lapic)
+{
+	int vector = lapic_pending_vector(lapic);
+
+	if (vector < 0)
+		return -1;
+	clear_irr(lapic, (uint8_t)vector);
+	update_ppr(lapic);
+	return vector;
+}
+
 /* Have the owner look again, if PPR fell from old and so made something deliverable. */
 static void reconsider(struct lapic *lapic, uint8_t old)
 {

@@ -152,6 +152,8 @@ static inline uint64_t lapic_get_base(const struct lapic *lapic)
 int lapic_pending_vector(struct lapic *lapic);
 /* Take it: IRR to ISR. Returns the vector, or -1. */
 int lapic_ack(struct lapic *lapic);
+/* The same for an interrupt that needs no EOI: it is never in service. */
+int lapic_ack_ended(struct lapic *lapic);
 /* EOI register written (also Hyper-V's, PV EOI): the vector that ended, or -1. */
 int lapic_eoi(struct lapic *lapic);
 /* True if INTR of the PIC reaches this processor (virtual wire mode, or APIC disabled). */

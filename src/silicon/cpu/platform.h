@@ -23,7 +23,7 @@ struct ram_page {
 enum platform_answer {
 	PLATFORM_DONE,	/* answered in the process */
 	PLATFORM_USER,	/* user space must answer: the caller builds an exit */
-	PLATFORM_FAULT, /* MSRs: raise #GP(0) */
+	PLATFORM_FAULT, /* MSRs: raise #GP(0); hypercalls: cpu->fault was raised by the platform */
 };
 
 struct platform {
@@ -59,8 +59,11 @@ struct platform {
 	void (*set_tpr)(void *opaque, uint8_t tpr);
 	/* Guest TSC, now. */
 	uint64_t (*tsc)(void *opaque);
-	/* VMCALL or VMMCALL at CPL 0 or above; DONE with *ret for RAX, or USER. */
-	enum platform_answer (*hypercall)(void *opaque, uint64_t *ret);
+	/*
+	 * VMCALL or VMMCALL at any CPL, RIP still on it; foreign: the other vendor's of the two. DONE with *ret
+	 * for RAX; USER; FAULT after fault_ud() or the like.
+	 */
+	enum platform_answer (*hypercall)(void *opaque, bool foreign, uint64_t *ret);
 	/* Serve requests raised by cpu_raise(ATTN_REQUEST): true to leave cpu_run(). */
 	bool (*service)(void *opaque);
 	/* The processor changed what others look at: CR0/CR4/EFER/APIC-relevant state, IF window. */

@@ -570,34 +570,39 @@ enum result emul_sysexit(struct cpu *cpu, const struct insn *insn)
 }
 
 /* An answer of user space, if the platform has none itself: RAX. */
-static enum result ask_hypercall(struct cpu *cpu, uint64_t *ret)
+static enum result ask_hypercall(struct cpu *cpu, bool foreign, uint64_t *ret)
 {
 	const struct answer *answer = answers_take(cpu, ANSWER_HYPERCALL, 0, 8);
+	enum platform_answer who;
 
 	if (answer) {
 		*ret = answer->data;
 		return RESULT_OK;
 	}
-	if (platform_call(cpu, hypercall, ret) != PLATFORM_USER)
-		return RESULT_OK;
+	who = platform_call(cpu, hypercall, foreign, ret);
+	if (who != PLATFORM_USER)
+		return who == PLATFORM_FAULT ? RESULT_FAULT : RESULT_OK;
 	cpu->exit.kind = CPU_EXIT_HYPERCALL;
 	cpu->exit.addr = 0;
 	cpu->exit.size = 8;
 	return RESULT_EXIT;
 }
 
+#define MODRM_VMCALL 0xc1 /* VMMCALL: d9 */
+
 /*
- * VMCALL and VMMCALL alike: the hypervisor below is anykvm itself, and KVM takes either vendor's (it
- * patches the wrong one).
+ * VMCALL and VMMCALL: the hypervisor below is anykvm itself. The platform says what becomes of the other
+ * vendor's, which silicon answers with #UD.
  */
 enum result emul_hypercall(struct cpu *cpu, const struct insn *insn)
 {
+	bool foreign = (insn->modrm == MODRM_VMCALL) != model_intel(cpu->model);
 	uint64_t val;
 	enum result r;
 
 	if (cpu_intercept(cpu, INTERCEPT_VMCALL, 0))
 		return EMUL_INTERCEPTED;
-	r = ask_hypercall(cpu, &val);
+	r = ask_hypercall(cpu, foreign, &val);
 	if (r)
 		return r;
 	cpu->gpr[RAX] = cpu->mode.code == CODE_64 ? val : (uint32_t)val;

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Steal time (Documentation/virt/kvm/x86/msr.rst, MSR_KVM_STEAL_TIME): how long the vCPU's thread was ready to run
+ * and had to wait, which the host's scheduler tells in /proc/thread-self/schedstat.
+ *
+ * No vCPU is ever shown as preempted, for the process is not told when it is; a guest that asks for a TLB flush
+ * by that byte all the same gets it.
+ */
+#include "host/guard.h"
+#include "host/host.h"
+#include "kvm/pv/pv_internal.h"
+#include "kvm/pv/xen.h"
+#include "kvm/vm/service.h"
+#include "silicon/mmu/mmu.h"
+
+#include <fcntl.h>
+#include <linux/kvm_para.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define SCHEDSTAT "/proc/thread-self/schedstat"
+
+bool pv_steal_available(void)
+{
+	return !access(SCHEDSTAT, R_OK);
+}
+
+/* The file names the thread that opened it. */
+static int schedstat_of(struct pv *pv, int tid)
+{
+	if (pv->schedstat >= 0 && pv->schedstat_tid == tid)
+		return pv->schedstat;
+	if (pv->schedstat >= 0)
+		close(pv->schedstat);
+	pv->schedstat = service_fd_hide(open(SCHEDSTAT, O_RDONLY | O_CLOEXEC));
+	pv->schedstat_tid = tid;
+	return pv->schedstat;
+}
+
+/* "time on a processor, time waiting for one, slices" */
+uint64_t pv_run_delay(struct vcpu *vcpu)
+{
+	int fd = schedstat_of(vcpu->pv, host_gettid());
+	char text[64], *end;
+	ssize_t n;
+
+	if (fd < 0)
+		return 0;
+	n = pread(fd, text, sizeof(text) - 1, 0);
+	if (n <= 0)
+		return 0;
+	text[n] = 0;
+	strtoull(text, &end, 10);
+	return strtoull(end, NULL, 10);
+}
+
+/* The guest sets KVM_VCPU_FLUSH_TLB instead of interrupting a vCPU that does not run. */
+static bool take_preempted(struct vcpu *vcpu, uint8_t *hva, gpa_t gpa)
+{
+	uint8_t old;
+
+	if (!host_load_8(hva, &old))
+		return false;
+	while (old) {
+		uint8_t seen = old;
+
+		if (!host_cmpxchg_8(hva, &seen, 0))
+			return false;
+		if (seen == old)
+			break;
+		old = seen;
+	}
+	if (old & KVM_VCPU_FLUSH_TLB && pv_has(vcpu, KVM_FEATURE_PV_TLB_FLUSH))
+		mmu_flush_all(&vcpu->cpu);
+	if (old)
+		vm_mark_dirty(vcpu->vm, gpa);
+	return true;
+}
+
+static bool write_version(struct vcpu *vcpu, gpa_t gpa, uint32_t version)
+{
+	return !vm_write_guest(vcpu->vm, gpa + offsetof(struct kvm_steal_time, version), &version,
+			       sizeof(version));
+}
+
+/* The time since the last look; another thread's clock may stand before it. */
+static uint64_t stolen_since(struct pv *pv, uint64_t now)
+{
+	uint64_t ns = now > pv->last_steal ? now - pv->last_steal : 0;
+
+	pv->last_steal = now;
+	return ns;
+}
+
+void pv_steal_update(struct vcpu *vcpu)
+{
+	struct pv *pv = vcpu->pv;
+	gpa_t gpa = pv->steal_msr & KVM_STEAL_VALID_BITS;
+	struct kvm_steal_time st;
+	uint8_t *hva;
+
+	/* Xen's guests have run states instead. */
+	if (pv_xen_entered(vcpu) || !(pv->steal_msr & KVM_MSR_ENABLED))
+		return;
+	hva = vm_hva_writable(vcpu->vm, gpa, sizeof(st));
+	if (!hva || !take_preempted(vcpu, hva + offsetof(struct kvm_steal_time, preempted), gpa) ||
+	    vm_read_guest(vcpu->vm, gpa, &st, sizeof(st)))
+		return;
+	st.version += (st.version & 1) + 1; /* first time: random junk */
+	if (!write_version(vcpu, gpa, st.version))
+		return;
+	st.steal += stolen_since(pv, pv_run_delay(vcpu));
+	vm_write_guest(vcpu->vm, gpa + offsetof(struct kvm_steal_time, steal), &st.steal,
+		       sizeof(st.steal));
+	write_version(vcpu, gpa, st.version + 1);
+}
+
+enum pv_result pv_steal_set(struct vcpu *vcpu, uint64_t val)
+{
+	if (!pv_steal_available() || val & KVM_STEAL_RESERVED_MASK)
+		return PV_DENIED;
+	vcpu->pv->steal_msr = val;
+	if (val & KVM_MSR_ENABLED)
+		vcpu_request(vcpu, REQ_STEAL);
+	return PV_OK;
+}
