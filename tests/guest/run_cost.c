@@ -27,7 +27,8 @@
 /* ---- kernels; RCX rounds, RSI data, RDI more data ---- */
 
 /* Counting begins, and ends, at a read that the machine answers. */
-#define COUNT "mov r10d,0xf1000000; mov r10d,[r10]\n"
+#define COUNT32 "mov edx,0xf1000000; mov edx,[edx]\n"
+#define COUNT	"mov r10d,0xf1000000; mov r10d,[r10]\n"
 
 /* A CRC of 4 bytes a round, by bits. */
 GUEST(crc, 64,
@@ -94,18 +95,35 @@ GUEST(atomic, 64,
       COUNT "1: lock add qword ptr [rsi],3; mov rax,rcx; lock cmpxchg [rsi+8],rcx\n"
 	    "mov edx,1; lock xadd [rsi],rdx; xchg [rsi+16],rdx; dec rcx; jne 1b; " COUNT "hlt");
 
+/* crc and fib again as flat 32-bit code. */
+GUEST(crc32b, 32,
+      COUNT32 "mov ebp,ecx\n"
+	      "1: mov edi,4\n"
+	      "2: movzx edx,byte ptr [esi+edi]; xor eax,edx; mov ecx,8\n"
+	      "3: mov edx,eax; shr eax,1; and edx,1; je 4f; xor eax,0xa001\n"
+	      "4: dec ecx; jne 3b; dec edi; jne 2b; dec ebp; jne 1b; " COUNT32 "hlt");
+
+GUEST(fib32b, 32,
+      COUNT32
+      "1: mov eax,10; push ecx; call 2f; pop ecx; dec ecx; jne 1b; " COUNT32 "hlt\n"
+      "2: cmp eax,1; jbe 4f; push edi; mov edi,eax; push ebp; xor ebp,ebp; push ebx; mov ebx,eax\n"
+      "3: lea eax,[ebx-1]; sub ebx,2; call 2b; add ebp,eax; cmp ebx,1; ja 3b\n"
+      "and edi,1; pop ebx; lea eax,[edi+ebp]; pop ebp; pop edi; ret\n"
+      "4: mov eax,1; ret");
+
 static const struct kernel {
 	const char *name;
 	const uint8_t *code, *end;
 	unsigned rounds;
+	bool code32;
 } kernels[] = {
-#define KERNEL(name, rounds)                    \
-	{                                       \
-#name, name, name##_end, rounds \
+#define KERNEL(name, ...)                            \
+	{                                            \
+#name, name, name##_end, __VA_ARGS__ \
 	}
-	KERNEL(crc, 20),    KERNEL(matrix, 20), KERNEL(chase, 500),
-	KERNEL(list, 40),   KERNEL(dot, 10),	KERNEL(fib, 2),
-	KERNEL(interp, 60), KERNEL(icall, 100), KERNEL(atomic, 50),
+	KERNEL(crc, 20),    KERNEL(matrix, 20),	      KERNEL(chase, 500),      KERNEL(list, 40),
+	KERNEL(dot, 10),    KERNEL(fib, 2),	      KERNEL(interp, 60),      KERNEL(icall, 100),
+	KERNEL(atomic, 50), KERNEL(crc32b, 20, true), KERNEL(fib32b, 2, true),
 };
 
 /* ---- counting ---- */
@@ -147,10 +165,14 @@ static uint64_t toggle(struct flat *f, gpa_t gpa, unsigned size)
 	return 0;
 }
 
-static struct flat *machine(void)
+static struct flat *machine(const struct kernel *k)
 {
-	struct flat *f = long_machine();
+	struct flat *f = flat_new(FLAT_RAM);
 
+	if (k->code32)
+		flat_compat(f);
+	else
+		flat_long(f);
 	f->cpu->exec = exec_create();
 	if (!f->cpu->exec || exec_set_tempo(f->cpu, "run"))
 		abort();
@@ -202,7 +224,7 @@ static uint64_t counted(struct flat *f, const struct kernel *k)
 
 static double cost(const struct kernel *k, bool keep)
 {
-	struct flat *f = machine();
+	struct flat *f = machine(k);
 	uint64_t retired, host = 0;
 
 	for (unsigned i = 0; i < RUN_HOT; i++)

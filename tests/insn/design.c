@@ -6,6 +6,7 @@
 #include "design.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 typedef bool rule_fn(const struct testcase *t, const struct segments *segs, struct state *host,
 		     const struct state *guest);
@@ -324,10 +325,30 @@ static bool gather_above(const struct testcase *t, const struct segments *segs, 
 	       any;
 }
 
+/*
+ * The host runs in this process, which has memory of its own where the guest has none: the tables of the run tempo lie
+ * below 2 GiB. An instruction that gets there cannot be compared.
+ */
+static bool only_host_has_it(const struct testcase *t, const struct segments *segs,
+			     struct state *host, const struct state *guest)
+{
+	uint64_t page = guest->cr2 & PAGE_MASK;
+	unsigned char resident;
+
+	(void)t;
+	(void)segs;
+	if (guest->vector != VEC_PF || guest->error & PFERR_P || page >> 32 ||
+	    (host->vector == VEC_PF && host->cr2 == guest->cr2) ||
+	    mincore((void *)page, PAGE_SIZE, &resident))
+		return false;
+	*host = *guest;
+	return true;
+}
+
 static rule_fn *const rules[] = {
-	unknown_too_long, wraps_in_segment, hreset,	  compared_flags,
-	other_operand,	  masked_byte,	    image_byte,	  masked_out,
-	masked_out_named, mmx_entered,	    gather_above, loaded_before_fault,
+	only_host_has_it, unknown_too_long, wraps_in_segment,	 hreset,     compared_flags,
+	other_operand,	  masked_byte,	    image_byte,		 masked_out, masked_out_named,
+	mmx_entered,	  gather_above,	    loaded_before_fault,
 };
 
 bool design_apply(const struct testcase *t, const struct segments *segs, struct state *host,

@@ -40,17 +40,28 @@ static uint8_t find_stack_bytes(const struct cpu *cpu, const struct mode *mode)
 	return (cpu->seg[SEG_SS].attr & SEG_DB) && !mode->v86 ? 4 : 2;
 }
 
-static bool is_flat(const struct segment *seg)
+/* Limit 4 GiB, readable; data segments writable, too. */
+static bool is_whole(const struct segment *seg)
 {
 	uint32_t data = SEG_S | SEG_W | SEG_P;
 
-	return !seg->base && seg->limit == 0xffffffff && (seg->attr & data) == data &&
+	return seg->limit == 0xffffffff && (seg->attr & data) == data &&
 	       !(seg->attr & SEG_UNUSABLE) && ((seg->attr & SEG_CODE) || !(seg->attr & SEG_E));
+}
+
+static bool is_flat(const struct segment *seg)
+{
+	return !seg->base && is_whole(seg);
 }
 
 static bool is_flat_data(const struct segment *seg)
 {
 	return is_flat(seg) && !(seg->attr & SEG_CODE);
+}
+
+static bool is_uneven(const struct segment *seg)
+{
+	return !is_whole(seg) || (seg->attr & SEG_CODE);
 }
 
 void cpu_update_mode(struct cpu *cpu)
@@ -66,6 +77,8 @@ void cpu_update_mode(struct cpu *cpu)
 	mode->flat = mode->code == CODE_64 ||
 		     (is_flat(&cpu->seg[SEG_CS]) && is_flat_data(&cpu->seg[SEG_SS]) &&
 		      is_flat_data(&cpu->seg[SEG_DS]) && is_flat_data(&cpu->seg[SEG_ES]));
+	mode->uneven[0] = is_uneven(&cpu->seg[SEG_FS]);
+	mode->uneven[1] = is_uneven(&cpu->seg[SEG_GS]);
 	cpu_update_access(cpu);
 }
 

@@ -48,6 +48,7 @@ struct mode {
 	bool v86;
 	bool lma;	/* IA-32e mode: 64-bit or compatibility */
 	bool flat;	/* CS, DS, ES, SS have base 0 and limit 4 GiB, or 64-bit mode */
+	bool uneven[2]; /* FS, GS: not such a segment, whatever its base */
 	uint8_t access; /* enum access_state: which of the TLB's tables explicit accesses use */
 };
 

@@ -58,10 +58,20 @@ static bool stay(const struct run *run, const struct run_site *site, uint64_t ge
 	       !cpu->out.nr && !d->nr_written && d->gen == gen;
 }
 
+#define LAST_PAGE32 0xfffff000 /* what goes on behind it is not its successor */
+
+/* 64-bit code, or flat 32-bit code on a 32-bit stack. */
+static bool flat(const struct cpu *cpu)
+{
+	const struct mode *mode = &cpu->mode;
+
+	return mode->code == CODE_64 || (mode->code == CODE_32 && mode->flat &&
+					 mode->stack_bytes == 4 && cpu->rip < LAST_PAGE32);
+}
+
 static bool translatable(const struct cpu *cpu)
 {
-	return cpu->mode.code == CODE_64 && cpu->mode.access != ACCESS_USER_ALIGN &&
-	       !cpu->answers.nr;
+	return flat(cpu) && cpu->mode.access != ACCESS_USER_ALIGN && !cpu->answers.nr;
 }
 
 static void look_around(struct run *run)
@@ -159,7 +169,8 @@ static const uint8_t *cold_done(struct run *run, const struct run_site *site,
 	if (site->sync) {
 		run_serialize(run, site->sync);
 	} else if (stay(run, site, before->gen) && decode_key(cpu) == cpu->exec->key &&
-		   cpu->mode.access == run->access && groups_set(run, site, before->root, frame)) {
+		   cpu->mode.access == run->access && flat(cpu) &&
+		   groups_set(run, site, before->root, frame)) {
 		cpu->retired += site->left;
 		next = run->code.rx + site->next;
 		goto out;
@@ -169,6 +180,11 @@ out:
 	if (next && before->live)
 		fpu_load(cpu);
 	return next;
+}
+
+static void refill_word(struct cpu *cpu, gva_t addr)
+{
+	direct_refill(cpu, cpu->mode.code == CODE_64 ? addr : (uint32_t)addr);
 }
 
 /* It may be the inline table alone that lacks the page: then nothing else would fill it. */
@@ -181,13 +197,13 @@ static void refill(struct cpu *cpu, const struct run_site *site, const struct in
 	uint64_t off = insn->run == run_bit ? borrow_bit_ea(cpu, insn) : insn_ea(cpu, insn);
 
 	if (site->flags & SITE_MEM)
-		direct_refill(cpu, off + (insn->seg >= SEG_FS ? cpu->seg[insn->seg].base : 0));
+		refill_word(cpu, off + (insn->seg >= SEG_FS ? cpu->seg[insn->seg].base : 0));
 	if (site->flags & SITE_PUSH)
-		direct_refill(cpu, cpu->gpr[RSP] - 8);
+		refill_word(cpu, cpu->gpr[RSP] - cpu->mode.stack_bytes);
 	if (site->flags & SITE_LEAVE)
-		direct_refill(cpu, cpu->gpr[RBP]);
+		refill_word(cpu, cpu->gpr[RBP]);
 	if (site->flags & SITE_POP)
-		direct_refill(cpu, cpu->gpr[RSP]);
+		refill_word(cpu, cpu->gpr[RSP]);
 }
 
 /* Interrupts are held back over this instruction: step has all there is to that. */

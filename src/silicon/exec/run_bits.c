@@ -50,7 +50,7 @@ static void emit_add_words(struct translation *t)
 	emit_signed_index(t);
 	emit_mov_imm(&t->e, RCX, 3 + log2);
 	EMIT(&t->e, "\xc4\x42\xf2\xf7\xff"); /* sarx %rcx,%r15,%r15 */
-	emit_lea(&t->e, R14, R14, R15, log2, 0);
+	emit_mem(&t->e, run_rex(t), 0x8d, R14, R14, R15, log2, 0);
 }
 
 /* rcx = the index within its word. */
@@ -84,7 +84,7 @@ enum form run_form_bit(struct translation *t)
 {
 	bool write = t->insn.mem_op & ACCESS_WRITE;
 
-	if (t->insn.addrsize != 8 || !run_linear(t))
+	if (t->insn.addrsize != run_word(t) || !run_linear(t))
 		return FORM_NONE;
 	emit_add_words(t);
 	run_look_up(t, write ? DIRECT_WRITE : DIRECT_READ, t->insn.opsize);

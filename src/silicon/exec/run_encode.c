@@ -154,11 +154,11 @@ bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base
 
 	if (base == R14 && index == R15)
 		place = t->place;
-	if (stands(t, map)) {
+	if (!t->code32 && stands(t, map)) {
 		emit_bytes(&t->e, t->insn.bytes, t->insn.len);
 		return true;
 	}
 	if (shortened_xchg(t, map))
 		return false;
-	return run_encode_bytes(t, map, &place) || encode(t, map, &place);
+	return (!t->code32 && run_encode_bytes(t, map, &place)) || encode(t, map, &place);
 }

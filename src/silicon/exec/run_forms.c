@@ -52,7 +52,8 @@ static bool emit_address(struct translation *t, const ZydisDecodedOperand *op, u
 		emit_mov_imm(&t->e, dst, t->rip + t->z.length + disp);
 		return true;
 	}
-	if (op->mem.base == ZYDIS_REGISTER_EIP || op->mem.base == ZYDIS_REGISTER_RIP ||
+	if (t->z.address_width == 16 || op->mem.base == ZYDIS_REGISTER_EIP ||
+	    op->mem.base == ZYDIS_REGISTER_RIP ||
 	    (op->mem.base == ZYDIS_REGISTER_R13D && t->z.raw.modrm.mod == 0))
 		return false;
 	if (op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE) {
@@ -69,19 +70,36 @@ static bool emit_address(struct translation *t, const ZydisDecodedOperand *op, u
 	return true;
 }
 
+/* lea of the mode's address size: 32-bit code's addresses wrap at 4 GiB. */
+static void emit_lea_word(struct translation *t, unsigned reg, unsigned base, unsigned index,
+			  int32_t disp)
+{
+	emit_mem(&t->e, run_rex(t), 0x8d, reg, base, index, 0, disp);
+}
+
+/* To the cold path, unless FS or GS differs from a flat segment in its base alone. Uses rcx. */
+static void emit_check_segment(struct translation *t, enum seg_id seg)
+{
+	EMIT(&t->e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:uneven[seg],%ecx */
+	emit32(&t->e, offsetof(struct cpu, mode.uneven) + seg - SEG_FS);
+	run_to_cold(t, emit_jmp_rcx(&t->e));
+}
+
 /* r14 = linear address. */
 static bool emit_linear(struct translation *t, const ZydisDecodedOperand *op)
 {
 	unsigned seg = t->insn.seg;
 
-	if (!emit_address(t, op, R14, true))
+	if ((t->code32 && seg == SEG_CS) || !emit_address(t, op, R14, true))
 		return false;
 	if (seg < SEG_FS)
 		return true;
+	if (t->code32)
+		emit_check_segment(t, seg);
 	emit_load_cpu(&t->e, R15,
 		      offsetof(struct cpu, seg) + seg * sizeof(struct segment) +
 			      offsetof(struct segment, base));
-	emit_lea(&t->e, R14, R14, R15, 0, 0);
+	emit_lea_word(t, R14, R14, R15, 0);
 	return true;
 }
 
@@ -423,20 +441,20 @@ static void emit_push_address(struct translation *t)
 	t->site_flags |= SITE_PUSH;
 	if (run_member(t, REF_STACK))
 		return;
-	emit_lea(&t->e, R14, R13, REG_NONE, 0, -8);
-	run_emit_check(t, DIRECT_WRITE, 8);
+	emit_lea_word(t, R14, R13, REG_NONE, -run_word(t));
+	run_emit_check(t, DIRECT_WRITE, run_word(t));
 }
 
 static void emit_move_rsp(struct translation *t, int32_t by)
 {
-	emit_lea(&t->e, R13, R13, REG_NONE, 0, by);
+	emit_lea_word(t, R13, R13, REG_NONE, by);
 }
 
 static void emit_place(struct translation *t, uint8_t opcode, unsigned reg)
 {
 	const struct place *p = &t->place;
 
-	emit_mem(&t->e, 0x48, opcode, reg, p->base, p->index, p->scale, p->disp);
+	emit_mem(&t->e, run_rex(t), opcode, reg, p->base, p->index, p->scale, p->disp);
 }
 
 static void emit_store_word(struct translation *t, unsigned reg)
@@ -455,7 +473,7 @@ static void emit_load_word(struct translation *t, unsigned reg)
 static void emit_push_imm(struct translation *t, uint64_t val)
 {
 	emit_push_address(t);
-	if ((int64_t)val == (int32_t)val) {
+	if (t->code32 || (int64_t)val == (int32_t)val) {
 		note_access(t);
 		emit_place(t, 0xc7, 0);
 		emit32(&t->e, val);
@@ -463,7 +481,7 @@ static void emit_push_imm(struct translation *t, uint64_t val)
 		emit_mov_imm(&t->e, RCX, val);
 		emit_store_word(t, RCX);
 	}
-	emit_move_rsp(t, -8);
+	emit_move_rsp(t, -run_word(t));
 }
 
 static void emit_push_gpr(struct translation *t, unsigned gpr)
@@ -474,20 +492,20 @@ static void emit_push_gpr(struct translation *t, unsigned gpr)
 	if (home == REG_NONE)
 		emit_load_gpr(&t->e, home = RCX, gpr);
 	emit_store_word(t, home);
-	emit_move_rsp(t, -8);
+	emit_move_rsp(t, -run_word(t));
 }
 
 /* The value waits in memory, for its address and the stack's are looked up by the same registers. */
 static enum form push_memory(struct translation *t)
 {
-	if (t->insn.mem_size != 8 || !emit_operand(t, &t->ops[0]))
+	if (t->insn.mem_size != run_word(t) || !emit_operand(t, &t->ops[0]))
 		return FORM_NONE;
 	emit_load_word(t, R14);
 	emit_abs(&t->e, 0x48, 0x89, R14, emit_low(&t->run->tmp));
 	emit_push_address(t);
 	emit_abs(&t->e, 0x48, 0x8b, RCX, emit_low(&t->run->tmp));
 	emit_store_word(t, RCX);
-	emit_move_rsp(t, -8);
+	emit_move_rsp(t, -run_word(t));
 	return FORM_DONE;
 }
 
@@ -514,8 +532,8 @@ static void emit_pop_address(struct translation *t)
 	t->site_flags |= SITE_POP;
 	if (run_member(t, REF_STACK))
 		return;
-	emit_mov(&t->e, R14, R13);
-	run_emit_check(t, DIRECT_READ, 8);
+	emit_lea_word(t, R14, R13, REG_NONE, 0);
+	run_emit_check(t, DIRECT_READ, run_word(t));
 }
 
 static enum form form_pop(struct translation *t)
@@ -534,7 +552,7 @@ static enum form form_pop(struct translation *t)
 	emit_load_word(t, home == REG_NONE ? RCX : home);
 	if (home == REG_NONE)
 		emit_store_gpr(&t->e, RCX, gpr);
-	emit_move_rsp(t, 8);
+	emit_move_rsp(t, run_word(t));
 	return FORM_DONE;
 }
 
@@ -544,11 +562,11 @@ static enum form form_leave(struct translation *t)
 		return FORM_NONE;
 	t->site_flags |= SITE_LEAVE;
 	if (!run_member(t, REF_STACK)) {
-		emit_mov(&t->e, R14, RBP);
-		run_emit_check(t, DIRECT_READ, 8);
+		emit_lea_word(t, R14, RBP, REG_NONE, 0);
+		run_emit_check(t, DIRECT_READ, run_word(t));
 	}
 	emit_load_word(t, R14);
-	emit_lea(&t->e, R13, RBP, REG_NONE, 0, 8);
+	emit_lea_word(t, R13, RBP, REG_NONE, run_word(t));
 	emit_mov(&t->e, RBP, R14);
 	return FORM_DONE;
 }
@@ -562,7 +580,9 @@ static bool canonical(uint64_t addr)
 
 static uint64_t relative_target(const struct translation *t)
 {
-	return t->rip + t->z.length + t->z.raw.imm[0].value.s;
+	uint64_t target = t->rip + t->z.length + t->z.raw.imm[0].value.s;
+
+	return t->code32 ? (uint32_t)target : target;
 }
 
 /* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index. */
@@ -586,7 +606,7 @@ static bool emit_target(struct translation *t)
 	uint8_t gpr, home;
 
 	if (t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-		if (t->insn.mem_size != 8 || !emit_operand(t, &t->ops[0]))
+		if (t->insn.mem_size != run_word(t) || !emit_operand(t, &t->ops[0]))
 			return false;
 		emit_load_word(t, R14);
 		return true;
@@ -596,7 +616,7 @@ static bool emit_target(struct translation *t)
 	if (home == REG_NONE)
 		emit_load_gpr(&t->e, R14, gpr);
 	else
-		emit_mov(&t->e, R14, home);
+		emit_lea_word(t, R14, home, REG_NONE, 0);
 	return true;
 }
 
@@ -656,7 +676,7 @@ static enum form form_ret(struct translation *t)
 	emit_pop_address(t);
 	emit_load_word(t, R14);
 	emit_find_code(t);
-	emit_move_rsp(t, 8 + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0));
+	emit_move_rsp(t, run_word(t) + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0));
 	emit_jump_found(t);
 	return FORM_END;
 }
@@ -721,6 +741,24 @@ static const struct {
 	{ZYDIS_MNEMONIC_XLAT, run_form_xlat},
 };
 
+/* Those of the forms that 32-bit code has, too. */
+static bool in_code32(ZydisMnemonic mnemonic)
+{
+	static const uint16_t mnemonics[] = {
+		ZYDIS_MNEMONIC_CLI,  ZYDIS_MNEMONIC_CLD,   ZYDIS_MNEMONIC_LEA,
+		ZYDIS_MNEMONIC_PUSH, ZYDIS_MNEMONIC_POP,   ZYDIS_MNEMONIC_LEAVE,
+		ZYDIS_MNEMONIC_JMP,  ZYDIS_MNEMONIC_CALL,  ZYDIS_MNEMONIC_RET,
+		ZYDIS_MNEMONIC_CLC,  ZYDIS_MNEMONIC_STC,   ZYDIS_MNEMONIC_CMC,
+		ZYDIS_MNEMONIC_LAHF, ZYDIS_MNEMONIC_SAHF,  ZYDIS_MNEMONIC_JECXZ,
+		ZYDIS_MNEMONIC_LOOP, ZYDIS_MNEMONIC_LOOPE, ZYDIS_MNEMONIC_LOOPNE,
+	};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(mnemonics); i++)
+		if (mnemonics[i] == mnemonic)
+			return true;
+	return false;
+}
+
 bool run_is_jcc(const ZydisDecodedInstruction *z)
 {
 	return z->meta.category == ZYDIS_CATEGORY_COND_BR &&
@@ -740,6 +778,8 @@ enum form run_form(struct translation *t)
 		return FORM_NONE;
 	if (run_is_jcc(&t->z))
 		return form_jcc(t);
+	if (t->code32 && !in_code32(t->z.mnemonic))
+		return FORM_NONE;
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)
 		if (forms[i].mnemonic == t->z.mnemonic)
 			return forms[i].form(t);

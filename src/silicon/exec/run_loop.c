@@ -61,7 +61,7 @@ enum form run_form_loop(struct translation *t)
 {
 	uint64_t target;
 
-	if (!run_target(t, &target))
+	if (t->insn.addrsize == 2 || !run_target(t, &target))
 		return FORM_NONE;
 	switch (t->z.mnemonic) {
 	case ZYDIS_MNEMONIC_JRCXZ:

@@ -58,8 +58,8 @@ static bool decode_bytes(struct translation *t, struct run_record *rec, const ui
 	if (!decoded_by_step(t, rec, bytes, nr) &&
 	    !decode_insn(t->cpu, c->key, bytes, nr, &rec->insn))
 		return false;
-	if (ZYAN_SUCCESS(
-		    ZydisDecoderDecodeFull(&c->decoder[CODE_64], bytes, nr, &rec->z, rec->ops)))
+	if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&c->decoder[t->cpu->mode.code], bytes, nr, &rec->z,
+						rec->ops)))
 		return true;
 	memset(&rec->z, 0, sizeof(rec->z));
 	return rec->insn.trap;
@@ -177,15 +177,17 @@ static bool near_branch(const struct run_record *rec)
 	return rec->z.raw.imm[0].is_relative && !(rec->insn.flags & INSN_66) && !rec->insn.trap;
 }
 
-static uint64_t target_of(const struct run_record *rec)
+static uint64_t target_of(const struct translation *t, const struct run_record *rec)
 {
-	return rec->rip + rec->insn.len + rec->z.raw.imm[0].value.s;
+	uint64_t target = rec->rip + rec->insn.len + rec->z.raw.imm[0].value.s;
+
+	return t->code32 ? (uint32_t)target : target;
 }
 
 /* Where to go on behind a branch; FOLLOW_NONE: nowhere. */
 static enum follow choose(const struct translation *t, const struct run_record *rec)
 {
-	uint64_t target = target_of(rec), next = rec->rip + rec->insn.len;
+	uint64_t target = target_of(t, rec), next = rec->rip + rec->insn.len;
 
 	if (!t->hot || t->second || !near_branch(rec))
 		return FOLLOW_NONE;
@@ -232,7 +234,7 @@ static bool decode_next(struct translation *t, uint64_t rip)
 	rec->sync = sync_of(rec);
 	rec->ends = rec->sync || leads_away(rec);
 	rec->follow = rec->ends && !rec->sync ? choose(t, rec) : FOLLOW_NONE;
-	rec->next = rec->follow == FOLLOW_TARGET ? target_of(rec) : rip + rec->insn.len;
+	rec->next = rec->follow == FOLLOW_TARGET ? target_of(t, rec) : rip + rec->insn.len;
 	return true;
 }
 

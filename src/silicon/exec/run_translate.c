@@ -11,6 +11,7 @@
 #include "silicon/exec/run_translate.h"
 
 #include "silicon/exec/borrow.h"
+#include "silicon/exec/decode.h"
 #include "silicon/mmu/tlb.h"
 
 /* ---- room ---- */
@@ -449,14 +450,19 @@ static bool collect(struct translation *t, bool hot)
 		return false;
 	t->counts &= !t->second;
 	t->slot = -1;
-	if (t->hot)
+	if (t->hot && !t->code32) /* whose sums wrap */
 		run_group(t);
 	return true;
 }
 
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot)
 {
-	struct translation t = {.run = run, .cpu = run->cpu, .key = key};
+	struct translation t = {
+		.run = run,
+		.cpu = run->cpu,
+		.key = key,
+		.code32 = (key & KEY_CODE) == CODE_32,
+	};
 	uint32_t head, count;
 	int jumps;
 

@@ -72,6 +72,7 @@ struct translation {
 	struct cpu *cpu;
 	struct emit e;
 	uint32_t key;
+	bool code32;		 /* flat 32-bit code */
 	struct run_jumps *jumps; /* of the key */
 	struct direct_map *map;	 /* of the access state: by enum direct_kind */
 	struct run_page *page;
@@ -108,6 +109,18 @@ struct translation {
 	unsigned nr_resumes;
 	struct loose_end resume[RUN_BLOCK_INSNS];
 };
+
+/* Bytes of a word on the stack, and of an address. */
+static inline int run_word(const struct translation *t)
+{
+	return t->code32 ? 4 : 8;
+}
+
+/* The prefix of an operation on such a word: 32-bit results are zero-extended. */
+static inline uint8_t run_rex(const struct translation *t)
+{
+	return t->code32 ? 0x40 : 0x48;
+}
 
 enum form {
 	FORM_NONE, /* not to be had inline */
