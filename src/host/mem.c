@@ -80,11 +80,28 @@ static HOST_NO_SAN void copy_down(uint8_t *d, const uint8_t *s, size_t size)
 	}
 }
 
+/* Upwards over a short distance, where the string instructions go byte by byte. */
+static HOST_NO_SAN void copy_up(uint8_t *d, const uint8_t *s, size_t size)
+{
+	size_t i = 0;
+
+	for (; i + 8 <= size; i += 8) {
+		*(word_t *)(d + i) = *(const word_t *)(s + i);
+		NO_IDIOM();
+	}
+	for (; i < size; i++) {
+		d[i] = s[i];
+		NO_IDIOM();
+	}
+}
+
 __mem void *memmove(void *dst, const void *src, size_t size)
 {
 	/* Unsigned distance: large also when dst lies below src. */
 	if ((uintptr_t)dst - (uintptr_t)src < size)
 		copy_down(dst, src, size);
+	else if ((uintptr_t)src - (uintptr_t)dst < STRING_MIN)
+		copy_up(dst, src, size);
 	else
 		copy_string(dst, src, size);
 	return dst;

@@ -5,6 +5,8 @@
  */
 #include "vm_fake.h"
 
+#include <string.h>
+
 #define MB 0x100000ull
 
 static void test_create_find_delete(void **state)
@@ -183,13 +185,50 @@ static void test_manual_clear(void **state)
 	munmap(ram, MB);
 }
 
+/* Slots made, moved, changed and deleted at random, against a table that is looked through. */
+static void test_many_slots(void **state)
+{
+	enum { IDS = 64, PLACES = 256, OPS = 20000 };
+	static int32_t place[IDS]; /* in pages of 4 KiB, or -1 */
+	struct vm *vm = *state;
+	uint8_t *ram = fake_ram(IDS * 4096);
+	uint32_t seed = 1;
+
+	memset(place, 0xff, sizeof(place));
+	for (unsigned op = 0; op < OPS; op++) {
+		bool room = true;
+		unsigned id, at;
+
+		seed = seed * 1664525 + 1013904223;
+		id = seed >> 8 & (IDS - 1);
+		at = seed >> 16 & (PLACES - 1);
+		for (unsigned i = 0; i < IDS; i++)
+			room &= i == id || place[i] != (int32_t)at;
+		if (seed >> 28 < 5) {
+			assert_int_equal(fake_region(vm, id, 0, 0, 0, ram),
+					 place[id] < 0 ? -EINVAL : 0);
+			place[id] = -1;
+		} else {
+			assert_int_equal(fake_region(vm, id, seed >> 27 & 1, at * 4096ull, 4096,
+						     ram + id * 4096),
+					 room ? 0 : -EEXIST);
+			place[id] = room ? (int32_t)at : place[id];
+		}
+		at = seed >> 20 & (PLACES - 1);
+		for (id = 0; id < IDS && place[id] != (int32_t)at; id++)
+			;
+		assert_ptr_equal(vm_hva(vm, at * 4096ull, 1), id < IDS ? ram + id * 4096 : NULL);
+	}
+	munmap(ram, IDS * 4096);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		fake_test(test_create_find_delete), fake_test(test_bad_arguments),
 		fake_test(test_overlap_and_move),   fake_test(test_change_waits_for_readers),
 		fake_test(test_guest_copies),	    fake_test(test_dirty_log),
-		fake_test(test_manual_clear),
+		fake_test(test_manual_clear),	    fake_test(test_many_slots),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -6,18 +6,15 @@
  * returns, and what is written later sets the bit anew.
  */
 #include "kvm/vm/ioctl.h"
-#include "kvm/vm/vm.h"
+#include "kvm/vm/slot_array.h"
 
 #include <stdlib.h>
 
 static const struct memslot *logged_slot(const struct vm *vm, uint32_t id)
 {
-	const struct memslots *slots = vm->slots[id >> 16];
+	const struct memslot *slot = slot_by_id(vm, id);
 
-	for (unsigned i = 0; i < slots->nr; i++)
-		if (slots->v[i].id == id)
-			return slots->v[i].dirty ? &slots->v[i] : NULL;
-	return NULL;
+	return slot && slot->dirty ? slot : NULL;
 }
 
 static int slot_id_check(const struct vm *vm, uint32_t id)

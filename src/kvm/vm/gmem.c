@@ -125,7 +125,7 @@ static bool bound_in(const struct memslots *slots, const struct gmem *gmem, uint
 		     uint64_t nr)
 {
 	for (unsigned i = 0; i < slots->nr; i++) {
-		const struct memslot *s = &slots->v[i];
+		const struct memslot *s = slots->v[i].slot;
 
 		if (s->gmem == gmem && s->gmem_page < first + nr &&
 		    first < s->gmem_page + s->nr_pages)

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory slots (KVM api.rst, KVM_SET_USER_MEMORY_REGION). The array is immutable and sorted: a
- * change copies it, publishes the copy, lets every running vCPU pass a safepoint with its
- * translations flushed, and frees the old one. Checks come first, in Linux's order, and nothing
+ * Memory slots (KVM api.rst, KVM_SET_USER_MEMORY_REGION). The array is sorted and never changes while it is read: a
+ * change is made in another one (slot_array.c), which is published, and every running vCPU passes a safepoint with
+ * its translations flushed. Checks come first, in Linux's order, and nothing
  * is changed before the last of them.
  */
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/private.h"
-#include "kvm/vm/vm.h"
+#include "kvm/vm/slot_array.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,9 +29,9 @@ const struct memslot *vm_slot_find_in(const struct vm *vm, unsigned space, gfn_t
 
 	while (low < high) {
 		unsigned mid = (low + high) / 2;
-		const struct memslot *slot = &slots->v[mid];
+		const struct memslot *slot = slots->v[mid].slot;
 
-		if (gfn < slot->gfn)
+		if (gfn < slots->v[mid].gfn)
 			high = mid;
 		else if (gfn - slot->gfn >= slot->nr_pages)
 			low = mid + 1;
@@ -140,26 +140,6 @@ int vm_write_guest(struct vm *vm, gpa_t gpa, const void *src, size_t size)
 
 enum change { CHANGE_NONE, CHANGE_CREATE, CHANGE_DELETE, CHANGE_MOVE, CHANGE_FLAGS };
 
-static struct memslot *slot_by_id(struct memslots *slots, uint32_t id)
-{
-	for (unsigned i = 0; i < slots->nr; i++)
-		if (slots->v[i].id == id)
-			return &slots->v[i];
-	return NULL;
-}
-
-static bool overlaps(const struct memslots *slots, const struct memslot *new)
-{
-	for (unsigned i = 0; i < slots->nr; i++) {
-		const struct memslot *s = &slots->v[i];
-
-		if (s->id != new->id &&
-		    s->gfn < new->gfn + new->nr_pages &&new->gfn < s->gfn + s->nr_pages)
-			return true;
-	}
-	return false;
-}
-
 /* Private memory is neither logged nor read-only. */
 static uint32_t known_flags(const struct vm *vm, uint32_t flags)
 {
@@ -243,30 +223,6 @@ static int slot_prepare(struct vm *vm, const struct kvm_userspace_memory_region2
 	return ret->dirty ? 0 : -ENOMEM;
 }
 
-/* A copy of slots without the slot id, and with new (unless NULL) in its place by address. */
-static struct memslots *slots_edit(const struct memslots *slots, uint32_t id,
-				   const struct memslot *new)
-{
-	struct memslots *copy = malloc(sizeof(*copy) + (slots->nr + 1) * sizeof(copy->v[0]));
-	unsigned n = 0;
-
-	if (!copy)
-		return NULL;
-	for (unsigned i = 0; i < slots->nr; i++) {
-		if (new && slots->v[i].gfn > new->gfn) {
-			copy->v[n++] = *new;
-			new = NULL;
-		}
-		if (slots->v[i].id != id)
-			copy->v[n++] = slots->v[i];
-	}
-	if (new)
-		copy->v[n++] = *new;
-	copy->nr = n;
-	copy->generation = slots->generation + 1;
-	return copy;
-}
-
 void vm_slots_claim(struct vm *vm)
 {
 	pthread_mutex_lock(&vm->claim);
@@ -277,44 +233,43 @@ void vm_slots_unclaim(struct vm *vm)
 	pthread_mutex_unlock(&vm->claim);
 }
 
-/* Publish, wait for every reader, free what is no longer used. */
-static void slots_replace(struct vm *vm, struct memslots **slots, struct memslots *next)
+static struct memslot *slot_of_gmem(const struct memslots *slots, const struct gmem *gmem)
 {
-	struct memslots *old = *slots;
-
-	__atomic_store_n(slots, next, __ATOMIC_RELEASE);
-	vm->ops->request_all(vm, VM_REQUEST_FLUSH, true);
-	/* Who has a claim may have found the old array. */
-	vm_slots_claim(vm);
-	vm_slots_unclaim(vm);
-	free(old);
+	for (unsigned i = 0; i < slots->nr; i++)
+		if (slots->v[i].slot->gmem == gmem)
+			return slots->v[i].slot;
+	return NULL;
 }
 
-static bool forget_in(struct vm *vm, struct memslots **at, const struct gmem *gmem)
+static bool forget_in(struct vm *vm, unsigned space, const struct gmem *gmem)
 {
-	struct memslots *next = slots_edit(*at, ~0u, NULL);
+	struct memslots *next;
+	struct memslot *old;
 
-	if (!next)
-		return false;
-	for (unsigned i = 0; i < next->nr; i++)
-		if (next->v[i].gmem == gmem)
-			next->v[i].gmem = NULL;
-	slots_replace(vm, at, next);
+	while ((old = slot_of_gmem(vm->slots[space], gmem))) {
+		struct memslot new = *old;
+
+		new.gmem = NULL;
+		next = slots_edit(vm, space, old, &new);
+		if (!next)
+			return false;
+		slots_publish(vm, space, next);
+	}
 	return true;
 }
 
 bool slots_forget_gmem_locked(struct vm *vm, const struct gmem *gmem)
 {
 	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++)
-		if (!forget_in(vm, &vm->slots[i], gmem))
+		if (!forget_in(vm, i, gmem))
 			return false;
 	return true;
 }
 
 static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region2 *mem,
-			 const struct memslot *old, enum change change)
+			 struct memslot *old, enum change change)
 {
-	struct memslots **slots = &vm->slots[mem->slot >> 16];
+	unsigned space = mem->slot >> 16;
 	uint64_t *dead_map = NULL;
 	struct memslot new = {0};
 	struct memslots *next;
@@ -324,7 +279,7 @@ static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region
 		r = slot_prepare(vm, mem, old, &new);
 	if (r)
 		return r;
-	next = slots_edit(*slots, mem->slot, change == CHANGE_DELETE ? NULL : &new);
+	next = slots_edit(vm, space, old, change == CHANGE_DELETE ? NULL : &new);
 	if (!next) {
 		if (!old || new.dirty != old->dirty)
 			free(new.dirty);
@@ -334,15 +289,14 @@ static int region_commit(struct vm *vm, const struct kvm_userspace_memory_region
 	vm->nr_slot_pages += new.nr_pages - (old ? old->nr_pages : 0);
 	if (old && old->dirty != new.dirty)
 		dead_map = old->dirty;
-	slots_replace(vm, slots, next);
+	slots_publish(vm, space, next);
 	free(dead_map);
 	return 0;
 }
 
 static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_region2 *mem)
 {
-	struct memslots *slots = vm->slots[mem->slot >> 16];
-	const struct memslot *old = slot_by_id(slots, mem->slot);
+	struct memslot *old = slot_by_id(vm, mem->slot);
 	int change = region_change(mem, old);
 	struct memslot range = {
 		.id = mem->slot,
@@ -353,7 +307,7 @@ static int set_region_locked(struct vm *vm, const struct kvm_userspace_memory_re
 	if (change <= CHANGE_NONE)
 		return change;
 	if (change == CHANGE_CREATE || change == CHANGE_MOVE) {
-		if (overlaps(slots, &range))
+		if (slots_overlap(vm, &range))
 			return -EEXIST;
 		if (range.gfn + range.nr_pages - 1 > MAX_GFN)
 			return -EINVAL;

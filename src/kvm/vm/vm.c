@@ -9,6 +9,7 @@
 #include "kvm/vm/msr_filter.h"
 #include "kvm/vm/private.h"
 #include "kvm/vm/service.h"
+#include "kvm/vm/slot_array.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,11 +33,8 @@ static bool create_parts(struct vm *vm)
 	char id[32];
 
 	snprintf(id, sizeof(id), "kvm-%d", vm->pid);
-	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++) {
-		vm->slots[i] = calloc(1, sizeof(*vm->slots[i]));
-		if (!vm->slots[i])
-			return false;
-	}
+	if (!slots_create(vm))
+		return false;
 	vm->mmio_bus = bus_create();
 	vm->port_bus = bus_create();
 	vm->clock = clock_create();
@@ -81,13 +79,6 @@ void vm_put(struct vm *vm)
 		vm->ops->release(vm);
 }
 
-static void slots_free(struct memslots *slots)
-{
-	for (unsigned i = 0; slots && i < slots->nr; i++)
-		free(slots->v[i].dirty);
-	free(slots);
-}
-
 void vm_quiesce(struct vm *vm)
 {
 	if (!vm->service)
@@ -108,8 +99,7 @@ void vm_destroy(struct vm *vm)
 	msr_filter_free(vm->msr_filter);
 	clock_destroy(vm->clock);
 	stats_destroy(vm->stats);
-	for (unsigned i = 0; i < VM_ADDRESS_SPACES; i++)
-		slots_free(vm->slots[i]);
+	slots_destroy(vm);
 	gmem_free_all(vm);
 	free(vm->private_gfns);
 	free(vm->mmio_bus);

@@ -52,11 +52,16 @@ struct memslot {
 	uint64_t gmem_page; /* the slot's first page there */
 };
 
-/* Immutable once published; sorted by gfn. */
+/* Immutable once published, like the slots; sorted by gfn, which is the slot's. */
+struct slot_ref {
+	gfn_t gfn;
+	struct memslot *slot;
+};
+
 struct memslots {
 	uint64_t generation;
 	unsigned nr;
-	struct memslot v[];
+	struct slot_ref v[];
 };
 
 /* What this room asks of the rooms above; given at creation by kvm/api. */
@@ -110,18 +115,19 @@ struct vm {
 	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;
-	pthread_mutex_t irq_lock;		   /* chips, routing, irqfds */
-	pthread_mutex_t ring_lock;		   /* the coalesced ring */
-	pthread_mutex_t claim;			   /* vm_slots_claim() */
-	struct memslots *slots[VM_ADDRESS_SPACES]; /* atomic pointers; never NULL */
-	uint64_t nr_slot_pages;			   /* slots_lock */
-	bool private_mem;			   /* KVM_X86_SW_PROTECTED_VM; set at creation */
-	struct gfn_ranges *private_gfns;	   /* private.h; atomic pointer; NULL: none */
-	struct gmem *gmems;			   /* slots_lock */
-	struct bus *mmio_bus, *port_bus;	   /* atomic pointers; never NULL */
-	struct ioeventfd *ioeventfds;		   /* slots_lock */
-	struct coalesced *coalesced;		   /* slots_lock */
-	struct kvm_coalesced_mmio_ring *ring;	   /* in the first vCPU's file; atomic pointer */
+	pthread_mutex_t irq_lock;			   /* chips, routing, irqfds */
+	pthread_mutex_t ring_lock;			   /* the coalesced ring */
+	pthread_mutex_t claim;				   /* vm_slots_claim() */
+	struct memslots *slots[VM_ADDRESS_SPACES];	   /* atomic pointers; never NULL */
+	struct slot_table *slot_tables[VM_ADDRESS_SPACES]; /* slot_array.c; slots_lock */
+	uint64_t nr_slot_pages;				   /* slots_lock */
+	bool private_mem;		      /* KVM_X86_SW_PROTECTED_VM; set at creation */
+	struct gfn_ranges *private_gfns;      /* private.h; atomic pointer; NULL: none */
+	struct gmem *gmems;		      /* slots_lock */
+	struct bus *mmio_bus, *port_bus;      /* atomic pointers; never NULL */
+	struct ioeventfd *ioeventfds;	      /* slots_lock */
+	struct coalesced *coalesced;	      /* slots_lock */
+	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's file; atomic pointer */
 
 	unsigned created_vcpus; /* vm->lock */
 	unsigned nr_vcpus;	/* online: entries of ->vcpus; atomic */
