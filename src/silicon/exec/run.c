@@ -7,6 +7,7 @@
  * entered in the jump cache, so that the next time the loop is not asked.
  */
 #include "silicon/exec/borrow.h"
+#include "host/guard.h"
 #include "silicon/exec/decode.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
@@ -256,8 +257,7 @@ static void chain(struct run *run, uint32_t number, uint32_t block)
 	struct run_block *b = &run->block[block];
 	uint32_t disp = (exit->forward ? b->inner : b->entry) - (exit->patch + 4);
 
-	if (!exit->patch || b->second != RUN_NONE || exit->page != b->page ||
-	    exit->gen != run->page[b->page].gen)
+	if (!exit->patch || b->second != RUN_NONE || exit->page != b->page)
 		run_jump_add(run, block);
 	else
 		__builtin_memcpy(run->code.rw + exit->patch, &disp, 4);
@@ -301,14 +301,29 @@ static enum cpu_exit_kind left(struct run *run)
 
 /* ---- the loop ---- */
 
-/* Times that the code at RIP was found untranslated; what keeps changing must be hotter. */
-static bool hot(struct run *run)
+/* A few bits of the 16 bytes around RIP; page holds its page's. */
+static uint8_t code_tag(const uint8_t *page, uint64_t rip)
 {
-	uint8_t *heat = &run->heat[hash_words(run->cpu->rip, run_key(run->cpu), RUN_HEAT_BITS)];
+	unsigned off = rip & ~PAGE_MASK & ~7u;
+	uint64_t first = 0, second = 0;
 
-	if (++*heat < run->opt.threshold)
+	host_load_64(page + off, &first);
+	host_load_64(page + min(off + 8, (unsigned)PAGE_SIZE - 8), &second);
+	return hash_words(first, second, 8);
+}
+
+/* Times that the code at RIP was found untranslated, and the same: what keeps changing is not worth it. */
+static bool hot(struct run *run, const uint8_t *page)
+{
+	struct run_heat *heat =
+		&run->heat[hash_words(run->cpu->rip, run_key(run->cpu), RUN_HEAT_BITS)];
+	uint8_t tag = code_tag(page, run->cpu->rip);
+
+	if (heat->tag != tag)
+		*heat = (struct run_heat){.tag = tag};
+	if (++heat->visits < run->opt.threshold)
 		return false;
-	*heat = 0;
+	heat->visits = 0;
 	return true;
 }
 
@@ -424,8 +439,8 @@ static uint32_t block_onward(struct run *run)
 	if (!host)
 		return RUN_NONE;
 	if (block == RUN_NONE)
-		return key & RUN_KEY_PLAIN || hot(run) ? translate(run, host, key, false)
-						       : RUN_NONE;
+		return key & RUN_KEY_PLAIN || hot(run, host) ? translate(run, host, key, false)
+							     : RUN_NONE;
 	if (run->leave >> LEAVE_SHIFT == LEAVE_HOT && run->block[block].counts)
 		return promote(run, host, block);
 	return block;

@@ -49,6 +49,9 @@ struct run_record;
 #define RUN_FRESH_FEW	24u
 #define RUN_COMPARE	32u
 #define RUN_NONE	0xffffffffu
+#define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
+#define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
+#define RUN_HEAD_LEAVE	10u	   /* from a block's entry to its way out (emit_head()) */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
 
@@ -103,6 +106,7 @@ struct run_group {
 
 struct run_block {
 	uint64_t rip;
+	uint64_t lines; /* of ->page: those that it was made of */
 	uint32_t key;
 	uint32_t entry; /* offset of its code */
 	uint32_t inner; /* behind the look at attention */
@@ -122,7 +126,6 @@ struct run_exit {
 	uint64_t target;
 	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
 	uint32_t page;	/* that it may be patched within */
-	uint32_t gen;	/* of that page */
 	bool forward; /* no loop is closed by it: attention can wait for the next that may close one */
 	bool plain; /* to a block under RUN_KEY_PLAIN */
 };
@@ -133,8 +136,8 @@ struct run_page {
 	uint32_t first;	     /* block */
 	uint32_t first_over; /* block that comes over from the page before */
 	uint32_t next;	     /* in the hash chain */
-	uint32_t gen;	     /* counts droppings */
-	uint8_t drops;	     /* the same, saturated: what changes often is translated late */
+	uint16_t nr_dead;    /* blocks in ->first's chain that are */
+	uint16_t nr_drops;   /* of lines since a block was made of the page */
 	uint8_t copy[PAGE_SIZE];
 };
 
@@ -142,6 +145,12 @@ struct run_page {
 struct run_jumps {
 	uint64_t neg[65536];
 	uint64_t code[65536];
+};
+
+/* Code that was stepped. */
+struct run_heat {
+	uint8_t visits;
+	uint8_t tag; /* of its bytes then */
 };
 
 /* What was entered in the jump caches for one half of the address space. */
@@ -214,7 +223,7 @@ struct run {
 	uint32_t page_table[1 << RUN_PAGE_BITS];
 	uint32_t key[RUN_KEYS];
 	struct run_jumps *jumps; /* RUN_KEYS, low */
-	uint8_t *heat;
+	struct run_heat *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 
 	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
@@ -274,6 +283,8 @@ void run_block_replace(struct run *run, uint32_t old, uint32_t new);
 const uint8_t *run_second_page(struct cpu *cpu);
 /* The record of a page, made if need be, with its bytes found right. NULL: no room. */
 struct run_page *run_page_get(struct run *run, const uint8_t *hva);
+/* Blocks are made of these lines of the page, too. */
+void run_page_cover(struct run *run, struct run_page *page, uint64_t lines);
 void run_block_link(struct run *run, uint32_t block);
 /* Enter a block's code for indirect jumps to it. */
 void run_jump_add(struct run *run, uint32_t block);

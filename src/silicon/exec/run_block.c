@@ -208,6 +208,58 @@ static uint32_t *block_chain(struct run *run, uint64_t rip, uint32_t key)
 	return &run->block_table[hash_words(rip, key, RUN_BLOCK_BITS)];
 }
 
+static void write_jump(struct run *run, uint32_t from, uint32_t to)
+{
+	uint32_t disp = to - (from + 5);
+
+	run->code.rw[from] = 0xe9;
+	__builtin_memcpy(run->code.rw + from + 1, &disp, 4);
+}
+
+/* Jumps that led to the same code before it changed lead to the block. */
+static void replace_dead(struct run *run, struct run_page *page, uint32_t block)
+{
+	const struct run_block *b = &run->block[block];
+	uint32_t *link = &page->first;
+
+	while (*link != RUN_NONE) {
+		struct run_block *old = &run->block[*link];
+
+		if (old->dead && old->rip == b->rip && old->key == b->key) {
+			write_jump(run, old->entry, b->entry);
+			write_jump(run, old->inner, b->inner);
+			*link = old->page_next;
+			page->nr_dead--;
+		} else {
+			link = &old->page_next;
+		}
+	}
+}
+
+/* run_find() finds the block no more. */
+static void block_hide(struct run *run, const struct run_block *b)
+{
+	uint32_t block = b - run->block, *link = block_chain(run, b->rip, b->key);
+
+	while (*link && *link != block + 1)
+		link = &run->block[*link - 1].next;
+	if (*link)
+		*link = b->next;
+}
+
+/* Nobody finds or enters the block any more: what is chained to it leaves for the loop at its head. */
+static void block_kill(struct run *run, struct run_block *b)
+{
+	if (b->dead)
+		return;
+	block_hide(run, b);
+	b->dead = true;
+	run->page[b->page].nr_dead++;
+	write_jump(run, b->entry, b->entry + RUN_HEAD_LEAVE);
+	write_jump(run, b->inner, b->entry + RUN_HEAD_LEAVE);
+	jump_drop(run, b);
+}
+
 void run_block_link(struct run *run, uint32_t block)
 {
 	struct run_block *b = &run->block[block];
@@ -216,25 +268,14 @@ void run_block_link(struct run *run, uint32_t block)
 
 	b->next = *chain;
 	*chain = block + 1;
+	if (page->nr_dead)
+		replace_dead(run, page, block);
 	b->page_next = page->first;
 	page->first = block;
 	if (b->second == RUN_NONE)
 		return;
 	b->second_next = run->page[b->second].first_over;
 	run->page[b->second].first_over = block;
-}
-
-static void block_unlink(struct run *run, uint32_t block)
-{
-	struct run_block *b = &run->block[block];
-	uint32_t *link = block_chain(run, b->rip, b->key);
-
-	while (*link && *link != block + 1)
-		link = &run->block[*link - 1].next;
-	if (*link)
-		*link = b->next;
-	b->dead = true;
-	jump_drop(run, b);
 }
 
 uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page)
@@ -250,19 +291,12 @@ uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_
 	return RUN_NONE;
 }
 
-static void write_jump(struct run *run, uint32_t from, uint32_t to)
-{
-	uint32_t disp = to - (from + 5);
-
-	run->code.rw[from] = 0xe9;
-	__builtin_memcpy(run->code.rw + from + 1, &disp, 4);
-}
-
 void run_block_replace(struct run *run, uint32_t old, uint32_t new)
 {
 	write_jump(run, run->block[old].entry, run->block[new].entry);
 	write_jump(run, run->block[old].inner, run->block[new].inner);
 	run->block[old].counts = false;
+	block_hide(run, &run->block[old]);
 }
 
 /* ---- pages ---- */
@@ -307,28 +341,77 @@ static inline HOST_NO_ASAN bool line_same(const uint8_t *now, const uint8_t *was
 	return !diff;
 }
 
-static bool page_same(const struct run_page *page)
+/* Of these lines, those that are not what the copy says. */
+static uint64_t page_changed(const struct run_page *page, uint64_t lines)
 {
-	for (uint64_t lines = page->lines; lines; lines &= lines - 1) {
+	uint64_t changed = 0;
+
+	for (lines &= page->lines; lines; lines &= lines - 1) {
 		unsigned at = __builtin_ctzll(lines) << LINE_SHIFT;
 
 		if (!line_same(page->hva + at, page->copy + at))
-			return false;
+			changed |= lines & -lines;
 	}
-	return true;
+	return changed;
 }
 
-static void page_drop(struct run *run, struct run_page *page)
+/* Nothing is translated of it: writes to it need not be noticed. */
+static void page_retire(struct run *run, struct run_page *page)
 {
-	for (uint32_t b = page->first; b != RUN_NONE; b = run->block[b].page_next)
-		block_unlink(run, b);
-	for (uint32_t b = page->first_over; b != RUN_NONE; b = run->block[b].second_next)
-		block_unlink(run, b);
 	page->first = page->first_over = RUN_NONE;
+	page->nr_dead = page->nr_drops = 0;
 	page->lines = 0;
-	page->gen++;
-	page->drops += page->drops < 255;
+	direct_code_remove(run->cpu->tlb->direct, page->hva);
+}
+
+/* Kill the blocks made of these lines. True: others are left; *ret_lines: what those were made of. */
+static bool kill_changed(struct run *run, struct run_page *page, uint64_t changed,
+			 uint64_t *ret_lines)
+{
+	bool left = false;
+
+	*ret_lines = 0;
+	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next) {
+		if (run->block[i].lines & changed)
+			block_kill(run, &run->block[i]);
+		if (run->block[i].dead)
+			continue;
+		*ret_lines |= run->block[i].lines;
+		left = true;
+	}
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next) {
+		if (changed & 1)
+			block_kill(run, &run->block[i]);
+		if (run->block[i].dead)
+			continue;
+		*ret_lines |= 1;
+		left = true;
+	}
+	return left;
+}
+
+static void page_drop(struct run *run, struct run_page *page, uint64_t changed)
+{
+	uint64_t lines;
+
 	run->nr_dropped++;
+	if (kill_changed(run, page, changed, &lines)) {
+		page->lines = lines;
+		if (page->nr_dead <= RUN_DEAD && ++page->nr_drops <= RUN_DROPS) {
+			direct_code_lines(run->cpu->tlb->direct, page->hva, lines);
+			return;
+		}
+		kill_changed(run, page, ~0ull, &lines);
+	}
+	page_retire(run, page);
+}
+
+static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
+{
+	uint64_t changed = page_changed(page, lines);
+
+	if (changed)
+		page_drop(run, page, changed);
 }
 
 static void set_fresh(struct run *run, struct run_page *page)
@@ -343,8 +426,7 @@ static void page_check(struct run *run, struct run_page *page)
 {
 	if (likely(!run->stale[page - run->page]))
 		return;
-	if (!page_same(page))
-		page_drop(run, page);
+	page_compare(run, page, ~0ull);
 	set_fresh(run, page);
 }
 
@@ -353,14 +435,13 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	uint32_t *chain = page_chain(run, hva);
 	struct run_page *page;
 
-	if (run->nr_pages == run->growth * RUN_PAGES || !direct_code_add(run->cpu, hva))
+	if (run->nr_pages == run->growth * RUN_PAGES)
 		return NULL;
 	page = &run->page[run->nr_pages];
 	page->hva = hva;
 	page->lines = 0;
 	page->first = page->first_over = RUN_NONE;
-	page->gen = 0;
-	page->drops = 0;
+	page->nr_dead = page->nr_drops = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
 	set_fresh(run, page);
@@ -371,10 +452,18 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva)
 {
 	struct run_page *page = page_lookup(run, hva);
 
-	if (!page)
-		return page_make(run, hva);
-	page_check(run, page);
-	return page;
+	if (page)
+		page_check(run, page);
+	else
+		page = page_make(run, hva);
+	return page && direct_code_add(run->cpu, hva) ? page : NULL;
+}
+
+void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
+{
+	page->lines |= lines;
+	page->nr_drops = 0;
+	direct_code_lines(run->cpu->tlb->direct, page->hva, page->lines);
 }
 
 /*
@@ -386,8 +475,7 @@ static bool compare_now(struct run *run)
 	if (run->nr_fresh > RUN_FRESH_FEW || run->nr_compared++ == RUN_COMPARE)
 		return false;
 	for (unsigned i = 0; i < run->nr_fresh; i++)
-		if (!page_same(&run->page[run->fresh[i]]))
-			page_drop(run, &run->page[run->fresh[i]]);
+		page_compare(run, &run->page[run->fresh[i]], ~0ull);
 	return true;
 }
 
@@ -440,12 +528,12 @@ void run_serialize(struct run *run, enum run_sync sync)
 
 /* ---- the guest's own writes ---- */
 
-static void page_written(struct run *run, const uint8_t *hva)
+static void page_written(struct run *run, const uint8_t *hva, uint64_t lines)
 {
 	struct run_page *page = page_lookup(run, hva);
 
-	if (page && !page_same(page))
-		page_drop(run, page);
+	if (page)
+		page_compare(run, page, lines);
 }
 
 void run_notice_writes(struct run *run)
@@ -458,7 +546,7 @@ void run_notice_writes(struct run *run)
 		run_new_epoch(run);
 	else
 		for (unsigned i = 0; i < d->nr_written; i++)
-			page_written(run, d->written[i]);
+			page_written(run, d->written[i].page, d->written[i].lines);
 	d->nr_written = 0;
 }
 

@@ -166,7 +166,7 @@ static bool make_tables(struct run *run)
 	run->block_table = pages_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
 	run->exit = pages_alloc(RUN_GROWTH * RUN_EXITS * sizeof(*run->exit), 0);
 	run->page = pages_alloc(RUN_GROWTH * RUN_PAGES * sizeof(*run->page), 0);
-	run->heat = pages_alloc(1 << RUN_HEAT_BITS, 0);
+	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS, 0);
 	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
 	run->visits = pages_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
@@ -193,7 +193,7 @@ static void free_tables(struct run *run)
 	unmap(run->page, RUN_GROWTH * RUN_PAGES * sizeof(*run->page));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
 	unmap(run->visits, RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits));
-	unmap(run->heat, 1 << RUN_HEAT_BITS);
+	unmap(run->heat, sizeof(*run->heat) << RUN_HEAT_BITS);
 	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
 }
 

@@ -19,15 +19,20 @@
 
 /* ---- decoding ---- */
 
-/* Bring the page's copy up to date where no block was made of it yet. */
-static void cover(struct run_page *page, unsigned from, unsigned to)
+static uint64_t lines_of(unsigned from, unsigned to)
+{
+	return GENMASK((to - 1) / LINE, from / LINE);
+}
+
+/* Bring the page's copy up to date where no block was made of it yet, nor by now this one. */
+static void cover(struct run_page *page, unsigned from, unsigned to, uint64_t *covered)
 {
 	for (unsigned line = from / LINE; line <= (to - 1) / LINE; line++) {
-		if (page->lines & BIT(line))
+		if ((page->lines | *covered) & BIT(line))
 			continue;
 		if (!host_copy_guarded(page->copy + line * LINE, page->hva + line * LINE, LINE))
 			memset(page->copy + line * LINE, 0, LINE);
-		page->lines |= BIT(line);
+		*covered |= BIT(line);
 	}
 }
 
@@ -69,8 +74,11 @@ static bool decode(struct translation *t, struct run_record *rec)
 {
 	unsigned off = rec->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, MAX_INSN);
 
-	cover(t->page, off, off + nr);
-	return decode_bytes(t, rec, t->page->copy + off, nr);
+	cover(t->page, off, off + nr, &t->covered);
+	if (!decode_bytes(t, rec, t->page->copy + off, nr))
+		return false;
+	t->lines |= lines_of(off, off + (rec->insn.trap ? nr : rec->insn.len));
+	return true;
 }
 
 /* The instruction at the block's start, which goes over the page's end. False: the page behind is not there. */
@@ -78,12 +86,14 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 {
 	const uint8_t *host = run_second_page(t->cpu);
 	unsigned off = rec->rip & ~PAGE_MASK, nr = PAGE_SIZE - off;
+	uint64_t covered = 0;
 	uint8_t bytes[MAX_INSN];
 
 	t->second = host ? run_page_get(t->run, host) : NULL;
 	if (!t->second)
 		return false;
-	cover(t->second, 0, MAX_INSN - nr);
+	cover(t->second, 0, MAX_INSN - nr, &covered);
+	t->lines |= lines_of(off, PAGE_SIZE);
 	memcpy(bytes, t->page->copy + off, nr);
 	memcpy(bytes + nr, t->second->copy, MAX_INSN - nr);
 	return decode_bytes(t, rec, bytes, MAX_INSN);

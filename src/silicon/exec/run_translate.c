@@ -65,7 +65,6 @@ uint32_t run_exit_new(struct translation *t, uint64_t target)
 	run->exit[run->nr_exits] = (struct run_exit){
 		.target = target,
 		.page = t->page - run->page,
-		.gen = t->page->gen,
 		.forward = target > t->start,
 	};
 	return run->nr_exits++;
@@ -378,6 +377,7 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	t->entry = emit_pos(e);
 	emit_attention(e);
 	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
+	t->failed |= emit_pos(e) != t->entry + RUN_HEAD_LEAVE;
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
 	emit_jmp(e, t->run->stub_leave);
 	t->inner = emit_pos(e);
@@ -423,6 +423,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	run->block[block] = (struct run_block){
 		.counts = t->counts,
 		.rip = t->start,
+		.lines = t->lines,
 		.key = t->key,
 		.entry = t->entry,
 		.inner = t->inner,
@@ -432,6 +433,9 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.site = t->first_site,
 	};
 	run->nr_translated++;
+	run_page_cover(run, t->page, t->lines);
+	if (t->second)
+		run_page_cover(run, t->second, 1);
 	run_block_link(run, block);
 	run_perf_note(run, block);
 	return block;

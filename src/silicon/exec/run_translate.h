@@ -76,6 +76,8 @@ struct translation {
 	struct run_jumps *jumps; /* of the key */
 	struct direct_map *map;	 /* of the access state: by enum direct_kind */
 	struct run_page *page;
+	uint64_t covered;	 /* lines of ->page whose copy is new */
+	uint64_t lines;		 /* of ->page that the block is made of */
 	struct run_page *second; /* that the block's one instruction ends in, or NULL */
 	uint64_t start, rip;
 	uint32_t site; /* of the present instruction */

@@ -69,21 +69,6 @@ static void fill(struct direct *d, const struct access *a, enum direct_kind kind
 		log->nr++;
 }
 
-uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, bool fetched)
-{
-	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
-
-	if (!d || !a->hva || !direct_code_has(d, page))
-		return rights;
-	if (a->op & ACCESS_WRITE || (!fetched && rights & ACCESS_FETCH)) {
-		if (d->nr_written < DIRECT_WRITTEN)
-			d->written[d->nr_written] = page;
-		if (d->nr_written <= DIRECT_WRITTEN)
-			d->nr_written++;
-	}
-	return rights & ~ACCESS_WRITE;
-}
-
 void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsigned half)
 {
 	if (!d)
@@ -166,6 +151,47 @@ void direct_flush_writes(struct direct *d)
 	}
 	flush_logged_writes(d, &d->log[0]);
 	flush_logged_writes(d, &d->log[1]);
+}
+
+static bool is_write_to(uint32_t entry, uint64_t neg, uint64_t addend, const uint8_t *hva)
+{
+	return LOG_KIND(entry) == DIRECT_WRITE && neg && addend - neg == (uint64_t)hva;
+}
+
+static void flush_logged_writes_to(struct direct *d, const struct direct_log *log,
+				   const uint8_t *hva)
+{
+	for (unsigned i = 0; i < log->nr; i++) {
+		uint32_t entry = log->entry[i];
+		const struct direct_map *map = &d->map[LOG_STATE(entry)][LOG_KIND(entry)];
+		unsigned index = LOG_INDEX(entry);
+
+		if (is_write_to(entry, map->neg[index], map->addend[index], hva))
+			clear_logged(d, entry);
+	}
+}
+
+static void forget_writes_to(struct direct_saved *saved, const uint8_t *hva)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < saved->nr; i++)
+		if (!is_write_to(saved->v[i].entry, saved->v[i].neg, saved->v[i].addend, hva))
+			saved->v[kept++] = saved->v[i];
+	saved->nr = kept;
+}
+
+void direct_flush_writes_to(struct direct *d, const uint8_t *hva)
+{
+	d->gen++;
+	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
+		forget_writes_to(&d->saved[i], hva);
+	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
+		clear_all(d);
+		return;
+	}
+	flush_logged_writes_to(d, &d->log[0], hva);
+	flush_logged_writes_to(d, &d->log[1], hva);
 }
 
 void direct_flush_page(struct direct *d, gva_t addr)
@@ -300,9 +326,81 @@ bool direct_code_add(struct cpu *cpu, const uint8_t *hva)
 	if (d->nr_code == DIRECT_CODE_MAX)
 		return false;
 	d->code[slot] = hva;
+	d->code_lines[slot] = 0;
 	d->nr_code++;
-	mmu_flush_writes(cpu);
+	tlb_flush_writes_to(cpu->tlb, hva);
 	return true;
+}
+
+/* What stands behind in the same run of slots may belong before the hole. */
+void direct_code_remove(struct direct *d, const uint8_t *hva)
+{
+	unsigned slot = code_slot(d, hva);
+
+	if (!d->code[slot])
+		return;
+	d->code[slot] = NULL;
+	d->nr_code--;
+	for (;;) {
+		const uint8_t *moved;
+		unsigned to;
+
+		slot = (slot + 1) % DIRECT_CODE_SLOTS;
+		moved = d->code[slot];
+		if (!moved)
+			return;
+		d->code[slot] = NULL;
+		to = code_slot(d, moved);
+		d->code[to] = moved;
+		d->code_lines[to] = d->code_lines[slot];
+	}
+}
+
+void direct_code_lines(struct direct *d, const uint8_t *hva, uint64_t lines)
+{
+	unsigned slot = code_slot(d, hva);
+
+	if (d->code[slot])
+		d->code_lines[slot] = lines;
+}
+
+static uint64_t lines_of(const struct access *a)
+{
+	unsigned from = (a->addr & ~PAGE_MASK) / 64;
+	unsigned to = ((a->addr & ~PAGE_MASK) + a->size - 1) / 64;
+
+	return GENMASK(to, from);
+}
+
+static void note_write(struct direct *d, const uint8_t *page, uint64_t lines)
+{
+	if (d->nr_written < DIRECT_WRITTEN) {
+		d->written[d->nr_written].page = page;
+		d->written[d->nr_written].lines = lines;
+	}
+	if (d->nr_written <= DIRECT_WRITTEN)
+		d->nr_written++;
+}
+
+uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, bool fetched)
+{
+	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
+	uint64_t lines = 0;
+	unsigned slot;
+
+	if (!d || !a->hva || !d->nr_code)
+		return rights;
+	slot = code_slot(d, page);
+	if (!d->code[slot])
+		return rights;
+	if (a->op & ACCESS_WRITE)
+		lines = lines_of(a);
+	if (!fetched && rights & ACCESS_FETCH)
+		lines = ~0ull;
+	lines &= d->code_lines[slot];
+	if (lines)
+		note_write(d, page, lines);
+	return rights & ~ACCESS_WRITE;
 }
 
 void direct_code_clear(struct direct *d)

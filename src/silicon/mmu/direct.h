@@ -65,9 +65,13 @@ struct direct {
 	struct direct_span flushed[DIRECT_FLUSHED];
 	struct direct_saved saved[DIRECT_CONTEXTS];
 	const uint8_t *code[DIRECT_CODE_SLOTS];
+	uint64_t code_lines[DIRECT_CODE_SLOTS]; /* of 64 bytes: those that count */
 	uint32_t nr_code;
 	uint32_t nr_written; /* above DIRECT_WRITTEN: not all are listed */
-	const uint8_t *written[DIRECT_WRITTEN];
+	struct {
+		const uint8_t *page;
+		uint64_t lines;
+	} written[DIRECT_WRITTEN];
 };
 
 /* Ordinary C. NULL: no memory there. */
@@ -76,8 +80,11 @@ void direct_destroy(struct direct *d);
 
 /* ---- vCPU thread, general registers only ---- */
 
-/* Register the page at hva: false if there is no room. From now on writes to it are noticed. */
+/* Register the page at hva, no line of it yet: false if there is no room. */
 bool direct_code_add(struct cpu *cpu, const uint8_t *hva);
+void direct_code_remove(struct direct *d, const uint8_t *hva);
+/* From now on writes to these lines of a registered page are noticed. */
+void direct_code_lines(struct direct *d, const uint8_t *hva, uint64_t lines);
 void direct_code_clear(struct direct *d);
 /* True if the page at hva is registered. */
 bool direct_code_has(const struct direct *d, const uint8_t *hva);
@@ -99,6 +106,8 @@ uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, 
 void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsigned half);
 void direct_flush_half(struct direct *d, unsigned half);
 void direct_flush_writes(struct direct *d);
+/* The same for one page, wherever it is mapped. */
+void direct_flush_writes_to(struct direct *d, const uint8_t *hva);
 void direct_flush_page(struct direct *d, gva_t addr);
 /* The lower half becomes another context's. */
 void direct_switch(struct direct *d, unsigned from, unsigned to);

@@ -48,19 +48,29 @@ void mmu_flush_cr3(struct cpu *cpu)
 			tlb_flush_half(tlb, half);
 }
 
-void mmu_flush_writes(struct cpu *cpu)
+static void renew_writes(struct tlb *tlb)
 {
-	struct tlb *tlb = cpu->tlb;
-
 	if (tlb->next_gen + 2 > TLB_GENERATIONS) {
 		tlb_start_over(tlb);
 		return;
 	}
-	direct_flush_writes(tlb->direct);
 	tlb->gen_write[0] = tlb->next_gen++;
 	tlb->gen_write[1] = tlb->next_gen++;
 	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
 		tlb->context[i].gen_write = 0;
+}
+
+void mmu_flush_writes(struct cpu *cpu)
+{
+	direct_flush_writes(cpu->tlb->direct);
+	renew_writes(cpu->tlb);
+}
+
+/* Here all write tags go, but not those that translated code uses. */
+void tlb_flush_writes_to(struct tlb *tlb, const uint8_t *hva)
+{
+	direct_flush_writes_to(tlb->direct, hva);
+	renew_writes(tlb);
 }
 
 /* ---- one page ---- */

@@ -180,6 +180,7 @@ void tlb_forget_contexts(struct tlb *tlb);
 /* The same if they have global entries. */
 void tlb_forget_globals(struct tlb *tlb);
 /* tlb.c */
+void tlb_flush_writes_to(struct tlb *tlb, const uint8_t *hva);
 void tlb_drop_page(struct tlb *tlb, gva_t addr, unsigned salt);
 bool tlb_in_large(const struct tlb *tlb, gva_t addr);
 
