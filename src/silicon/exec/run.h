@@ -40,10 +40,12 @@ struct run_record;
 #define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
 #define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
 #define RUN_SOON \
-	(4ull << 30) /* retired instructions between flushes: then there is too little room */
-#define RUN_JUMP_LOG	8192u
-#define RUN_JUMP_FILTER 4096u /* bits */
-#define RUN_SLOTS	16u   /* of the frame that translated code has on the host's stack */
+	(4ull << 30)	   /* retired instructions between flushes: then there is too little room */
+#define RUN_JUMP_BITS	17 /* of RIP: index into a jump cache */
+#define RUN_JUMPS	(1u << RUN_JUMP_BITS)
+#define RUN_JUMP_LOG	65536u
+#define RUN_JUMP_FILTER 32768u /* bits */
+#define RUN_SLOTS	16u    /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
 #define RUN_JUMP_SAVED	256u
 #define RUN_FRESH_FEW	24u
@@ -143,8 +145,8 @@ struct run_page {
 
 /* Code for the targets of indirect jumps: entries as in struct direct_map, with RIP for the page. */
 struct run_jumps {
-	uint64_t neg[65536];
-	uint64_t code[65536];
+	uint64_t neg[RUN_JUMPS];
+	uint64_t code[RUN_JUMPS];
 };
 
 /* Code that was stepped. */
@@ -157,7 +159,7 @@ struct run_heat {
 struct run_jump_log {
 	uint32_t nr;
 	struct run_jump {
-		uint32_t entry; /* key index << 16 | index */
+		uint32_t entry; /* key index << RUN_JUMP_BITS | index */
 		uint32_t block;
 	} v[RUN_JUMP_LOG];
 	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
@@ -185,6 +187,7 @@ enum run_leave {
 struct run {
 	/* Known to translated code. */
 	uint64_t page_mask;    /* ~4095 */
+	uint64_t jump_mask;    /* RUN_JUMPS - 1 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t only_if, only_df, only_smap, only_tsd;

@@ -23,9 +23,9 @@
 
 static void clear_jump(struct run *run, uint32_t logged)
 {
-	uint16_t index = logged;
+	unsigned index = logged % RUN_JUMPS;
 
-	run->jumps[logged >> 16].neg[index] = index ? 0 : DIRECT_NEVER;
+	run->jumps[logged >> RUN_JUMP_BITS].neg[index] = index ? 0 : DIRECT_NEVER;
 }
 
 static void log_clear(struct run *run, struct run_jump_log *log)
@@ -75,7 +75,7 @@ static void log_drop(struct run *run, struct run_jump_log *log, const struct dir
 
 	for (unsigned i = 0; i < log->nr; i++) {
 		struct run_jump jump = log->v[i];
-		uint64_t rip = -run->jumps[jump.entry >> 16].neg[jump.entry & 0xffff];
+		uint64_t rip = -run->jumps[jump.entry >> RUN_JUMP_BITS].neg[jump.entry % RUN_JUMPS];
 
 		if (within(span, rip) || within(span, rip + RUN_MAX_INSN - 1))
 			clear_jump(run, jump.entry);
@@ -110,7 +110,7 @@ void run_jump_add(struct run *run, uint32_t block)
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
 	struct run_jumps *jumps = &run->jumps[key];
-	uint16_t index = b->rip;
+	unsigned index = b->rip % RUN_JUMPS;
 
 	if (b->key & RUN_KEY_PLAIN)
 		return;
@@ -122,7 +122,7 @@ void run_jump_add(struct run *run, uint32_t block)
 	jumps->neg[index] = -b->rip;
 	filter_add(log, b->rip);
 	filter_add(log, b->rip + RUN_MAX_INSN - 1);
-	log->v[log->nr++] = (struct run_jump){key << 16 | index, block};
+	log->v[log->nr++] = (struct run_jump){key << RUN_JUMP_BITS | index, block};
 }
 
 /* Unless another block's stands in its place. */
@@ -130,15 +130,15 @@ static void jump_drop(struct run *run, const struct run_block *b)
 {
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jumps *jumps = &run->jumps[key];
-	uint16_t index = b->rip;
+	unsigned index = b->rip % RUN_JUMPS;
 
 	if (jumps->neg[index] == -b->rip)
-		clear_jump(run, key << 16 | index);
+		clear_jump(run, key << RUN_JUMP_BITS | index);
 }
 
 const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
 {
-	uint16_t index = rip;
+	unsigned index = rip % RUN_JUMPS;
 
 	for (unsigned i = 0; i < run->nr_keys; i++)
 		if (run->key[i] == key)
@@ -154,7 +154,8 @@ static bool jump_stands(const struct run *run, struct run_jump jump)
 {
 	const struct run_block *b = &run->block[jump.block];
 
-	return run->jumps[jump.entry >> 16].neg[jump.entry & 0xffff] == -b->rip && !b->dead;
+	return run->jumps[jump.entry >> RUN_JUMP_BITS].neg[jump.entry % RUN_JUMPS] == -b->rip &&
+	       !b->dead;
 }
 
 static void jumps_save(const struct run *run, struct run_jumps_saved *ret)

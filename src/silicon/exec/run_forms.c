@@ -589,7 +589,8 @@ static uint64_t relative_target(const struct translation *t)
 static void emit_find_code(struct translation *t)
 {
 	t->slot = -1;
-	EMIT(&t->e, "\x45\x0f\xb7\xfe"); /* movzwl %r14w,%r15d */
+	EMIT(&t->e, "\xc4\x62\x8a\xf5\x3c\x25"); /* pext jump_mask,%r14,%r15 */
+	emit32(&t->e, emit_low(&t->run->jump_mask));
 	emit_load_table(&t->e, RCX, t->jumps->neg, R15);
 	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
 	run_to_cold(t, emit_jmp_rcx(&t->e));

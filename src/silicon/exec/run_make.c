@@ -323,6 +323,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->growth = 1;
 	run->page_mask = PAGE_MASK;
+	run->jump_mask = RUN_JUMPS - 1;
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)

@@ -91,7 +91,7 @@ static void emit_cross(struct translation *t, uint32_t exit)
 {
 	uint64_t target = t->run->exit[exit].target;
 	struct emit *e = &t->e;
-	uint16_t index = target;
+	unsigned index = target % RUN_JUMPS;
 
 	emit_mov_imm(e, R14, target);
 	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->neg[index]));
