@@ -72,7 +72,8 @@ void vcpu_clear_request(struct vcpu *vcpu, enum vcpu_request req)
 
 bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req)
 {
-	return __atomic_fetch_and(&vcpu->requests, ~BIT(req), __ATOMIC_SEQ_CST) & BIT(req);
+	return vcpu_test_request(vcpu, req) &&
+	       __atomic_fetch_and(&vcpu->requests, ~BIT(req), __ATOMIC_SEQ_CST) & BIT(req);
 }
 
 /* ---- safepoints ---- */
@@ -207,10 +208,27 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD) | BIT(REQ_HV_CRASH) | \
 	 BIT(REQ_HV_RESET) | BIT(REQ_HV_EXIT) | BIT(REQ_RING_FULL))
 
+static bool service_ends(struct vcpu *vcpu, bool leave)
+{
+	leave |= vcpu->leave || vcpu_signalled(vcpu);
+	vcpu->leave = false;
+	return leave;
+}
+
+/* Who raises a request now raises attention behind it, and that is seen. */
+static bool nothing_asked(const struct vcpu *vcpu)
+{
+	return !__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) &&
+	       !(__atomic_load_n(&vcpu->cpu.attention, __ATOMIC_SEQ_CST) & ATTN_REQUEST);
+}
+
 bool vcpu_service(struct vcpu *vcpu)
 {
 	uint64_t taken;
 	bool leave;
+
+	if (nothing_asked(vcpu))
+		return service_ends(vcpu, false);
 
 	cpu_lower(&vcpu->cpu, ATTN_REQUEST);
 	__atomic_store_n(&vcpu->serving, 1, __ATOMIC_SEQ_CST);
@@ -225,9 +243,7 @@ bool vcpu_service(struct vcpu *vcpu)
 	__atomic_store_n(&vcpu->serving, 0, __ATOMIC_SEQ_CST);
 	/* Even with nothing taken: a waiter may have gone to sleep because it saw ->serving. */
 	pass_safepoint(vcpu);
-	leave |= vcpu->leave || vcpu_signalled(vcpu);
-	vcpu->leave = false;
-	return leave;
+	return service_ends(vcpu, leave);
 }
 
 void vcpu_block(struct vcpu *vcpu)

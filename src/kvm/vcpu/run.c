@@ -289,7 +289,8 @@ static int interrupted(struct vcpu *vcpu)
 
 static bool kicked(struct vcpu *vcpu)
 {
-	return __atomic_exchange_n(&vcpu->kicked, 0, __ATOMIC_SEQ_CST);
+	return __atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST) &&
+	       __atomic_exchange_n(&vcpu->kicked, 0, __ATOMIC_SEQ_CST);
 }
 
 /* What waits in an access to guest memory can be called to a safepoint (request.c). */
