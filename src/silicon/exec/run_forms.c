@@ -142,23 +142,33 @@ static void identity(uint8_t map[NR_GPRS])
 struct borrowed {
 	uint8_t map[NR_GPRS];
 	uint8_t guest[MAX_HOMELESS]; /* without a home, each in a free register */
-	bool write[MAX_HOMELESS];
+	bool read[MAX_HOMELESS], write[MAX_HOMELESS];
 	unsigned nr;
 	bool high; /* AH to BH: no REX prefix, so no register that moves */
 	bool load_rcx, store_rcx;
 	uint8_t base, index; /* of the memory operand */
 };
 
-static bool add_homeless(struct borrowed *b, uint8_t gpr, bool write)
+/* What the instruction leaves of the register, too. BSF leaves all, if there is no bit. */
+static bool reads(const struct translation *t, const ZydisDecodedOperand *op)
+{
+	return op->actions & (ZYDIS_OPERAND_ACTION_MASK_READ | ZYDIS_OPERAND_ACTION_CONDWRITE) ||
+	       op->size < 32 || t->z.mnemonic == ZYDIS_MNEMONIC_BSF ||
+	       t->z.mnemonic == ZYDIS_MNEMONIC_BSR;
+}
+
+static bool add_homeless(struct borrowed *b, uint8_t gpr, bool read, bool write)
 {
 	for (unsigned i = 0; i < b->nr; i++)
 		if (b->guest[i] == gpr) {
+			b->read[i] |= read;
 			b->write[i] |= write;
 			return true;
 		}
 	if (b->nr == MAX_HOMELESS)
 		return false;
 	b->guest[b->nr] = gpr;
+	b->read[b->nr] = read;
 	b->write[b->nr++] = write;
 	return true;
 }
@@ -171,7 +181,8 @@ static void lend_rcx(struct borrowed *b, bool write)
 }
 
 /* Implicit and hidden registers stay themselves: only rcx can be made so. */
-static bool add_register(struct borrowed *b, const ZydisDecodedOperand *op, uint8_t gpr)
+static bool add_register(const struct translation *t, struct borrowed *b,
+			 const ZydisDecodedOperand *op, uint8_t gpr)
 {
 	bool write = op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
 
@@ -180,7 +191,7 @@ static bool add_register(struct borrowed *b, const ZydisDecodedOperand *op, uint
 			b->map[RCX] = RCX;
 			lend_rcx(b, write);
 		}
-		return b->map[gpr] != REG_NONE || add_homeless(b, gpr, write);
+		return b->map[gpr] != REG_NONE || add_homeless(b, gpr, reads(t, op), write);
 	}
 	if (gpr == RCX)
 		lend_rcx(b, write);
@@ -238,7 +249,7 @@ static bool assign_registers(struct translation *t, struct borrowed *b, bool mem
 		if (t->ops[i].type != ZYDIS_OPERAND_TYPE_REGISTER)
 			continue;
 		gpr = zreg_gpr(t->ops[i].reg.value);
-		if (gpr != REG_NONE && !add_register(b, &t->ops[i], gpr))
+		if (gpr != REG_NONE && !add_register(t, b, &t->ops[i], gpr))
 			return false;
 	}
 	return assign_free(b, mem);
@@ -329,16 +340,19 @@ static enum form form_borrowed(struct translation *t)
 		emit_check_fpu(t);
 	if (mem && !emit_operand(t, mem))
 		return FORM_NONE;
+	if (b.load_rcx)
+		emit_mov(&t->e, RCX, R12);
+	if (!mem && b.nr == 1 && !b.high && !b.store_rcx && run_encode_homeless(t))
+		return FORM_DONE;
 	if (mem && b.index == REG_NONE)
 		emit_lea(&t->e, b.base, t->place.base, t->place.index, t->place.scale,
 			 t->place.disp);
 	for (unsigned i = 0; i < b.nr; i++) {
 		if (b.map[b.guest[i]] == R15)
 			t->slot = -1;
-		emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+		if (b.read[i])
+			emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
 	}
-	if (b.load_rcx)
-		emit_mov(&t->e, RCX, R12);
 	if (mem)
 		note_access(t);
 	if (!run_encode(t, b.map, b.base, b.index))

@@ -187,6 +187,9 @@ bool run_encode(struct translation *t, const uint8_t map[NR_GPRS], unsigned base
 /* run_bytes.c: the same by its own means. False: run_encode() has others. */
 bool run_encode_bytes(struct translation *t, const uint8_t map[NR_GPRS], const struct place *p);
 
+/* run_homeless.c: the present instruction on a register without a home in memory. False: not to be had so. */
+bool run_encode_homeless(struct translation *t);
+
 /* run_translate.c */
 
 /* True if another instruction of the block follows the present one. */
