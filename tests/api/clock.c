@@ -52,6 +52,41 @@ static void test_ioctls(void)
 	CHECK_EQ(data.flags, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC);
 }
 
+/* A TSC of three halves of the host's frequency: between two looks, as many cycles more; in RDTSC, too. */
+static void test_scaled(void)
+{
+	struct machine m = machine_open();
+	uint64_t before, after, from, to, guest;
+	struct kvm_regs regs;
+	long khz;
+
+	MACHINE_CODE(&m, 0x0f, 0x31, 0xf4); /* rdtsc; hlt */
+	khz = ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0);
+	CHECK(khz > 0);
+	CHECK_ERR(ioctl(m.vcpu, KVM_SET_TSC_KHZ, 0x7fffffff), EINVAL);
+	CHECK_ERR(ioctl(m.vm, KVM_SET_TSC_KHZ, 0xffffffff), EINVAL);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, khz / 2 * 3), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0), khz / 2 * 3);
+	CHECK_EQ(set_msr(m.vcpu, MSR_TSC, 1000000), 1);
+	before = __rdtsc();
+	from = get_msr(m.vcpu, MSR_TSC);
+	usleep(20000);
+	to = get_msr(m.vcpu, MSR_TSC);
+	after = __rdtsc();
+	CHECK(from >= 1000000);
+	CHECK((to - from) / 3 <= (after - before) / 2 + 2);
+	before = __rdtsc();
+	from = get_msr(m.vcpu, MSR_TSC);
+	RUN_TO(&m, KVM_EXIT_HLT);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_REGS, &regs), 0);
+	guest = regs.rdx << 32 | regs.rax;
+	to = get_msr(m.vcpu, MSR_TSC);
+	CHECK(from <= guest && guest <= to);
+	/* Other vCPUs of the VM start at what it says now. */
+	CHECK_EQ(ioctl(m.vm, KVM_SET_TSC_KHZ, khz * 2), 0);
+	CHECK_EQ(ioctl(ioctl(m.vm, KVM_CREATE_VCPU, 1), KVM_GET_TSC_KHZ, 0), khz * 2);
+}
+
 /* What a guest computes from its page is what KVM_GET_CLOCK says. */
 static void test_page(void)
 {
@@ -109,6 +144,7 @@ static void test_wall_clock(void)
 int main(void)
 {
 	test_ioctls();
+	test_scaled();
 	test_page();
 	test_wall_clock();
 	return 0;

@@ -474,10 +474,13 @@ static void test_tsc_khz(void **state)
 	long khz = vcpu_get_tsc_khz(vcpu, NULL);
 
 	assert_true(khz > 0);
-	assert_int_equal(vcpu_set_tsc_khz(vcpu, (void *)(khz * 2)), -EINVAL);
-	assert_int_equal(vcpu_set_tsc_khz(vcpu, (void *)(khz / 2)), -EINVAL);
+	assert_int_equal(vcpu_set_tsc_khz(vcpu, (void *)0x7fffffffl), -EINVAL);
+	assert_int_equal(vcpu_set_tsc_khz(vcpu, (void *)(khz / 2)), 0);
+	assert_int_equal(vcpu_get_tsc_khz(vcpu, NULL), khz / 2);
+	assert_null(vcpu->cpu.tsc_offset);
 	assert_int_equal(vcpu_set_tsc_khz(vcpu, NULL), 0);
 	assert_int_equal(vcpu_get_tsc_khz(vcpu, NULL), khz);
+	assert_ptr_equal(vcpu->cpu.tsc_offset, &vcpu->tsc_offset);
 }
 
 static void test_mce(void **state)

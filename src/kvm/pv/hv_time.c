@@ -21,7 +21,7 @@ static uint64_t time_ref_locked(struct vcpu *vcpu)
 
 	if (hv->tsc_status != HV_TSC_SET)
 		return clock_kvmclock_ns(vcpu->vm) / 100;
-	return mul_high(clock_tsc(vcpu->vm) + vcpu->vm->vcpus[0]->tsc_offset, hv->tsc.scale) +
+	return mul_high(vcpu_tsc_at(vcpu->vm->vcpus[0], clock_tsc(vcpu->vm)), hv->tsc.scale) +
 	       hv->tsc.offset;
 }
 

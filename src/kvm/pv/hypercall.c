@@ -91,7 +91,7 @@ static int64_t clock_pairing(struct vcpu *vcpu, const uint64_t arg[4])
 	if (arg[1] != KVM_CLOCK_PAIRING_WALLCLOCK)
 		return -KVM_EOPNOTSUPP;
 	ns = clock_realtime_ns(vcpu->vm);
-	pair.tsc = clock_tsc(vcpu->vm) + vcpu->tsc_offset;
+	pair.tsc = vcpu_tsc_at(vcpu, clock_tsc(vcpu->vm));
 	pair.sec = ns / 1000000000;
 	pair.nsec = ns % 1000000000;
 	return vm_write_guest(vcpu->vm, arg[0], &pair, sizeof(pair)) ? -KVM_EFAULT : 0;

@@ -7,6 +7,7 @@
  * being written, so that another vCPU that reads it begins again.
  */
 #include "kvm/pv/hv.h"
+#include "host/host.h"
 #include "kvm/pv/pv_internal.h"
 #include "kvm/pv/xen.h"
 
@@ -74,12 +75,15 @@ void pv_clock_info(const struct vcpu *vcpu, struct pv_time_info *ret)
 
 	clock_line(vcpu->vm, &line);
 	*ret = (struct pv_time_info){
-		.tsc_timestamp = line.base_tsc + vcpu->tsc_offset,
+		.tsc_timestamp = vcpu_tsc_at(vcpu, line.base_tsc),
 		.system_time = line.base_ns,
 		.tsc_to_system_mul = line.mul,
 		.tsc_shift = line.shift,
 		.flags = PV_TIME_TSC_STABLE,
 	};
+	if (vcpu->tsc_ratio != BIT(VCPU_TSC_FRACTION))
+		clock_scale(vcpu_tsc_scaled(vcpu, host_tsc_khz()), &ret->tsc_to_system_mul,
+			    &ret->tsc_shift);
 }
 
 static void update_own(struct vcpu *vcpu, struct pv_time_info info)

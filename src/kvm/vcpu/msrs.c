@@ -6,6 +6,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/hv.h"
 #include "kvm/pv/pv.h"
+#include "silicon/exec/exec.h"
 #include "silicon/sys/sys.h"
 
 #include <stdlib.h>
@@ -16,23 +17,23 @@
 #define MSR_TSC_ADJUST	 0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 
-#define MCG_CTL_P  BIT(8)
-#define MCG_CMCI_P BIT(10)
-#define MCG_SER_P  BIT(24)
-#define MCG_LMCE_P BIT(27)
+#define MCG_CTL_P    BIT(8)
+#define MCG_CMCI_P   BIT(10)
+#define MCG_SER_P    BIT(24)
+#define MCG_LMCE_P   BIT(27)
 #define CTL2_CMCI_EN BIT(30)
-#define MCI_VAL	   BIT(63)
-#define MCI_OVER   BIT(62)
-#define MCI_UC	   BIT(61)
-#define MCI_PCC	   BIT(57)
-#define MCI_S	   BIT(56)
-#define MCI_AR	   BIT(55)
-#define MCG_MCIP   BIT(2)
-#define MAX_MSRS   256
+#define MCI_VAL	     BIT(63)
+#define MCI_OVER     BIT(62)
+#define MCI_UC	     BIT(61)
+#define MCI_PCC	     BIT(57)
+#define MCI_S	     BIT(56)
+#define MCI_AR	     BIT(55)
+#define MCG_MCIP     BIT(2)
+#define MAX_MSRS     256
 
 uint64_t vcpu_tsc(const struct vcpu *vcpu)
 {
-	return clock_tsc(vcpu->vm) + vcpu->tsc_offset;
+	return vcpu_tsc_at(vcpu, clock_tsc(vcpu->vm));
 }
 
 /* ---- TSC ---- */
@@ -47,15 +48,15 @@ static void set_tsc_offset(struct vcpu *vcpu, uint64_t offset)
 static uint64_t synchronized_offset(const struct vcpu *vcpu, uint64_t val)
 {
 	const struct vcpu *first = vm_nr_vcpus(vcpu->vm) ? vcpu->vm->vcpus[0] : NULL;
-	uint64_t now = clock_tsc(vcpu->vm);
+	uint64_t now = clock_tsc(vcpu->vm), own = val - vcpu_tsc_scaled(vcpu, now);
 	int64_t apart;
 
-	if (!first || first == vcpu)
-		return val - now;
-	apart = (int64_t)(val - (now + first->tsc_offset));
+	if (!first || first == vcpu || first->tsc_ratio != vcpu->tsc_ratio)
+		return own;
+	apart = (int64_t)(val - vcpu_tsc_at(first, now));
 	if (val == 0 || llabs(apart) < (int64_t)vcpu->tsc_khz * 1000)
 		return first->tsc_offset;
-	return val - now;
+	return own;
 }
 
 static enum vcpu_msr tsc_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
@@ -353,18 +354,31 @@ long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg)
 	return vcpu->tsc_khz;
 }
 
-/* No scaling is offered (KVM_CAP_TSC_CONTROL): other frequencies than the host's are refused. */
+void vcpu_tsc_run_at(struct vcpu *vcpu, uint32_t khz)
+{
+	uint32_t host = host_tsc_khz(), apart = khz > host ? khz - host : host - khz;
+	bool same = (uint64_t)apart * 1000000 <=
+		    (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm;
+	const uint64_t *direct = same ? &vcpu->tsc_offset : NULL;
+
+	vcpu->tsc_khz = khz;
+	vcpu->tsc_ratio = BIT(VCPU_TSC_FRACTION);
+	if (!same)
+		vcpu->tsc_ratio = ((unsigned __int128)khz << VCPU_TSC_FRACTION) / host;
+	/* Code that was translated reads the host's TSC, or asks. */
+	if (vcpu->cpu.tsc_offset == direct)
+		return;
+	vcpu->cpu.tsc_offset = direct;
+	exec_forget(&vcpu->cpu);
+}
+
 long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 {
-	uint32_t host = host_tsc_khz(), khz = (uint32_t)(uintptr_t)arg;
-	uint64_t apart;
+	uint32_t khz = (uint32_t)(uintptr_t)arg;
 
-	if (!khz)
-		khz = host;
-	apart = khz > host ? khz - host : host - khz;
-	if (apart * 1000000 > (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm)
+	if (khz >= VM_MAX_TSC_KHZ)
 		return -EINVAL;
-	vcpu->tsc_khz = khz;
+	vcpu_tsc_run_at(vcpu, khz ? khz : (uint32_t)host_tsc_khz());
 	vcpu_lapic_configure(vcpu);
 	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
 	return 0;

@@ -43,8 +43,11 @@ static void start_tsc(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
 
-	vcpu->tsc_khz = vm->tsc_khz;
-	vcpu->tsc_offset = vm_nr_vcpus(vm) ? vm->vcpus[0]->tsc_offset : -clock_tsc(vm);
+	vcpu_tsc_run_at(vcpu, __atomic_load_n(&vm->tsc_khz, __ATOMIC_RELAXED));
+	if (vm_nr_vcpus(vm) && vm->vcpus[0]->tsc_ratio == vcpu->tsc_ratio)
+		vcpu->tsc_offset = vm->vcpus[0]->tsc_offset;
+	else
+		vcpu->tsc_offset = -vcpu_tsc_scaled(vcpu, clock_tsc(vm));
 }
 
 static bool create_parts(struct vcpu *vcpu)
@@ -68,7 +71,6 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->model = model;
 	cpu->platform = &vcpu_platform;
 	cpu->opaque = vcpu;
-	cpu->tsc_offset = &vcpu->tsc_offset;
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
 	if (feature_has(model->features, FEAT_XSAVE))
 		cpu->fpu.xfeatures = model->xcr0;

@@ -123,7 +123,8 @@ struct vcpu {
 	uint32_t pv_features; /* EAX of the guest's KVM_CPUID_FEATURES leaf, as it was last found */
 	uint32_t kvm_base;    /* first of KVM's CPUID leaves, or 0 */
 	bool pv_enforce;
-	uint64_t tsc_offset; /* guest TSC = the VM's plus this */
+	uint64_t tsc_offset; /* guest TSC = the VM's, scaled, plus this */
+	uint64_t tsc_ratio;  /* with VCPU_TSC_FRACTION bits behind the point */
 	uint32_t tsc_khz;
 	uint32_t guest_debug; /* KVM_GUESTDBG_* */
 	bool tpr_access_reporting;
@@ -191,6 +192,18 @@ long vcpu_set_msrs(struct vcpu *vcpu, void *arg);   /* RAW, VCPU_SLOTS */
 long vcpu_set_cpuid(struct vcpu *vcpu, void *arg);  /* RAW */
 long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg); /* RAW */
+#define VCPU_TSC_FRACTION 48
+/* Any thread that may read the vCPU. The guest's cycles for the VM's. */
+static inline uint64_t vcpu_tsc_scaled(const struct vcpu *vcpu, uint64_t tsc)
+{
+	return (unsigned __int128)tsc * vcpu->tsc_ratio >> VCPU_TSC_FRACTION;
+}
+
+static inline uint64_t vcpu_tsc_at(const struct vcpu *vcpu, uint64_t tsc)
+{
+	return vcpu_tsc_scaled(vcpu, tsc) + vcpu->tsc_offset;
+}
+
 long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg);
 long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg);
 long vcpu_set_guest_debug(struct vcpu *vcpu, void *arg);

@@ -83,6 +83,9 @@ void vcpu_set_cr8(struct vcpu *vcpu, uint8_t cr8);
 
 /* ---- msrs.c ---- */
 
+/* The TSC's frequency from now on; the guest's TSC makes a step. No guest code runs. */
+void vcpu_tsc_run_at(struct vcpu *vcpu, uint32_t khz);
+
 enum vcpu_msr { VCPU_MSR_OK, VCPU_MSR_UNKNOWN, VCPU_MSR_DENIED };
 /* The parameter ignore_msrs is on: an access to an unknown MSR reads 0 or does nothing. Says so. */
 bool vcpu_msr_ignored(const struct vcpu *vcpu, uint32_t index, bool write);

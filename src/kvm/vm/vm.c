@@ -157,11 +157,13 @@ long vm_set_boot_cpu_id(struct vm *vm, void *arg)
 	return r;
 }
 
-/* Without TSC scaling any frequency is taken, as in KVM; vCPUs then say whether they run at it. */
+/* For new vCPUs. */
 long vm_set_tsc_khz(struct vm *vm, void *arg)
 {
 	uint32_t khz = (uint32_t)(unsigned long)arg;
 
+	if (khz >= VM_MAX_TSC_KHZ)
+		return -EINVAL;
 	__atomic_store_n(&vm->tsc_khz, khz ? khz : (uint32_t)host_tsc_khz(), __ATOMIC_RELAXED);
 	return 0;
 }

@@ -32,6 +32,8 @@ struct pv_vm;	   /* kvm/pv */
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
 #define VM_MAX_SLOTS   32764
+/* Guests' TSCs may run at any frequency below, as on processors with a scaling of 48 bits behind the point. */
+#define VM_MAX_TSC_KHZ 0x7fffffffu
 /* Address spaces of slots: what a processor sees outside of SMM, and inside. */
 #define VM_ADDRESS_SPACES 2
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */

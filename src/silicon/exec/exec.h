@@ -34,6 +34,9 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
 int exec_set_tempo(struct cpu *cpu, const char *tempo);
 bool exec_tempo_known(const char *tempo);
 
+/* Outside of cpu_run(); ordinary C. What was translated is made anew: cpu->tsc_offset became another. */
+void exec_forget(struct cpu *cpu);
+
 /*
  * Run the guest on the calling thread until something needs the caller; cpu->exit says what.
  * On return guest vector state is in memory and all of struct cpu is whole.

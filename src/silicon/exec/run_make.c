@@ -226,6 +226,12 @@ void run_flush(struct run *run)
 	run->nr_flushes++;
 }
 
+void exec_forget(struct cpu *cpu)
+{
+	if (cpu->exec->run)
+		run_flush(cpu->exec->run);
+}
+
 #define NR_COLD_OF (2 * (ZYDIS_MNEMONIC_MAX_VALUE + 1))
 
 /* The most frequent cold paths by mnemonic. */
