@@ -129,6 +129,7 @@ PARTS = [
     ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "fuzz", "regress", "programs"], 900, ASAN)),
 ]
 LONG = [
+    ("tempos", 600, meson_part(".", ["tempos"], 3600)),
     ("fuzz-long", 1800, meson_part(".", ["fuzz-long"], 3600)),
     ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
     ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),

@@ -20,7 +20,7 @@ static struct flat *machine(void)
 	flat_long(f);
 	f->cpu->exec = exec_create();
 	assert_non_null(f->cpu->exec);
-	assert_int_equal(exec_set_tempo(f->cpu, "run"), 0);
+	assert_int_equal(exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO") ?: "run"), 0);
 	return f;
 }
 

@@ -25,7 +25,7 @@ static const char *tempo_wanted = DEFAULT_TEMPO;
 int api_set_tempo(const char *tempo)
 {
 	if (tempo && !exec_tempo_known(tempo)) {
-		host_log("tempo '%s': not known; step and run are", tempo);
+		host_log("tempo '%s': not known; step, run and lockstep are", tempo);
 		return -EINVAL;
 	}
 	tempo_wanted = tempo ? tempo : DEFAULT_TEMPO;

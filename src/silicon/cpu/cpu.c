@@ -13,10 +13,6 @@
 #define PAT_RESET   0x0007040600070406ull
 #define DR7_CODE(n) (16 + 4 * (n))
 
-#define ATTN_DERIVED                                                                            \
-	(ATTN_SHADOW | ATTN_TF | ATTN_CODE_BP | ATTN_DEBUG | ATTN_INJECT | ATTN_RF | ATTN_NMI | \
-	 ATTN_SMI)
-
 static uint8_t find_cpl(const struct cpu *cpu, const struct mode *mode)
 {
 	if (mode->real)

@@ -76,6 +76,11 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_NMI     BIT(9)  /* ->nmi_pending */
 #define ATTN_SMI     BIT(10) /* ->smi_pending, outside of SMM */
 
+/* What cpu_update_attention() derives from the rest. */
+#define ATTN_DERIVED                                                                            \
+	(ATTN_SHADOW | ATTN_TF | ATTN_CODE_BP | ATTN_DEBUG | ATTN_INJECT | ATTN_RF | ATTN_NMI | \
+	 ATTN_SMI)
+
 #define SHADOW_STI    BIT(0)
 #define SHADOW_MOV_SS BIT(1)
 

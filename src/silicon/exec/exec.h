@@ -13,12 +13,15 @@ void exec_destroy(struct exec_cache *exec);
 
 /* How the run tempo goes about it. */
 struct run_options {
-	bool chain;	   /* blocks lead to each other without asking the loop */
-	bool fsgsbase;	   /* the host's, set by exec_enable_run() */
-	bool perf;	   /* write /tmp/perf-PID.map */
-	uint8_t threshold; /* translate at this many visits */
-	uint8_t max_insns; /* of a block */
-	uint16_t hot;	   /* make a trace of a block at this many visits; 0: never, 1: at once */
+	bool chain;	    /* blocks lead to each other without asking the loop */
+	bool fsgsbase;	    /* the host's, set by exec_enable_run() */
+	bool lockstep;	    /* hold each block against step */
+	bool perf;	    /* write /tmp/perf-PID.map */
+	bool two_pages;	    /* the TLB keeps no more: for tests */
+	uint32_t code_size; /* bytes of code memory; 0: the usual */
+	uint8_t threshold;  /* translate at this many visits */
+	uint8_t max_insns;  /* of a block */
+	uint16_t hot;	    /* make a trace of a block at this many visits; 0: never, 1: at once */
 };
 
 /*
@@ -27,9 +30,10 @@ struct run_options {
  */
 int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
 /*
- * The same by a name: NULL or "step"; "run"; "run,perf" with the perf map; for tests "run,hot" (traces at the first
- * visit), "run,bare" (the same unchained) and "run,single" (of one instruction). Where run cannot be, step stays. -EINVAL: none of
- * these.
+ * The same by a name: NULL or "step"; "run"; "lockstep", which holds run against step. Words may follow, after
+ * commas: "perf" writes the perf map; for tests "hot" (traces at the first visit), "bare" (unchained blocks at the first visit), "single" (of one
+ * instruction), "tlb2" (two pages in the TLB), "cache1m" (1 MiB of code). Where run cannot be, step stays.
+ * -EINVAL: none of these.
  */
 int exec_set_tempo(struct cpu *cpu, const char *tempo);
 bool exec_tempo_known(const char *tempo);

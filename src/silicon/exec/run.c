@@ -9,6 +9,7 @@
 #include "silicon/exec/borrow.h"
 #include "host/guard.h"
 #include "silicon/exec/decode.h"
+#include "silicon/exec/lockstep.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 #include "silicon/sys/sys.h"
@@ -70,7 +71,7 @@ static bool flat(const struct cpu *cpu)
 					 mode->stack_bytes == 4 && cpu->rip < LAST_PAGE32);
 }
 
-static bool translatable(const struct cpu *cpu)
+bool run_translatable(const struct cpu *cpu)
 {
 	return flat(cpu) && cpu->mode.access != ACCESS_USER_ALIGN && !cpu->answers.nr;
 }
@@ -135,7 +136,7 @@ static const uint8_t *onward(struct run *run)
 	uint32_t block;
 
 	cpu->exec->key = decode_key(cpu);
-	if (!run->opt.chain || attention(cpu) || cpu->out.nr || !translatable(cpu))
+	if (!run->opt.chain || attention(cpu) || cpu->out.nr || !run_translatable(cpu))
 		return NULL;
 	look_around(run);
 	code = run_jump_find(run, run_key(cpu), cpu->rip);
@@ -446,18 +447,26 @@ static uint32_t block_onward(struct run *run)
 	return block;
 }
 
-static enum cpu_exit_kind round_one(struct run *run)
+bool run_enter(struct run *run, enum cpu_exit_kind *ret_kind)
 {
 	uint32_t block;
 
-	if (!translatable(run->cpu))
-		return step_on(run);
+	if (!run_translatable(run->cpu))
+		return false;
 	look_around(run);
 	block = block_onward(run);
 	if (block == RUN_NONE)
-		return step_on(run);
+		return false;
 	enter_block(run, block);
-	return left(run);
+	*ret_kind = left(run);
+	return true;
+}
+
+static enum cpu_exit_kind round_one(struct run *run)
+{
+	enum cpu_exit_kind kind;
+
+	return run_enter(run, &kind) ? kind : step_on(run);
 }
 
 /* For tests, which always have a budget: unchained, a block is a step of known length. */
@@ -466,7 +475,7 @@ static bool within_budget(const struct run *run)
 	const struct cpu *cpu = run->cpu;
 
 	return !run->opt.chain && attention(cpu) == ATTN_BUDGET &&
-	       (int64_t)(cpu->budget_end - cpu->retired) > RUN_BLOCK_INSNS && translatable(cpu);
+	       (int64_t)(cpu->budget_end - cpu->retired) > RUN_BLOCK_INSNS && run_translatable(cpu);
 }
 
 static enum cpu_exit_kind round_budget(struct run *run)
@@ -479,26 +488,35 @@ static enum cpu_exit_kind round_budget(struct run *run)
 	return kind;
 }
 
-enum cpu_exit_kind run_loop(struct cpu *cpu)
+static enum cpu_exit_kind loop(struct run *run)
 {
-	struct run *run = cpu->exec->run;
+	struct cpu *cpu = run->cpu;
 	enum cpu_exit_kind kind = CPU_EXIT_NONE;
 
-	lend_gs(run);
-	run_new_epoch(run);
-	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	while (!kind) {
 		if (likely(!attention(cpu)))
 			kind = round_one(run);
 		else
 			kind = within_budget(run) ? round_budget(run) : attend(run);
 	}
+	return kind;
+}
+
+enum cpu_exit_kind run_loop(struct cpu *cpu)
+{
+	struct run *run = cpu->exec->run;
+	enum cpu_exit_kind kind;
+
+	lend_gs(run);
+	run_new_epoch(run);
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	kind = run->lockstep ? lockstep_loop(run) : loop(run);
 	return_gs(run);
 	return kind;
 }
 
 /* One instruction: a block of its own, as opt.max_insns should have it. */
-static enum result bare(struct run *run)
+enum result run_bare_block(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *host;
@@ -527,13 +545,13 @@ enum result run_bare(struct cpu *cpu)
 	uint32_t unseen;
 	enum result r;
 
-	if (!translatable(cpu))
+	if (!run_translatable(cpu))
 		return step_bare(cpu);
 	unseen = __atomic_exchange_n(&cpu->attention, 0, __ATOMIC_SEQ_CST);
 	lend_gs(run);
 	run_new_epoch(run);
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
-	r = bare(run);
+	r = run->lockstep ? lockstep_bare(run) : run_bare_block(run);
 	return_gs(run);
 	cpu_raise(cpu, unseen);
 	return r;

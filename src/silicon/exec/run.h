@@ -194,13 +194,15 @@ struct run {
 	uint64_t no_count; /* what REP's count inline has none of */
 	uint64_t target;
 	uint64_t tmp;
+	uint64_t limit, sign; /* lock-step: minus what ->retired is not to pass; BIT(63) */
 	uint32_t leave;
 	uint32_t stale[RUN_GROWTH *
 		       RUN_PAGES]; /* not 0: to be compared before control gets into it */
 
 	struct cpu *cpu;
 	struct run_options opt;
-	FILE *perf; /* the map of opt.perf, or NULL */
+	struct lockstep *lockstep; /* or NULL */
+	FILE *perf;		   /* the map of opt.perf, or NULL */
 	enum result result;
 	uint8_t access; /* state before the instruction in run_cold() */
 	uint64_t host_gs;
@@ -311,10 +313,23 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS
 enum cpu_exit_kind run_loop(struct cpu *cpu);
 enum result run_bare(struct cpu *cpu);
 
+/* For lock-step, which looks at attention itself: */
+
+/* Code of this mode is translated. */
+bool run_translatable(const struct cpu *cpu);
+/* Run the block at RIP and what it leads to. False: there is none, step. */
+bool run_enter(struct run *run, enum cpu_exit_kind *ret_kind);
+/* One instruction, as run_bare() has it. */
+enum result run_bare_block(struct run *run);
+
 /* ---- step.c, for run.c ---- */
 
 enum cpu_exit_kind step_once(struct cpu *cpu);
 enum result step_bare(struct cpu *cpu);
+/* The next instruction, if it can be fetched and decoded. */
+const struct insn *step_peek(struct cpu *cpu);
+/* One instruction; what attention asks for between two is left undone. */
+enum cpu_exit_kind step_blind(struct cpu *cpu);
 /* What the result of an instruction at cpu->rip means, its retirement included. */
 enum cpu_exit_kind step_settle(struct cpu *cpu, enum result r);
 

@@ -6,6 +6,7 @@
  * namesakes. rcx, r14 and r15 are free, rsp is the host's stack. Arithmetic flags are in the host's.
  */
 #include "silicon/exec/exec.h"
+#include "silicon/exec/lockstep.h"
 #include "silicon/exec/run_translate.h"
 #include "silicon/mmu/tlb.h"
 
@@ -289,7 +290,7 @@ static void open_perf_map(struct run *run)
 
 static bool make_code(struct run *run)
 {
-	if (host_code_alloc(&run->code, RUN_GROWTH * RUN_CODE))
+	if (host_code_alloc(&run->code, run->opt.code_size))
 		return false;
 	run_make_stubs(run);
 	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
@@ -303,6 +304,7 @@ void run_destroy(struct run *run)
 		host_fault_range_remove(run->code.rx);
 	host_code_free(&run->code);
 	free_tables(run);
+	lockstep_destroy(run->lockstep);
 	if (!run->perf)
 		munmap(run, sizeof(*run)); /* else it is looked at when the program ends */
 }
@@ -326,6 +328,8 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		return -ENOMEM;
 	run->cpu = cpu;
 	run->opt = *opt;
+	if (!run->opt.code_size)
+		run->opt.code_size = RUN_GROWTH * RUN_CODE;
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->growth = 1;
 	run->page_mask = PAGE_MASK;
@@ -339,6 +343,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->no_count = ~(2 * PAGE_SIZE - 1);
 	run->only_smap = CR4_SMAP;
 	run->only_tsd = CR4_TSD;
+	run->sign = BIT(63);
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
@@ -349,32 +354,99 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		run->jumps[i].neg[0] = DIRECT_NEVER;
 	if (run->opt.perf)
 		open_perf_map(run);
+	cpu->tlb->two_pages = run->opt.two_pages;
+	if (run->opt.lockstep && lockstep_create(run)) {
+		run_destroy(run);
+		return -ENOMEM;
+	}
 	cpu->exec->run = run;
 	return 0;
 }
 
+/* ---- settings by name ---- */
+
+static void want_lockstep(struct run_options *opt)
+{
+	opt->lockstep = true;
+}
+
+static void want_perf(struct run_options *opt)
+{
+	opt->perf = true;
+}
+
+static void want_hot(struct run_options *opt)
+{
+	opt->threshold = 1;
+	opt->hot = 1;
+}
+
+static void want_bare(struct run_options *opt)
+{
+	want_hot(opt);
+	opt->chain = false;
+}
+
+static void want_single(struct run_options *opt)
+{
+	want_bare(opt);
+	opt->hot = 0;
+	opt->max_insns = 1;
+}
+
+static void want_two_pages(struct run_options *opt)
+{
+	opt->two_pages = true;
+}
+
+static void want_little_code(struct run_options *opt)
+{
+	opt->code_size = 1 << 20;
+}
+
+static void want_nothing(struct run_options *opt)
+{
+}
+
 static const struct {
 	const char *name;
-	struct run_options opt;
-} tempos[] = {
-	{"run", {.chain = true, .threshold = 2, .max_insns = RUN_BLOCK_INSNS, .hot = RUN_HOT}},
-	{"run,perf",
-	 {.chain = true,
-	  .threshold = 2,
-	  .max_insns = RUN_BLOCK_INSNS,
-	  .hot = RUN_HOT,
-	  .perf = true}},
-	{"run,hot", {.chain = true, .threshold = 1, .max_insns = RUN_BLOCK_INSNS, .hot = 1}},
-	{"run,bare", {.threshold = 1, .max_insns = RUN_BLOCK_INSNS, .hot = 1}},
-	{"run,single", {.threshold = 1, .max_insns = 1}},
+	bool tempo; /* the first word */
+	void (*set)(struct run_options *opt);
+} words[] = {
+	{"run", true, want_nothing},	      {"lockstep", true, want_lockstep},
+	{"perf", false, want_perf},	      {"bare", false, want_bare},
+	{"single", false, want_single},	      {"tlb2", false, want_two_pages},
+	{"cache1m", false, want_little_code}, {"hot", false, want_hot},
 };
 
-static const struct run_options *options_of(const char *tempo)
+static bool take_word(const char *word, size_t len, bool first, struct run_options *opt)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(tempos); i++)
-		if (!strcmp(tempo, tempos[i].name))
-			return &tempos[i].opt;
-	return NULL;
+	for (unsigned i = 0; i < ARRAY_SIZE(words); i++) {
+		if (words[i].tempo != first || strlen(words[i].name) != len ||
+		    memcmp(words[i].name, word, len))
+			continue;
+		words[i].set(opt);
+		return true;
+	}
+	return false;
+}
+
+static bool options_of(const char *tempo, struct run_options *ret)
+{
+	const char *word = tempo;
+	bool good = true;
+
+	*ret = (struct run_options){
+		.chain = true, .threshold = 2, .max_insns = RUN_BLOCK_INSNS, .hot = RUN_HOT};
+	while (good) {
+		size_t len = strcspn(word, ",");
+
+		good = take_word(word, len, word == tempo, ret);
+		if (!word[len])
+			break;
+		word += len + 1;
+	}
+	return good;
 }
 
 static bool is_step(const char *tempo)
@@ -384,19 +456,20 @@ static bool is_step(const char *tempo)
 
 bool exec_tempo_known(const char *tempo)
 {
-	return is_step(tempo) || options_of(tempo);
+	struct run_options opt;
+
+	return is_step(tempo) || options_of(tempo, &opt);
 }
 
 int exec_set_tempo(struct cpu *cpu, const char *tempo)
 {
-	const struct run_options *opt;
+	struct run_options opt;
 	int r;
 
 	if (is_step(tempo))
 		return 0;
-	opt = options_of(tempo);
-	if (!opt)
+	if (!options_of(tempo, &opt))
 		return -EINVAL;
-	r = exec_enable_run(cpu, opt);
+	r = exec_enable_run(cpu, &opt);
 	return r == -ENOTSUP || r == -ENOMEM ? 0 : r;
 }

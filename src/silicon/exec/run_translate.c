@@ -20,7 +20,7 @@ static bool has_room(const struct run *run)
 {
 	uint32_t times = run->growth;
 
-	return run->used + RUN_CODE_ROOM <= times * RUN_CODE &&
+	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_CODE, run->code.size) &&
 	       run->nr_sites + RUN_BLOCK_INSNS <= times * RUN_SITES &&
 	       run->nr_insns + RUN_BLOCK_INSNS <= times * RUN_INSNS &&
 	       run->nr_blocks < times * RUN_BLOCKS &&
@@ -367,6 +367,23 @@ static void emit_visit(struct translation *t, uint32_t hot)
 	emit8(e, hot - (emit_pos(e) + 1));
 }
 
+/* Lock-step: leave, unless rcx, what ->retired will be, is within the limit. Uses r14 and r15. */
+static void emit_limit(struct translation *t)
+{
+	struct emit *e = &t->e;
+
+	emit_mov(e, R15, RCX);
+	emit_abs(e, 0x48, 0x8b, R14, emit_low(&t->run->limit));
+	emit_lea(e, RCX, R15, R14, 0, -1);
+	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext sign,%rcx,%rcx */
+	emit32(e, emit_low(&t->run->sign));
+	emit_lea(e, RCX, RCX, REG_NONE, 0, -1);
+	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
+	emit_jmp(e, t->run->stub_leave);
+	emit_mov(e, RCX, R15);
+}
+
 /* Returns the offset of the count. */
 static uint32_t emit_head(struct translation *t, uint32_t hot)
 {
@@ -387,6 +404,8 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
 	emit32(e, 0);
+	if (t->run->opt.lockstep)
+		emit_limit(t);
 	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
 	return count;
 }

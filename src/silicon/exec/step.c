@@ -387,6 +387,20 @@ enum cpu_exit_kind step_once(struct cpu *cpu)
 	return attention(cpu) ? attend(cpu) : step_settle(cpu, run_one(cpu, &insn));
 }
 
+const struct insn *step_peek(struct cpu *cpu)
+{
+	const struct insn *insn = look(cpu);
+
+	return insn || find(cpu, &insn) == RESULT_OK ? insn : NULL;
+}
+
+enum cpu_exit_kind step_blind(struct cpu *cpu)
+{
+	const struct insn *insn;
+
+	return attention(cpu) ? step_attended(cpu) : step_settle(cpu, run_one(cpu, &insn));
+}
+
 enum result step_bare(struct cpu *cpu)
 {
 	const struct insn *insn;

@@ -11,6 +11,7 @@
  */
 #include "host/guard.h"
 #include "host/host.h"
+#include "silicon/mmu/log.h"
 #include "silicon/mmu/tlb.h"
 
 #include <string.h>
@@ -110,6 +111,8 @@ static void commit_span(struct cpu *cpu, struct span *s)
 
 		if (write && a->log && a->hva && a->writable)
 			platform_call(cpu, mark_dirty, a->gpa);
+		if (write && mmu_log_recording(cpu->tlb->log) && a->hva && a->writable)
+			mmu_log_write(cpu->tlb->log, a->hva, a->addr, a->gpa, a->size);
 		tlb_fill(cpu, a, write || !a->log);
 		if (cpu->tlb->watching && a->op != ACCESS_FETCH)
 			mmu_check_data_bp(cpu, a->addr, a->size, write);

@@ -8,6 +8,7 @@
  */
 #include "silicon/mmu/tlb.h"
 #include "silicon/mmu/direct.h"
+#include "silicon/mmu/log.h"
 
 #include <string.h>
 
@@ -171,11 +172,22 @@ static uint8_t tag_rights(const struct tlb *tlb, const struct access *a, bool ma
 {
 	uint8_t rights = a->rights;
 
-	if (!a->dirty || !a->writable || !may_write)
+	if (!a->dirty || !a->writable || !may_write || mmu_log_recording(tlb->log))
 		rights &= ~ACCESS_WRITE;
 	if (tlb->watching && page_watched(tlb, a->addr))
 		rights &= ACCESS_FETCH;
 	return rights;
+}
+
+/* For tests: all but this page and the one before are dropped. */
+static void keep_two(struct tlb *tlb, gva_t page)
+{
+	if (page == tlb->kept[0])
+		return;
+	if (page != tlb->kept[1])
+		drop_page(tlb, tlb->kept[1]);
+	tlb->kept[1] = tlb->kept[0];
+	tlb->kept[0] = page;
 }
 
 void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
@@ -189,6 +201,8 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 
 	if (!a->hva || a->state == ACCESS_USER_ALIGN)
 		return;
+	if (unlikely(tlb->two_pages))
+		keep_two(tlb, page);
 	e->tag_read = rights & ACCESS_READ ? page | tlb->gen[half] : 0;
 	e->tag_write = rights & ACCESS_WRITE ? page | tlb->gen_write[half] : 0;
 	e->tag_fetch = rights & ACCESS_FETCH ? page | tlb->gen[half] : 0;

@@ -62,10 +62,12 @@ struct tlb_context {
 	uint64_t last;		 /* ->nr_switches when it was left */
 };
 
-struct direct; /* direct.h */
+struct direct;	/* direct.h */
+struct mmu_log; /* log.h */
 
 struct tlb {
 	struct direct *direct; /* the run tempo's tables, or NULL */
+	struct mmu_log *log;   /* of writes, or NULL */
 	uint64_t gen[2];       /* by half: of read and fetch tags */
 	uint64_t gen_write[2];
 	uint64_t next_gen;
@@ -77,7 +79,9 @@ struct tlb {
 	unsigned salt; /* its part of the lower half's indices */
 	uint64_t nr_switches;
 	struct tlb_context context[TLB_CONTEXTS];
-	bool watching; /* data breakpoints are armed */
+	bool watching;	/* data breakpoints are armed */
+	bool two_pages; /* for tests: no more are kept */
+	gva_t kept[2];
 	struct tlb_code code[NR_ACCESS_STATES];
 	struct tlb_basis basis;
 	uint64_t huge; /* by hashed GiB: pages of 1 GiB were filled */

@@ -12,6 +12,7 @@
 #include "host/guard.h"
 #include "host/host.h"
 #include "silicon/models/model.h"
+#include "silicon/mmu/log.h"
 #include "silicon/mmu/tlb.h"
 
 #define PTE_P	 BIT(0)
@@ -307,6 +308,7 @@ static enum result set_bits(struct walker *w, struct step *step, uint64_t bits)
 		return RESULT_OK;
 	if (step->log)
 		platform_call(w->cpu, mark_dirty, step->gpa);
+	mmu_log_table(w->cpu->tlb->log, step->hva, step->gpa, w->entry_bytes);
 	if (!swap_entry(w, step, &was, step->val | bits))
 		return mmu_exit(w->cpu, CPU_EXIT_MEMORY, step->gpa, w->entry_bytes);
 	if (was != step->val)
