@@ -198,6 +198,8 @@ static void craft_routing(struct worker *w, uint8_t *arg)
 		e->flags = one_in(&w->rng, 10);
 		e->u.irqchip.irqchip = below(&w->rng, 4);
 		e->u.irqchip.pin = below(&w->rng, 26);
+		if (e->type == KVM_IRQ_ROUTING_XEN_EVTCHN)
+			e->u.xen_evtchn.priority = -1;
 		if (e->type == KVM_IRQ_ROUTING_MSI)
 			e->u.msi.address_lo = one_in(&w->rng, 2) ? 0xfee00000 : value(&w->rng);
 	}
@@ -228,15 +230,15 @@ static void craft_ioeventfd(struct worker *w, uint8_t *arg)
 
 static void craft_msrs(struct worker *w, uint8_t *arg)
 {
-	static const uint32_t bases[] = {0x0,	     0x170,	 0x200,	     0x400,
-					 0x6e0,	     0x800,	 0x40000000, 0x4b564d00,
-					 0xc0000080, 0xc0000100, 0xc0010000};
+	static const uint32_t bases[] = {0x0,	     0x170,	 0x200,	     0x400,	 0x6e0,
+					 0x800,	     0x40000000, 0x4b564d00, 0xc0000080, 0xc0000100,
+					 0xc0010000, 0x40000080, 0x400000b0, 0x40000100};
 	struct kvm_msrs *m = (void *)arg;
 
 	m->nmsrs = one_in(&w->rng, 10) ? value(&w->rng) : below(&w->rng, 16);
 	for (unsigned i = 0; i < 16; i++)
 		m->entries[i] = (struct kvm_msr_entry){
-			.index = bases[below(&w->rng, 11)] + below(&w->rng, 0x60),
+			.index = bases[below(&w->rng, 14)] + below(&w->rng, 0x60),
 			.data = value(&w->rng),
 		};
 }
@@ -261,7 +263,7 @@ static void craft_cpuid(struct worker *w, uint8_t *arg)
 	struct kvm_cpuid2 *c = (void *)arg;
 
 	c->nent = 200;
-	ioctl(kvm_fd, KVM_GET_SUPPORTED_CPUID, c);
+	ioctl(kvm_fd, one_in(&w->rng, 3) ? KVM_GET_SUPPORTED_HV_CPUID : KVM_GET_SUPPORTED_CPUID, c);
 	for (unsigned n = below(&w->rng, 8); n--;)
 		arg[8 + below(&w->rng, 60 * 40)] ^= 1 << below(&w->rng, 8);
 	if (one_in(&w->rng, 8))
@@ -335,6 +337,86 @@ static void craft_zone(struct worker *w, uint8_t *arg)
 	z->pio = one_in(&w->rng, 8) ? value(&w->rng) : below(&w->rng, 2);
 }
 
+/* Guest pages by gpa or as they stand in the program: nothing else of it is to be written. */
+static uint64_t xen_place(struct worker *w, bool by_hva)
+{
+	uint64_t at = below(&w->rng, 0x20) * PAGE_BYTES +
+		      (one_in(&w->rng, 2) ? 0 : value(&w->rng) % 4096);
+
+	if (one_in(&w->rng, 6))
+		return ~0ull;
+	return by_hva ? (uintptr_t)arena + at : at;
+}
+
+static void craft_xen_config(struct worker *w, uint8_t *arg)
+{
+	struct kvm_xen_hvm_config *c = (void *)arg;
+
+	memset(c, 0, sizeof(*c));
+	c->flags = one_in(&w->rng, 4) ? value(&w->rng) : rnd(&w->rng) & 0xa2;
+	c->msr = one_in(&w->rng, 2) ? 0x40000200 : value(&w->rng);
+	c->blob_size_64 = one_in(&w->rng, 4);
+	c->blob_addr_64 = value(&w->rng);
+}
+
+static void craft_xen_vm(struct worker *w, uint8_t *arg)
+{
+	struct kvm_xen_hvm_attr *a = (void *)arg;
+
+	memset(a, 0, sizeof(*a));
+	a->type = below(&w->rng, 8);
+	if (a->type == KVM_XEN_ATTR_TYPE_EVTCHN) {
+		a->u.evtchn.send_port = below(&w->rng, 8);
+		a->u.evtchn.type = one_in(&w->rng, 4) ? below(&w->rng, 8) : 2;
+		a->u.evtchn.flags = one_in(&w->rng, 2) ? below(&w->rng, 5) : 0;
+		a->u.evtchn.deliver.port.port = below(&w->rng, 3) * 500;
+		a->u.evtchn.deliver.port.vcpu =
+			a->u.evtchn.deliver.port.port ? below(&w->rng, 3) : (uint32_t)some_fd(w);
+		a->u.evtchn.deliver.port.priority = -(one_in(&w->rng, 8) ? 2 : 1);
+	} else if (a->type == KVM_XEN_ATTR_TYPE_SHARED_INFO) {
+		a->u.shared_info.gfn = one_in(&w->rng, 6) ? value(&w->rng) : below(&w->rng, 0x20);
+	} else if (a->type == KVM_XEN_ATTR_TYPE_SHARED_INFO_HVA) {
+		a->u.shared_info.gfn = xen_place(w, true);
+	} else {
+		a->u.pad[0] = value(&w->rng);
+	}
+}
+
+static void craft_xen_vcpu(struct worker *w, uint8_t *arg)
+{
+	struct kvm_xen_vcpu_attr *a = (void *)arg;
+
+	memset(a, 0, sizeof(*a));
+	a->type = below(&w->rng, 11);
+	for (unsigned i = 0; i < 6; i++)
+		a->u.pad[i] = value(&w->rng);
+	if (a->type <= KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR)
+		a->u.gpa = xen_place(w, false);
+	else if (a->type == KVM_XEN_VCPU_ATTR_TYPE_VCPU_INFO_HVA)
+		a->u.gpa = xen_place(w, true);
+	else if (a->type == KVM_XEN_VCPU_ATTR_TYPE_TIMER)
+		a->u.timer.priority = -(one_in(&w->rng, 8) ? 2 : 1);
+}
+
+static void craft_xen_send(struct worker *w, uint8_t *arg)
+{
+	struct kvm_irq_routing_xen_evtchn *e = (void *)arg;
+
+	e->port = one_in(&w->rng, 8) ? value(&w->rng) : below(&w->rng, 1024);
+	e->vcpu = below(&w->rng, 4);
+	e->priority = -(one_in(&w->rng, 8) ? 2 : 1);
+}
+
+static void craft_hv_eventfd(struct worker *w, uint8_t *arg)
+{
+	struct kvm_hyperv_eventfd *e = (void *)arg;
+
+	memset(e, 0, sizeof(*e));
+	e->conn_id = one_in(&w->rng, 8) ? value(&w->rng) : below(&w->rng, 4);
+	e->fd = some_fd(w);
+	e->flags = below(&w->rng, one_in(&w->rng, 8) ? 8 : 2);
+}
+
 static void craft_vcpu_id(struct worker *w, uint8_t *arg)
 {
 	*(uint64_t *)arg = one_in(&w->rng, 2) ? value(&w->rng) : below(&w->rng, 4);
@@ -354,6 +436,7 @@ static const struct op ops[] = {
 	{SYS, KVM_GET_VCPU_MMAP_SIZE, V},
 	{SYS, KVM_GET_SUPPORTED_CPUID, F | E(E2BIG) | E(ENOMEM), 0, craft_supported},
 	{SYS, KVM_GET_EMULATED_CPUID, P | E(E2BIG) | E(ENOMEM), 0, craft_supported},
+	{SYS, KVM_GET_SUPPORTED_HV_CPUID, F | E(E2BIG), 0, craft_supported},
 	{SYS, KVM_X86_GET_MCE_CAP_SUPPORTED, F},
 	{SYS, KVM_GET_MSR_INDEX_LIST, F | E(E2BIG), 0, craft_list},
 	{SYS, KVM_GET_MSR_FEATURE_INDEX_LIST, F | E(E2BIG), 0, craft_list},
@@ -399,6 +482,11 @@ static const struct op ops[] = {
 	{VM, KVM_GET_CLOCK, F},
 	{VM, KVM_SET_CLOCK, P, KVM_GET_CLOCK},
 	{VM, KVM_X86_SET_MSR_FILTER, P | E(ENOMEM), 0, craft_filter},
+	{VM, KVM_HYPERV_EVENTFD, P | E(EBADF) | E(EEXIST) | E(ENOENT), 0, craft_hv_eventfd},
+	{VM, KVM_XEN_HVM_CONFIG, P, 0, craft_xen_config},
+	{VM, KVM_XEN_HVM_GET_ATTR, P | E(ENOENT), 0, craft_xen_vm},
+	{VM, KVM_XEN_HVM_SET_ATTR, P | E(ENOENT) | E(EBADF) | E(EEXIST), 0, craft_xen_vm},
+	{VM, KVM_XEN_HVM_EVTCHN_SEND, P, 0, craft_xen_send},
 	{VCPU, KVM_GET_REGS, F},
 	{VCPU, KVM_SET_REGS, F, KVM_GET_REGS},
 	{VCPU, KVM_GET_SREGS, F},
@@ -442,6 +530,9 @@ static const struct op ops[] = {
 	{VCPU, KVM_GET_DEVICE_ATTR, F | X, 0, craft_attr},
 	{VCPU, KVM_SET_DEVICE_ATTR, F | X, 0, craft_attr},
 	{VCPU, KVM_PRE_FAULT_MEMORY, P | E(ENOENT), 0, craft_pre_fault},
+	{VCPU, KVM_GET_SUPPORTED_HV_CPUID, F | E(E2BIG), 0, craft_supported},
+	{VCPU, KVM_XEN_VCPU_GET_ATTR, P | E(ENOENT), 0, craft_xen_vcpu},
+	{VCPU, KVM_XEN_VCPU_SET_ATTR, P | X | E(ENOENT), 0, craft_xen_vcpu},
 	{VCPU, KVM_ENABLE_CAP, P, 0, craft_cap},
 	{VCPU, KVM_GET_STATS_FD, 0},
 };

@@ -98,9 +98,11 @@ void pv_entered(struct vcpu *vcpu)
 
 	if (xen || vcpu->pv->steal_msr & KVM_MSR_ENABLED)
 		vcpu_request(vcpu, REQ_STEAL);
-	/* The program may have set the flag of an upcall in memory. */
-	if (xen)
+	/* The program may have set the flag of an upcall in memory, or brought the vCPU's info back. */
+	if (xen) {
 		cpu_raise(&vcpu->cpu, ATTN_EVENTS);
+		pv_xen_retry(vcpu);
+	}
 }
 
 void pv_apic_changed(struct vcpu *vcpu)

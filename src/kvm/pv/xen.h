@@ -45,6 +45,8 @@ int pv_xen_set_evtchn(struct vm *vm, const struct kvm_irq_routing_xen_evtchn *e)
 int pv_xen_pending_vector(struct vcpu *vcpu);
 /* The local APIC was enabled by software: an upcall by vector may be waiting. vCPU thread. */
 void pv_xen_apic_enabled(struct vcpu *vcpu);
+/* Raise REQ_XEN if there are events that could not be told. vCPU thread. */
+void pv_xen_retry(struct vcpu *vcpu);
 /* REQ_XEN: events that could not be told before; an event polled for. vCPU thread. */
 void pv_xen_serve(struct vcpu *vcpu);
 /* The vCPU runs again, or KVM_RUN returns: SCHEDOP_poll is over. vCPU thread. */

@@ -208,6 +208,12 @@ void pv_xen_apic_enabled(struct vcpu *vcpu)
 		pv_interrupt(vcpu, xen->upcall_vector);
 }
 
+void pv_xen_retry(struct vcpu *vcpu)
+{
+	if (__atomic_load_n(&xen_of(vcpu)->pending_sel, __ATOMIC_RELAXED))
+		vcpu_request(vcpu, REQ_XEN);
+}
+
 void pv_xen_serve(struct vcpu *vcpu)
 {
 	struct xen *xen = xen_of(vcpu);
