@@ -16,8 +16,11 @@
 #define MAX_MSRS    256
 #define MAX_ENTRIES 128
 #define LAPIC_TMCCT 0x390
-#define MSR_TSC	    0x10
-#define EXITS	    40
+/* Those that go on by themselves. */
+#define MSR_TSC		  0x10
+#define MSR_HV_VP_RUNTIME 0x40000010
+#define MSR_HV_TIME_REF	  0x40000020
+#define EXITS		  40
 
 struct state {
 	struct kvm_regs regs;
@@ -71,7 +74,8 @@ static void get(int vcpu, struct state *s)
 	s->cpuid.head.nent = MAX_ENTRIES;
 	CHECK_EQ(ioctl(vcpu, KVM_GET_CPUID2, &s->cpuid), 0);
 	for (unsigned i = 0; i < list.head.nmsrs; i++)
-		if (list.indices[i] != MSR_TSC)
+		if (list.indices[i] != MSR_TSC && list.indices[i] != MSR_HV_VP_RUNTIME &&
+		    list.indices[i] != MSR_HV_TIME_REF)
 			s->msrs.entries[s->msrs.head.nmsrs++].index = list.indices[i];
 	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &s->msrs), s->msrs.head.nmsrs);
 }
