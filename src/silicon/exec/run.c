@@ -10,6 +10,7 @@
 #include "host/guard.h"
 #include "silicon/exec/decode.h"
 #include "silicon/exec/lockstep.h"
+#include "silicon/exec/emul.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
 #include "silicon/sys/sys.h"
@@ -221,6 +222,26 @@ static const uint8_t *shadowed(struct run *run, const struct run_site *site)
 	return NULL;
 }
 
+/* The instruction, if it is one of those that have a short way there and can take it. */
+static bool short_way(struct run *run, const struct run_site *site, const struct insn *insn)
+{
+	struct cpu *cpu = run->cpu;
+
+	if (!FPU_STAYS_LIVE)
+		return false;
+	if (insn->run == emul_syscall)
+		return sys_syscall_plain(cpu, site->rip + insn->len);
+	return insn->run == emul_sysret && insn->flags & INSN_REX_W && sys_sysret_plain(cpu);
+}
+
+static const uint8_t *short_way_on(struct run *run, const struct run_site *site)
+{
+	run->cpu->retired -= site->left;
+	run->result = RESULT_OK;
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return onward(run);
+}
+
 const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLOTS])
 {
 	struct run *run = cpu->exec->run;
@@ -232,6 +253,8 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 
 	if (unlikely(site->flags & SITE_SHADOW))
 		return shadowed(run, site);
+	if (site->flags & SITE_CALLOUT && short_way(run, site, insn))
+		return short_way_on(run, site);
 	fpu_settle(cpu);
 	run->nr_cold++;
 	if (unlikely(run->nr_cold_of))

@@ -31,6 +31,12 @@ enum result sys_ret_far(struct cpu *cpu, unsigned opsize, unsigned pop_bytes);
 enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next);
 enum result sys_syscall(struct cpu *cpu, uint64_t next);
 enum result sys_sysret(struct cpu *cpu, unsigned opsize);
+/*
+ * The same in 64-bit mode, with 64-bit operands, where registers alone change: nothing raises attention. False: nothing
+ * is done; ask the ones above.
+ */
+bool sys_syscall_plain(struct cpu *cpu, uint64_t next);
+bool sys_sysret_plain(struct cpu *cpu);
 enum result sys_sysenter(struct cpu *cpu);
 enum result sys_sysexit(struct cpu *cpu, unsigned opsize);
 
