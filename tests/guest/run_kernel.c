@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What kernels do all the time, in loops that are translated: the interrupt flag and its shadow, PUSHF, SMAP's window,
- * time, strings, control registers. Each by the SDM's words, in all tempos.
+ * time, strings, system calls, control registers. Each by the SDM's words, in all tempos.
  */
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
+#include "silicon/models/model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -393,6 +394,79 @@ static void string_without_memory(void **state)
 	done(f);
 }
 
+/* ---- system calls ---- */
+
+GUEST(calls, 64,
+      "1: mov r8,rcx; mov r15,rcx; push r12; popfq; syscall; calls_back: pushfq; pop r13; mov "
+      "rcx,r8; "
+      "xor r12,0x40800; dec ecx; jnz 1b; syscall");
+GUEST(serves, 64,
+      "inc rbx; mov rbp,rcx; pushfq; pop r14; or r9,r14; cmp r15d,1; mov r15d,0; cmp rbx,41; je "
+      "1f; "
+      "sysretq; 1: hlt");
+extern const uint8_t calls_back[];
+
+#define SERVER 0x9000
+
+/* What SYSCALL hands over, what the mask takes away, and what SYSRET brings back, AC and all. */
+static void system_calls(void **state)
+{
+	struct flat *f = machine();
+	struct cpu *cpu = f->cpu;
+
+	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
+	cpu->msr.lstar = SERVER;
+	cpu->msr.sfmask = FLAG_IF | FLAG_DF | FLAG_AC | FLAG_TF;
+	flat_set_efer(f, cpu->msr.efer | EFER_SCE);
+	flat_write(f, SERVER, serves, serves_end - serves);
+	flat_user(f);
+	cpu->gpr[RBX] = cpu->gpr[R9] = 0;
+	cpu->gpr[R12] = FLAG_DF | FLAG_ID;
+	load(f, calls);
+	set_flags(f, FLAG_IF);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(cpu->gpr[RBX], ROUNDS + 1);
+	assert_int_equal(cpu->mode.cpl, 0);
+	assert_int_equal(cpu->seg[SEG_CS].sel, FLAT_CS64);
+	assert_int_equal(cpu->seg[SEG_SS].sel, FLAT_CS64 + 8);
+	/* Flags in the kernel: never what the mask has. Back in user mode: the caller's. */
+	assert_int_equal(cpu->gpr[R9] & (FLAG_IF | FLAG_DF | FLAG_AC), 0);
+	assert_int_equal(cpu->gpr[R9] & FLAG_ID, FLAG_ID);
+	assert_int_equal(cpu->gpr[R13] & (FLAG_IF | FLAG_DF | FLAG_AC | FLAG_ID),
+			 FLAG_IF | FLAG_DF | FLAG_ID | ((ROUNDS - 1) & 1 ? FLAG_AC : 0));
+	/* The last one's return address and flags. */
+	assert_int_equal(cpu->gpr[RBP], FLAT_CODE + (calls_end - calls));
+	assert_int_equal(cpu->gpr[RCX], FLAT_CODE + (calls_end - calls));
+	assert_true(cpu->gpr[R11] & FLAG_IF);
+	done(f);
+}
+
+GUEST(returns_wild, 64, "1: dec r8; jz 2f; mov rcx,r9; jmp 3f; 2: mov rcx,r10; 3: sysretq");
+GUEST(comes_again, 64, "syscall");
+
+/* A return address that is not canonical: Intel's processors fault in the kernel. */
+static void sysret_refused(void **state)
+{
+	struct flat *f = machine();
+	struct cpu *cpu = f->cpu;
+
+	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
+	cpu->msr.lstar = SERVER;
+	flat_set_efer(f, cpu->msr.efer | EFER_SCE);
+	flat_write(f, SERVER, returns_wild, returns_wild_end - returns_wild);
+	load(f, comes_again);
+	cpu->gpr[R8] = ROUNDS;
+	cpu->gpr[R9] = FLAT_CODE;
+	cpu->gpr[R10] = 0x800000000000;
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_GP);
+	assert_int_equal(cpu->gpr[R8], 0);
+	assert_int_equal(on_stack(f, 1, 8) ==
+				 SERVER + (uint64_t)(returns_wild_end - returns_wild) - 3,
+			 model_sysret_checks_rip(cpu->model));
+	done(f);
+}
+
 /* ---- control registers ---- */
 
 GUEST(reads_cr, 64,
@@ -437,6 +511,8 @@ int main(void)
 		cmocka_unit_test(tsc_refused),
 		cmocka_unit_test(control_registers),
 		cmocka_unit_test(string_loop),
+		cmocka_unit_test(system_calls),
+		cmocka_unit_test(sysret_refused),
 		cmocka_unit_test(string_without_memory),
 	};
 
