@@ -426,18 +426,42 @@ static uint32_t key_onward(const struct run *run)
 	return run_key(run->cpu) | (plain ? RUN_KEY_PLAIN : 0);
 }
 
-/* The trace that begins where the block does, or the block, if there can be none. */
-static uint32_t promote(struct run *run, const uint8_t *host, uint32_t block)
+/* Step on within the page, and note by which way. */
+static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 {
-	uint64_t nr_flushes = run->nr_flushes;
-	uint32_t trace = translate(run, host, run->block[block].key, true);
+	struct cpu *cpu = run->cpu;
+	enum cpu_exit_kind kind;
+	uint32_t nr = 0;
 
-	if (run->nr_flushes != nr_flushes)
-		return trace;
-	if (trace == RUN_NONE)
-		return block;
-	run_block_replace(run, block, trace);
-	return trace;
+	run->path[0] = cpu->rip;
+	do {
+		kind = step_once(cpu);
+		cpu->exec->key = decode_key(cpu);
+		run->path[++nr] = cpu->rip;
+	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS &&
+		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
+	run->nr_path = nr;
+	run->nr_stepped += nr;
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return kind;
+}
+
+/* Make a trace that begins where the block does, by the way that the guest goes from there this time. */
+static enum cpu_exit_kind promote(struct run *run, uint32_t block)
+{
+	const uint8_t *host = run->page[run->block[block].page].hva;
+	uint32_t key = run->block[block].key, trace;
+	uint64_t nr_flushes = run->nr_flushes;
+	enum cpu_exit_kind kind = step_path(run, key);
+
+	if (run_key(run->cpu) == key && run_translatable(run->cpu)) {
+		look_around(run);
+		trace = run->block[block].dead ? RUN_NONE : translate(run, host, key, true);
+		if (trace != RUN_NONE && run->nr_flushes == nr_flushes)
+			run_block_replace(run, block, trace);
+	}
+	run->nr_path = 0;
+	return kind;
 }
 
 /* The page at RIP is not in the TLB: bring it in. False: stepping will say what is wrong. */
@@ -465,8 +489,6 @@ static uint32_t block_onward(struct run *run)
 	if (block == RUN_NONE)
 		return key & RUN_KEY_PLAIN || hot(run, host) ? translate(run, host, key, false)
 							     : RUN_NONE;
-	if (run->leave >> LEAVE_SHIFT == LEAVE_HOT && run->block[block].counts)
-		return promote(run, host, block);
 	return block;
 }
 
@@ -480,6 +502,10 @@ bool run_enter(struct run *run, enum cpu_exit_kind *ret_kind)
 	block = block_onward(run);
 	if (block == RUN_NONE)
 		return false;
+	if (run->leave >> LEAVE_SHIFT == LEAVE_HOT && run->block[block].counts) {
+		*ret_kind = promote(run, block);
+		return true;
+	}
 	enter_block(run, block);
 	*ret_kind = left(run);
 	return true;

@@ -230,6 +230,9 @@ struct run {
 	struct run_jumps *jumps; /* RUN_KEYS, low */
 	struct run_heat *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
+	/* RIPs by which a trace goes, as they were stepped through, and the one behind; none: by guessing. */
+	uint64_t path[RUN_BLOCK_INSNS + 1];
+	uint32_t nr_path; /* instructions */
 
 	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
 	uint32_t nr_fresh;    /* pages that are not stale */
@@ -251,7 +254,7 @@ typedef void run_enter_fn(uint8_t *code);
 
 /* ---- run_make.c, run_translate.c: ordinary C, vector state saved ---- */
 
-/* Translate at cpu->rip, whose page's bytes are at host. RUN_NONE: step it. */
+/* Translate at cpu->rip, or a trace where ->path begins; host: the page's bytes. RUN_NONE: step it. */
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot);
 /* Emit what all blocks share. */
 void run_make_stubs(struct run *run);

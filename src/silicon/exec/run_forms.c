@@ -635,6 +635,65 @@ static bool emit_target(struct translation *t)
 	return true;
 }
 
+/* The rest of JMP, CALL and RET, once r14 is the target. */
+
+static void emit_jump(struct translation *t)
+{
+	emit_find_code(t);
+	run_retire_here(t);
+	emit_jump_found(t);
+}
+
+static void emit_call(struct translation *t)
+{
+	emit_find_code(t);
+	emit_load_table(&t->e, R15, t->jumps->code, R15);
+	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
+	emit_push_imm(t, t->rip + t->z.length);
+	run_retire_here(t);
+	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
+}
+
+static int32_t ret_bytes(const struct translation *t)
+{
+	return run_word(t) + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0);
+}
+
+static void emit_ret(struct translation *t)
+{
+	emit_find_code(t);
+	emit_move_rsp(t, ret_bytes(t));
+	run_retire_here(t);
+	emit_jump_found(t);
+}
+
+void run_elsewhere(struct translation *t)
+{
+	if (t->z.mnemonic == ZYDIS_MNEMONIC_RET)
+		emit_ret(t);
+	else if (t->z.mnemonic == ZYDIS_MNEMONIC_CALL)
+		emit_call(t);
+	else
+		emit_jump(t);
+}
+
+/* If the trace goes on where it led before: out of line, unless r14 is that. */
+static bool emit_guard(struct translation *t)
+{
+	int64_t minus = -t->now->next;
+
+	if (t->follow != FOLLOW_GUARD)
+		return false;
+	if (minus == (int32_t)minus) {
+		emit_lea(&t->e, RCX, R14, REG_NONE, 0, minus);
+	} else {
+		emit_mov_imm(&t->e, RCX, minus);
+		emit_lea(&t->e, RCX, RCX, R14, 0, 0);
+	}
+	t->guard[t->nr_guards++] = (struct loose_end){.at = emit_jmp_rcx(&t->e), .site = t->site};
+	return true;
+}
+
 static bool near_indirect(const struct translation *t, unsigned reg)
 {
 	return t->z.opcode == 0xff && t->z.raw.modrm.reg == reg;
@@ -654,8 +713,9 @@ static enum form form_jmp(struct translation *t)
 	}
 	if (!near_indirect(t, 4) || !emit_target(t))
 		return FORM_NONE;
-	emit_find_code(t);
-	emit_jump_found(t);
+	if (emit_guard(t))
+		return FORM_DONE;
+	emit_jump(t);
 	return FORM_END;
 }
 
@@ -663,11 +723,11 @@ static enum form call_indirect(struct translation *t)
 {
 	if (!near_indirect(t, 2) || !emit_target(t))
 		return FORM_NONE;
-	emit_find_code(t);
-	emit_load_table(&t->e, R15, t->jumps->code, R15);
-	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
-	emit_push_imm(t, t->rip + t->z.length);
-	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
+	if (emit_guard(t)) {
+		emit_push_imm(t, t->rip + t->z.length);
+		return FORM_DONE;
+	}
+	emit_call(t);
 	return FORM_END;
 }
 
@@ -680,6 +740,8 @@ static enum form form_call(struct translation *t)
 	if (!canonical(relative_target(t)))
 		return FORM_NONE;
 	emit_push_imm(t, t->rip + t->z.length);
+	if (t->follow == FOLLOW_TARGET)
+		return FORM_DONE;
 	run_end(t, relative_target(t));
 	return FORM_END;
 }
@@ -690,9 +752,11 @@ static enum form form_ret(struct translation *t)
 		return FORM_NONE;
 	emit_pop_address(t);
 	emit_load_word(t, R14);
-	emit_find_code(t);
-	emit_move_rsp(t, run_word(t) + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0));
-	emit_jump_found(t);
+	if (emit_guard(t)) {
+		emit_move_rsp(t, ret_bytes(t));
+		return FORM_DONE;
+	}
+	emit_ret(t);
 	return FORM_END;
 }
 

@@ -17,6 +17,7 @@
 
 #define SPAN	 512 /* bytes of a group: the more, the oftener a page's end lies within */
 #define FAR	 (1 << 30)
+#define RET_IMM	 0xc2 /* no other opcode of the stack's instructions */
 #define MAX_REFS (RUN_BLOCK_INSNS * NR_REFS)
 
 struct value {
@@ -195,7 +196,7 @@ static void track_stack(struct tracker *k, const struct run_record *rec,
 		forget(k, RBP);
 		return;
 	}
-	add(k, RSP, use->move);
+	add(k, RSP, use->move + (rec->z.opcode == RET_IMM ? (uint16_t)rec->insn.imm : 0));
 	if (rec->z.mnemonic == ZYDIS_MNEMONIC_POP) {
 		uint8_t gpr = zreg_gpr(rec->ops[0].reg.value);
 
@@ -312,19 +313,24 @@ static bool is_plain(const struct run_record *rec)
 	       rec->z.mnemonic == ZYDIS_MNEMONIC_LEA;
 }
 
+static bool is_direct(const struct run_record *rec)
+{
+	return rec->follow == FOLLOW_NEXT || rec->follow == FOLLOW_TARGET;
+}
+
 static void visit(struct tracker *k, struct run_record *rec)
 {
 	const struct stack_use *use = stack_use(rec);
 	bool branch = rec->follow != FOLLOW_NONE;
 
 	memset(rec->ref, 0, sizeof(rec->ref));
-	rec->keeps = is_plain(rec) || branch ||
+	rec->keeps = is_plain(rec) || is_direct(rec) ||
 		     (use && !(rec->insn.flags & INSN_MEM) && !rec->ends);
-	if (rec->insn.flags & INSN_INLINE || (use && rec->insn.flags & INSN_MEM))
+	if (is_plain(rec) || use || rec->z.mnemonic == ZYDIS_MNEMONIC_JMP)
 		note_operand(k, rec);
 	if (use)
 		note_stack(k, rec, use);
-	k->branches += branch && rec->z.meta.category == ZYDIS_CATEGORY_COND_BR;
+	k->branches += branch && rec->z.meta.category != ZYDIS_CATEGORY_UNCOND_BR;
 	if (use)
 		track_stack(k, rec, use);
 	else if (branch || track(k, rec))
@@ -479,7 +485,7 @@ bool run_member(struct translation *t, enum ref_kind kind)
 	const struct run_ref *ref = &t->now->ref[kind];
 	struct group *g;
 
-	if (!ref->group)
+	if (!ref->group || t->apart)
 		return false;
 	g = &t->group[ref->group - 1];
 	if (!g->ready)

@@ -3,8 +3,9 @@
  * The first pass of translation: guest bytes to records (run_translate.h).
  *
  * A block ends at a branch, at an instruction that may lead anywhere, at the page's end, or when it is long. A trace
- * goes on where a branch of known target led most, as far as visits of the blocks there tell, and unrolls a loop
- * that leads to its own head. An instruction that goes over the page's end is a block of its own, and belongs to
+ * goes the way that the guest went when it was stepped through for that (run->path), also behind indirect branches, which
+ * are guarded then; off that way, where a branch of known target led most, as far as visits of the blocks there tell, and
+ * a loop that leads to its own head is unrolled. An instruction that goes over the page's end is a block of its own, and belongs to
  * both pages. Blocks are made of pages' copies, so that what is compared later is what was translated.
  */
 #include "silicon/exec/run_translate.h"
@@ -16,6 +17,7 @@
 #define LINE	 64ul
 #define MAX_INSN 15u
 #define UNROLL	 4 /* rounds of a loop in a trace */
+#define MUCH	 8 /* times as frequented: worth more than what happened once */
 
 /* ---- decoding ---- */
 
@@ -182,11 +184,6 @@ static uint32_t heat(const struct translation *t, uint64_t rip)
 	return run->block[block].counts ? run->opt.hot - run->visits[block] : run->opt.hot;
 }
 
-static bool near_branch(const struct run_record *rec)
-{
-	return rec->z.raw.imm[0].is_relative && !(rec->insn.flags & INSN_66) && !rec->insn.trap;
-}
-
 static uint64_t target_of(const struct translation *t, const struct run_record *rec)
 {
 	uint64_t target = rec->rip + rec->insn.len + rec->z.raw.imm[0].value.s;
@@ -194,20 +191,51 @@ static uint64_t target_of(const struct translation *t, const struct run_record *
 	return t->code32 ? (uint32_t)target : target;
 }
 
+/* Where the guest went behind the record to come, where it was followed; 0: not known. */
+static uint64_t went(const struct translation *t)
+{
+	const struct run *run = t->run;
+	unsigned i = t->nr_records;
+
+	return i < run->nr_path && run->path[i] == t->record[i].rip ? run->path[i + 1] : 0;
+}
+
+/* The way that the guest took, unless the other is far more frequented; not knowing it, the more frequented. */
+static enum follow choose_side(const struct translation *t, const struct run_record *rec)
+{
+	uint64_t target = target_of(t, rec), next = rec->rip + rec->insn.len, way = went(t);
+	uint32_t at_target = heat(t, target), at_next = heat(t, next);
+
+	if (way == target && way != next)
+		return at_next > MUCH * (at_target + 1) ? FOLLOW_NEXT : FOLLOW_TARGET;
+	if (way == next)
+		return at_target > MUCH * (at_next + 1) ? FOLLOW_TARGET : FOLLOW_NEXT;
+	return target == t->start || at_target > at_next ? FOLLOW_TARGET : FOLLOW_NEXT;
+}
+
 /* Where to go on behind a branch; FOLLOW_NONE: nowhere. */
 static enum follow choose(const struct translation *t, const struct run_record *rec)
 {
-	uint64_t target = target_of(t, rec), next = rec->rip + rec->insn.len;
+	uint64_t way = went(t);
 
-	if (!t->hot || t->second || !near_branch(rec))
+	if (!t->hot || t->second || !rec->ends || rec->sync || rec->insn.trap ||
+	    rec->insn.flags & INSN_66)
 		return FOLLOW_NONE;
-	if (rec->z.mnemonic == ZYDIS_MNEMONIC_JMP)
-		return same_page(target, t->start) ? FOLLOW_TARGET : FOLLOW_NONE;
-	if (!run_is_jcc(&rec->z))
+	if (run_is_jcc(&rec->z))
+		return choose_side(t, rec);
+	if (way ? !same_page(way, t->start) : rec->z.mnemonic != ZYDIS_MNEMONIC_JMP)
 		return FOLLOW_NONE;
-	if (target == t->start || heat(t, target) > heat(t, next))
-		return FOLLOW_TARGET;
-	return FOLLOW_NEXT;
+	switch (rec->z.mnemonic) {
+	case ZYDIS_MNEMONIC_JMP:
+	case ZYDIS_MNEMONIC_CALL:
+		if (rec->z.raw.imm[0].is_relative)
+			return same_page(target_of(t, rec), t->start) ? FOLLOW_TARGET : FOLLOW_NONE;
+		return rec->z.opcode == 0xff && way ? FOLLOW_GUARD : FOLLOW_NONE;
+	case ZYDIS_MNEMONIC_RET:
+		return FOLLOW_GUARD;
+	default:
+		return FOLLOW_NONE;
+	}
 }
 
 /* The record of the same instruction before, in a trace that comes by again. */
@@ -227,15 +255,8 @@ static bool unroll(const struct translation *t, unsigned *body)
 	return t->nr_records < UNROLL * *body && t->nr_records + *body <= t->run->opt.max_insns;
 }
 
-static bool decode_next(struct translation *t, uint64_t rip)
+static bool decode_new(struct translation *t, struct run_record *rec, uint64_t rip)
 {
-	struct run_record *rec = &t->record[t->nr_records];
-	const struct run_record *before = t->hot ? seen(t, rip) : NULL;
-
-	if (before) {
-		*rec = *before;
-		return true;
-	}
 	rec->rip = rip;
 	rec->keeps = false;
 	memset(rec->ref, 0, sizeof(rec->ref));
@@ -243,8 +264,25 @@ static bool decode_next(struct translation *t, uint64_t rip)
 		return false;
 	rec->sync = sync_of(rec);
 	rec->ends = rec->sync || leads_away(rec);
-	rec->follow = rec->ends && !rec->sync ? choose(t, rec) : FOLLOW_NONE;
-	rec->next = rec->follow == FOLLOW_TARGET ? target_of(t, rec) : rip + rec->insn.len;
+	return true;
+}
+
+static bool decode_next(struct translation *t, uint64_t rip)
+{
+	struct run_record *rec = &t->record[t->nr_records];
+	const struct run_record *before = t->hot ? seen(t, rip) : NULL;
+
+	if (before)
+		*rec = *before;
+	else if (!decode_new(t, rec, rip))
+		return false;
+	rec->follow = choose(t, rec);
+	if (rec->follow == FOLLOW_TARGET)
+		rec->next = target_of(t, rec);
+	else if (rec->follow == FOLLOW_GUARD)
+		rec->next = went(t);
+	else
+		rec->next = rip + rec->insn.len;
 	return true;
 }
 
@@ -261,9 +299,21 @@ static bool goes_on(const struct translation *t, unsigned *body)
 		return t->nr_records < min(RUN_PLAIN_INSNS, (uint32_t)t->run->opt.max_insns);
 	if (t->nr_records == t->run->opt.max_insns)
 		return false;
+	if (t->nr_records < t->run->nr_path && t->run->path[t->nr_records] == rec->next)
+		return true;
 	if (rec->next == t->start)
 		return unroll(t, body);
 	return *body || !seen(t, rec->next);
+}
+
+/* A trace that came by its head again had better end there, unless most of it lies behind. */
+static void cut(struct translation *t)
+{
+	for (unsigned nr = t->nr_records; nr > t->nr_records / 2; nr--)
+		if (t->record[nr - 1].next == t->start) {
+			t->nr_records = nr;
+			return;
+		}
 }
 
 bool run_collect(struct translation *t)
@@ -280,5 +330,7 @@ bool run_collect(struct translation *t)
 			return false;
 		rip = t->record[t->nr_records++].next;
 	} while (goes_on(t, &body));
+	if (t->hot)
+		cut(t);
 	return t->nr_records;
 }

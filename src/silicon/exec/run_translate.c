@@ -21,7 +21,7 @@ static bool has_room(const struct run *run)
 	uint32_t times = run->growth;
 
 	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_CODE, run->code.size) &&
-	       run->nr_sites + RUN_BLOCK_INSNS <= times * RUN_SITES &&
+	       run->nr_sites + 2 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
 	       run->nr_insns + RUN_BLOCK_INSNS <= times * RUN_INSNS &&
 	       run->nr_blocks < times * RUN_BLOCKS &&
 	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= times * RUN_EXITS &&
@@ -123,7 +123,7 @@ void run_end_if(struct translation *t, unsigned cc, uint64_t target)
 	run_end_at(t, emit_jcc(&t->e, cc, 0), target);
 }
 
-static void emit_retire(struct translation *t, int32_t count)
+static void emit_add_retired(struct translation *t, int32_t count)
 {
 	struct emit *e = &t->e;
 
@@ -132,10 +132,18 @@ static void emit_retire(struct translation *t, int32_t count)
 	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
 }
 
-/* What the head counted and is not done. */
+/* What the head counted and is not done when the site is; known once all are emitted, and nothing for the last. */
 static unsigned not_done(const struct translation *t, uint32_t site)
 {
-	return t->run->nr_sites - 1 - site;
+	unsigned left = t->run->site[site].left;
+
+	return left ? left - 1 : 0;
+}
+
+void run_retire_here(struct translation *t)
+{
+	if (not_done(t, t->site))
+		emit_add_retired(t, -(int32_t)not_done(t, t->site));
 }
 
 /* The way out behind a jump. It is patched there, or where the way out has taken back the rest of the count. */
@@ -147,7 +155,7 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 
 	emit_patch(e, end->at, emit_pos(e));
 	if (rest)
-		emit_retire(t, -(int32_t)rest);
+		emit_add_retired(t, -(int32_t)rest);
 	if (!chainable(t, exit->target)) {
 		emit_cross(t, end->to);
 		return;
@@ -179,7 +187,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 	uint32_t exit = run_exit_new(t, site->rip), plain = emit_pos(&t->e);
 
 	run->exit[exit].plain = true;
-	emit_retire(t, -(int32_t)not_done(t, number) - 1);
+	emit_add_retired(t, -(int32_t)not_done(t, number) - 1);
 	if (chainable(t, site->rip)) {
 		run->exit[exit].patch = emit_jmp(&t->e, 0);
 		emit_patch(&t->e, run->exit[exit].patch, emit_pos(&t->e));
@@ -210,17 +218,49 @@ static void emit_resume(struct translation *t, const struct loose_end *resume)
 	emit_jmp(&t->e, resume->at);
 }
 
+/* Make the record's instruction the present one. */
+static void present(struct translation *t, const struct run_record *rec)
+{
+	t->now = rec;
+	t->rip = rec->rip;
+	t->follow = rec->follow;
+	t->insn = rec->insn;
+	t->z = rec->z;
+	memcpy(t->ops, rec->ops, sizeof(t->ops[0]) * rec->z.operand_count);
+}
+
+/*
+ * A guard's branch as if there were none, for where it led elsewhere. It is a site once more: a host fault finds its
+ * site by the place in the code.
+ */
+static void emit_elsewhere(struct translation *t, const struct loose_end *guard)
+{
+	struct run_site *site = &t->run->site[t->run->nr_sites];
+
+	*site = t->run->site[guard->site];
+	site->code = emit_pos(&t->e);
+	site->next = site->nr_groups = 0;
+	t->site = t->run->nr_sites++;
+	present(t, &t->record[guard->site - t->first_site]);
+	t->apart = true;
+	emit_patch(&t->e, guard->at, emit_pos(&t->e));
+	run_elsewhere(t);
+	t->apart = false;
+}
+
 /* Sites have one cold path each, however many jumps lead to it. */
 static void emit_ends(struct translation *t)
 {
-	uint32_t made = RUN_NONE, at = 0;
+	uint32_t made[2 * RUN_BLOCK_INSNS] = {0};
 
+	for (unsigned i = 0; i < t->nr_guards; i++)
+		emit_elsewhere(t, &t->guard[i]);
 	for (unsigned i = 0; i < t->nr_cold; i++) {
-		if (t->cold[i].to != made) {
-			made = t->cold[i].to;
-			at = emit_cold_path(t, made);
-		}
-		emit_patch(&t->e, t->cold[i].at, at);
+		uint32_t *at = &made[t->cold[i].to - t->first_site];
+
+		if (!*at)
+			*at = emit_cold_path(t, t->cold[i].to);
+		emit_patch(&t->e, t->cold[i].at, *at);
 	}
 	for (unsigned i = 0; i < t->nr_ends; i++)
 		emit_exit(t, &t->end[i]);
@@ -251,17 +291,6 @@ static void new_site(struct translation *t)
 	t->next_flags = 0;
 }
 
-/* Make the record's instruction the present one. */
-static void present(struct translation *t, const struct run_record *rec)
-{
-	t->now = rec;
-	t->rip = rec->rip;
-	t->follow = rec->follow;
-	t->insn = rec->insn;
-	t->z = rec->z;
-	memcpy(t->ops, rec->ops, sizeof(t->ops[0]) * rec->z.operand_count);
-}
-
 /* Where to go on behind the present instruction's cold path, which keeps no register of translated code's own. */
 static void set_next(struct translation *t, bool has_cold)
 {
@@ -290,6 +319,7 @@ static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsi
 	t->e.at = at;
 	t->nr_cold = nr_cold;
 	t->nr_ends = nr_ends;
+	t->nr_guards -= t->nr_guards && t->guard[t->nr_guards - 1].site == t->site;
 	t->slot = -1;
 }
 
@@ -497,7 +527,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 		return RUN_NONE;
 	t.jumps = &run->jumps[jumps];
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
-	t.start = t.rip = run->cpu->rip;
+	t.start = t.rip = hot && run->nr_path ? run->path[0] : run->cpu->rip;
 	t.first_site = run->nr_sites;
 	if (!collect(&t, hot))
 		return RUN_NONE;

@@ -51,6 +51,7 @@ enum follow {
 	FOLLOW_NONE, /* it ends there */
 	FOLLOW_NEXT,
 	FOLLOW_TARGET,
+	FOLLOW_GUARD, /* an indirect branch, if it leads where it led before */
 };
 
 /* One instruction of the block to be, decoded; its bytes are the page copy's. */
@@ -107,6 +108,10 @@ struct translation {
 
 	unsigned nr_cold, nr_ends;
 	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
+	/* Guards whose branch led elsewhere: the jump there, site. */
+	unsigned nr_guards;
+	struct loose_end guard[RUN_BLOCK_INSNS];
+	bool apart; /* what is emitted is out of the trace's line: groups do not count */
 	/* Sites to go on behind with a slot in r15, lost by their cold path: where, slot. */
 	unsigned nr_resumes;
 	struct loose_end resume[RUN_BLOCK_INSNS];
@@ -136,6 +141,8 @@ typedef enum form form_fn(struct translation *t);
 enum form run_form(struct translation *t);
 /* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx. */
 void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size);
+/* The indirect branch of a guard that led elsewhere; r14 is where. */
+void run_elsewhere(struct translation *t);
 bool run_is_jcc(const ZydisDecodedInstruction *z);
 
 /* For other files of forms. r14 = linear address of the memory operand; false: not to be had inline. */
@@ -199,6 +206,8 @@ static inline bool run_next(const struct translation *t)
 }
 
 uint32_t run_exit_new(struct translation *t, uint64_t target);
+/* Before a way out in the middle of the trace: take back what the head counted and is not done. Uses rcx. */
+void run_retire_here(struct translation *t);
 /* The jump whose displacement is at goes to the site's cold path. */
 void run_to_cold(struct translation *t, uint32_t at);
 /* The jump whose displacement is at leads out of the block, to target. */
