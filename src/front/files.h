@@ -34,13 +34,17 @@ int files_open(const struct file *file, int flags);
 const char *files_name(const struct file *folder, unsigned nr, bool *ret_folder);
 
 /* processor.c: at start. The model's processor in the eyes of the program; NULL: the host's. */
-void processor_start(const char *cpu);
+void processor_start(const char *cpu, bool patch_wanted);
 struct cpu_model;
 const struct cpu_model *processor_model(void);
 /* True for Intel, whatever the model. */
 bool processor_intel(void);
 /* A mask that the program wants blocked, less what must not be. */
 void processor_mask(sigset_t *set);
+
+/* patch.c: make the CPUID instructions of all that is loaded UD2, those that were not seen yet. Any thread. */
+void patch_all(void);
+void patch_counts(unsigned *ret_sites, unsigned *ret_unproven);
 
 /* cpuinfo.c: write /proc/cpuinfo of this host with the model's processor in it to fd. */
 void cpuinfo_write(int fd, const struct cpu_model *model);

@@ -4,7 +4,7 @@
  *
  * Under a model other than the host's the program's own CPUID instructions answer as the model. Where the host has
  * CPUID faulting each ends in SIGSEGV and is answered there, in all code of the process, loaded later or made
- * at run time; so SIGSEGV is never blocked while that is on. The setting is each thread's, inherited by new ones and
+ * at run time; else patch.c deals with what can be found. So SIGSEGV and SIGILL are never blocked while that is on. The setting is each thread's, inherited by new ones and
  * children, and ends with execve(2), after which this library starts anew.
  */
 #include "front/files.h"
@@ -19,10 +19,10 @@ static void answer(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 	model_program_cpuid(model, leaf, subleaf, ret);
 }
 
-void processor_start(const char *cpu)
+void processor_start(const char *cpu, bool patch_wanted)
 {
 	const char *why = NULL;
-	sigset_t segv;
+	sigset_t faults;
 
 	if (!cpu || !strcmp(cpu, "host"))
 		return;
@@ -34,10 +34,14 @@ void processor_start(const char *cpu)
 	}
 	if (host_fault_thread_init())
 		return;
-	sigemptyset(&segv);
-	sigaddset(&segv, SIGSEGV);
-	pthread_sigmask(SIG_UNBLOCK, &segv, NULL);
-	host_cpuid_answer(answer);
+	sigemptyset(&faults);
+	sigaddset(&faults, SIGSEGV);
+	sigaddset(&faults, SIGILL);
+	pthread_sigmask(SIG_UNBLOCK, &faults, NULL);
+	if (!patch_wanted && !host_cpuid_answer(answer))
+		return;
+	host_cpuid_answer_sites(answer);
+	patch_all();
 }
 
 const struct cpu_model *processor_model(void)
@@ -62,6 +66,8 @@ bool processor_intel(void)
 
 void processor_mask(sigset_t *set)
 {
-	if (host_cpuid_answering())
-		sigdelset(set, SIGSEGV);
+	if (!host_cpuid_answering())
+		return;
+	sigdelset(set, SIGSEGV);
+	sigdelset(set, SIGILL);
 }

@@ -74,6 +74,7 @@ void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 /* ---- CPUID faulting ---- */
 
 static host_cpuid_fn *answer; /* NULL: the program sees the host's */
+static bool patched;	      /* by UD2 in the place of CPUID, not by faults */
 
 static long set_faulting(bool on)
 {
@@ -82,7 +83,7 @@ static long set_faulting(bool on)
 
 void host_cpuid_here(uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 {
-	bool faulting = __atomic_load_n(&answer, __ATOMIC_RELAXED);
+	bool faulting = __atomic_load_n(&answer, __ATOMIC_RELAXED) && !patched;
 
 	if (faulting)
 		set_faulting(false);
@@ -107,6 +108,45 @@ bool host_cpuid_answering(void)
 	return __atomic_load_n(&answer, __ATOMIC_RELAXED);
 }
 
+/* ---- CPUID made UD2 ---- */
+
+/* Appended to only; a site of a library that was unloaded stays, and is harmless unless a UD2 comes there. */
+#define MAX_SITES 4096
+static const uint8_t *sites[MAX_SITES];
+static unsigned nr_sites;
+
+void host_cpuid_answer_sites(host_cpuid_fn *fn)
+{
+	patched = true;
+	__atomic_store_n(&answer, fn, __ATOMIC_RELAXED);
+}
+
+bool host_cpuid_patched(void)
+{
+	return patched;
+}
+
+int host_cpuid_site_add(const uint8_t *addr)
+{
+	unsigned nr = nr_sites;
+
+	if (nr == MAX_SITES)
+		return -ENOSPC;
+	sites[nr] = addr;
+	__atomic_store_n(&nr_sites, nr + 1, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static bool is_site(const uint8_t *addr)
+{
+	unsigned nr = __atomic_load_n(&nr_sites, __ATOMIC_ACQUIRE);
+
+	for (unsigned i = 0; i < nr; i++)
+		if (sites[i] == addr)
+			return true;
+	return false;
+}
+
 /* Length of the CPUID instruction at rip, prefixes and all, or 0. The processor just read it. */
 static unsigned cpuid_length(const uint8_t *rip)
 {
@@ -122,6 +162,8 @@ static unsigned cpuid_length(const uint8_t *rip)
 		case 0xf3:
 			continue;
 		case 0x0f:
+			if (patched)
+				return is_site(rip + i) ? i + 2 : 0;
 			return rip[i + 1] == 0xa2 ? i + 2 : 0;
 		default:
 			return 0;
@@ -136,8 +178,8 @@ bool host_cpuid_fault(const struct host_trap *trap, ucontext_t *uc)
 	uint32_t ret[4];
 	unsigned length;
 
-	/* #GP(0). */
-	if (!answer || trap->trapno != 13 || trap->error)
+	/* #UD, or #GP(0). */
+	if (!answer || trap->trapno != (patched ? 6 : 13) || (!patched && trap->error))
 		return false;
 	length = cpuid_length((const uint8_t *)trap->rip);
 	if (!length)

@@ -192,5 +192,5 @@ bool host_fault_handle(int signo, siginfo_t *info, ucontext_t *uc)
 	if (asynchronous(signo, info->si_code))
 		return false;
 	return extable_handle(&trap, uc) || ranges_handle(&trap, uc) ||
-	       (signo == SIGSEGV && host_cpuid_fault(&trap, uc));
+	       ((signo == SIGSEGV || signo == SIGILL) && host_cpuid_fault(&trap, uc));
 }

@@ -115,8 +115,12 @@ void host_cpuid_here(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
  */
 typedef void host_cpuid_fn(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);
 int host_cpuid_answer(host_cpuid_fn *fn);
-/* CPUID instructions fault: SIGSEGV must never be blocked. */
+/* CPUID instructions fault: SIGSEGV and SIGILL must never be blocked. */
 bool host_cpuid_answering(void);
+/* The same without the host's help, for CPUID instructions that were made UD2 and named; one thread at a time. */
+void host_cpuid_answer_sites(host_cpuid_fn *fn);
+int host_cpuid_site_add(const uint8_t *addr); /* 0 or -ENOSPC */
+bool host_cpuid_patched(void);
 /* A fault that is none of the guest's: true if it was a CPUID instruction, and is answered. */
 bool host_cpuid_fault(const struct host_trap *trap, ucontext_t *uc);
 
