@@ -133,6 +133,7 @@ LONG = [
     ("fuzz-long", 1800, meson_part(".", ["fuzz-long"], 3600)),
     ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
     ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),
+    ("stress-long", 2400, meson_part(".", ["stress-long"], 3600)),
 ]
 
 
