@@ -201,6 +201,27 @@ static void device_writes(const uint8_t *code, size_t size)
 	done(f);
 }
 
+/* Each of these CPUIDs is executed once only: none is translated, but the function is. */
+GUEST(then_cpuid_once, 64,
+      "1: call rbp\ndec ecx\njnz 1b\n.rept 40\nmov rdx, [rsi]\nmov r9, rax\nxor eax, eax\ncpuid\n"
+      "mov rax, r9\ncall rbp\n.endr\nhlt\n");
+
+static void cpuid_once(void **state)
+{
+	struct flat *f = machine();
+
+	f->mmio_in = swap_code;
+	flat_map(f, LOW, FRAME_0, PTE_P | PTE_W, PAGE_SIZE);
+	load(f, then_cpuid_once);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBP] = LOW;
+	f->cpu->gpr[RSI] = FLAT_DEVICE;
+	f->cpu->gpr[RCX] = 10;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], 10 + 20 * 0x10001ul);
+	done(f);
+}
+
 static void device(void **state)
 {
 	device_writes(then_cpuid, then_cpuid_end - then_cpuid);
@@ -210,8 +231,9 @@ static void device(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(invlpg), cmocka_unit_test(cr3),    cmocka_unit_test(pge),
-		cmocka_unit_test(large),  cmocka_unit_test(device), cmocka_unit_test(pcid),
+		cmocka_unit_test(invlpg),     cmocka_unit_test(cr3),	cmocka_unit_test(pge),
+		cmocka_unit_test(large),      cmocka_unit_test(device), cmocka_unit_test(pcid),
+		cmocka_unit_test(cpuid_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

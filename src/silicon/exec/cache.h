@@ -65,6 +65,7 @@ struct exec_cache {
 	struct thunk *thunk; /* THUNK_MAX */
 	uint32_t *table;     /* THUNK_SLOTS */
 	struct host_trap trap;
+	const struct insn *last; /* that was stepped */
 
 	ZydisDecoder decoder[4]; /* by enum code_mode; the last for real and virtual-8086 mode */
 	ZydisDecoder host_decoder;

@@ -255,6 +255,54 @@ static void set_fields(struct decoding *d)
 		insn->disp += z->length;
 }
 
+/* ---- serializing instructions ---- */
+
+/* MOV to a control register but CR8, or to a debug register; reading one serializes nothing. */
+static enum insn_sync sync_of_mov(const struct decoding *d)
+{
+	const ZydisDecodedOperand *to = &d->ops[0];
+
+	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->reg.value == ZYDIS_REGISTER_CR8)
+		return SYNC_NONE;
+	if (to->reg.value == ZYDIS_REGISTER_CR3)
+		return SYNC_CPUS;
+	switch (ZydisRegisterGetClass(to->reg.value)) {
+	case ZYDIS_REGCLASS_CONTROL:
+	case ZYDIS_REGCLASS_DEBUG:
+		return SYNC_ALL;
+	default:
+		return SYNC_NONE;
+	}
+}
+
+/*
+ * SDM, serializing instructions. Kernels execute some of them all the time, for other reasons; who polls memory for a
+ * device's write of code serializes by one of the others, or is served by the next epoch (errata).
+ */
+static const struct {
+	uint16_t mnemonic;
+	enum insn_sync sync;
+} serializing[] = {
+	{ZYDIS_MNEMONIC_CPUID, SYNC_ALL},   {ZYDIS_MNEMONIC_SERIALIZE, SYNC_ALL},
+	{ZYDIS_MNEMONIC_IRET, SYNC_CPUS},   {ZYDIS_MNEMONIC_IRETD, SYNC_CPUS},
+	{ZYDIS_MNEMONIC_IRETQ, SYNC_CPUS},  {ZYDIS_MNEMONIC_WRMSR, SYNC_WRMSR},
+	{ZYDIS_MNEMONIC_INVLPG, SYNC_CPUS}, {ZYDIS_MNEMONIC_INVPCID, SYNC_CPUS},
+	{ZYDIS_MNEMONIC_INVD, SYNC_ALL},    {ZYDIS_MNEMONIC_WBINVD, SYNC_ALL},
+	{ZYDIS_MNEMONIC_LGDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LIDT, SYNC_ALL},
+	{ZYDIS_MNEMONIC_LLDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LTR, SYNC_ALL},
+	{ZYDIS_MNEMONIC_RSM, SYNC_ALL},
+};
+
+static enum insn_sync sync_of(const struct decoding *d)
+{
+	if (d->z.mnemonic == ZYDIS_MNEMONIC_MOV)
+		return sync_of_mov(d);
+	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
+		if (d->z.mnemonic == serializing[i].mnemonic)
+			return serializing[i].sync;
+	return SYNC_NONE;
+}
+
 /* ---- who runs it ---- */
 
 static bool choose(struct decoding *d)
@@ -377,6 +425,8 @@ bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned n
 	set_fields(&d);
 	if (!choose(&d))
 		return decode_trap(&d, d.z.length, VEC_UD);
+	ret->sync = sync_of(&d);
+	ret->flags |= ret->sync ? INSN_SYNC : 0;
 	set_bytes(ret, bytes, d.z.length);
 	return true;
 }

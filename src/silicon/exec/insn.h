@@ -37,7 +37,16 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_PLAIN    BIT(15) /* changes nothing that the mode key depends on */
 #define INSN_LINEAR   BIT(16) /* insn_linear() serves its operand: no legacy CS, FS or GS */
 #define INSN_INLINE   BIT(17) /* borrowed whole: its thunk and operand are all there is to it */
+#define INSN_SYNC     BIT(18) /* ->sync is not SYNC_NONE */
 #define INSN_ALIGN    BIT(14) /* its operand is checked under CR0.AM and EFLAGS.AC */
+
+/* Whose writes to code must be seen behind an instruction. */
+enum insn_sync {
+	SYNC_NONE,
+	SYNC_ALL,
+	SYNC_CPUS,  /* other processors'; those of the program now and then */
+	SYNC_WRMSR, /* as the MSR has it */
+};
 
 /* Which elements of a memory operand are accessed. */
 enum mask_kind {
@@ -90,6 +99,7 @@ struct insn {
 	uint8_t mask_kind;  /* enum mask_kind */
 	uint8_t whole;	    /* elements left out fault, too */
 	uint8_t nr_mask;    /* bits of the mask register that count */
+	uint8_t sync;	    /* enum insn_sync */
 } __aligned_(64);
 
 _Static_assert(sizeof(struct insn) == 128, "two cache lines");

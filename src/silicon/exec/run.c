@@ -361,6 +361,17 @@ static bool same_page(uint64_t a, uint64_t b)
 	return !((a ^ b) & PAGE_MASK);
 }
 
+/* A serializing instruction begins an epoch when it is stepped, too. */
+static enum cpu_exit_kind step_run(struct run *run)
+{
+	enum cpu_exit_kind kind = step_once(run->cpu);
+	const struct insn *insn = run->cpu->exec->last;
+
+	if (unlikely(insn && insn->flags & INSN_SYNC))
+		run_serialize(run, insn->sync);
+	return kind;
+}
+
 /* Step to the next jump, or over the page's end. */
 static enum cpu_exit_kind step_on(struct run *run)
 {
@@ -370,7 +381,7 @@ static enum cpu_exit_kind step_on(struct run *run)
 
 	do {
 		rip = cpu->rip;
-		kind = step_once(cpu);
+		kind = step_run(run);
 		run->nr_stepped++;
 	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip) && same_page(rip, cpu->rip));
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
@@ -403,7 +414,7 @@ static enum cpu_exit_kind attend(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
 	struct before before = look_before(cpu);
-	enum cpu_exit_kind kind = step_once(cpu);
+	enum cpu_exit_kind kind = step_run(run);
 
 	if (event_came(cpu, &before))
 		run_new_epoch(run);

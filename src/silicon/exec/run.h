@@ -62,14 +62,6 @@ struct run_record;
 #define RUN_KEY_PLAIN \
 	BIT(19) /* a block for the cases that a trace leaves out; none is made of it */
 
-/* Whose writes to code must be seen behind an instruction. */
-enum run_sync {
-	SYNC_NONE,
-	SYNC_ALL,
-	SYNC_CPUS,  /* other processors'; those of the program now and then */
-	SYNC_WRMSR, /* as the MSR has it */
-};
-
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
 	uint64_t rip;
@@ -78,7 +70,7 @@ struct run_site {
 	uint32_t next; /* where to go on behind it; 0: not in this block */
 	uint8_t left;  /* instructions of the block from this one on */
 	uint8_t flags; /* SITE_* */
-	uint8_t sync;  /* enum run_sync */
+	uint8_t sync;  /* enum insn_sync */
 	uint8_t last;  /* from ->code to its last access: nothing is committed before */
 	uint8_t nr_groups;
 	uint32_t group; /* first of those that it checks */
@@ -305,7 +297,7 @@ int run_key_index(struct run *run, uint32_t key);
 /* Code may have changed behind the TLB's back: look at all pages again. */
 void run_new_epoch(struct run *run);
 /* The same where the instruction that is done asks for it. */
-void run_serialize(struct run *run, enum run_sync sync);
+void run_serialize(struct run *run, enum insn_sync sync);
 /* The same for the pages that the guest wrote to since. */
 void run_notice_writes(struct run *run);
 

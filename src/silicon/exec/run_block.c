@@ -499,7 +499,7 @@ void run_new_epoch(struct run *run)
 #define MSR_KERNEL_GS_BASE 0xc0000102
 
 /* SDM: writes to the x2APIC's registers and to the TSC deadline do not serialize. */
-static enum run_sync sync_of_wrmsr(uint32_t msr)
+static enum insn_sync sync_of_wrmsr(uint32_t msr)
 {
 	if (msr - MSR_X2APIC < NR_MSR_X2APIC || msr == MSR_TSC_DEADLINE)
 		return SYNC_NONE;
@@ -511,7 +511,7 @@ static bool alone(const struct cpu *cpu)
 	return !cpu->nr_cpus || __atomic_load_n(cpu->nr_cpus, __ATOMIC_RELAXED) < 2;
 }
 
-void run_serialize(struct run *run, enum run_sync sync)
+void run_serialize(struct run *run, enum insn_sync sync)
 {
 	uint64_t now;
 

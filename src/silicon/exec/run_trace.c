@@ -103,52 +103,6 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 
 /* ---- the way through the page ---- */
 
-/* MOV to a control register but CR8, or to a debug register; reading one serializes nothing. */
-static enum run_sync sync_of_mov(const struct run_record *rec)
-{
-	const ZydisDecodedOperand *to = &rec->ops[0];
-
-	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->reg.value == ZYDIS_REGISTER_CR8)
-		return SYNC_NONE;
-	if (to->reg.value == ZYDIS_REGISTER_CR3)
-		return SYNC_CPUS;
-	switch (ZydisRegisterGetClass(to->reg.value)) {
-	case ZYDIS_REGCLASS_CONTROL:
-	case ZYDIS_REGCLASS_DEBUG:
-		return SYNC_ALL;
-	default:
-		return SYNC_NONE;
-	}
-}
-
-/*
- * SDM, serializing instructions. Kernels execute some of them all the time, for other reasons; who polls memory for a
- * device's write of code serializes by one of the others, or is served by the next epoch (errata).
- */
-static const struct {
-	uint16_t mnemonic;
-	enum run_sync sync;
-} serializing[] = {
-	{ZYDIS_MNEMONIC_CPUID, SYNC_ALL},   {ZYDIS_MNEMONIC_SERIALIZE, SYNC_ALL},
-	{ZYDIS_MNEMONIC_IRET, SYNC_CPUS},   {ZYDIS_MNEMONIC_IRETD, SYNC_CPUS},
-	{ZYDIS_MNEMONIC_IRETQ, SYNC_CPUS},  {ZYDIS_MNEMONIC_WRMSR, SYNC_WRMSR},
-	{ZYDIS_MNEMONIC_INVLPG, SYNC_CPUS}, {ZYDIS_MNEMONIC_INVPCID, SYNC_CPUS},
-	{ZYDIS_MNEMONIC_INVD, SYNC_ALL},    {ZYDIS_MNEMONIC_WBINVD, SYNC_ALL},
-	{ZYDIS_MNEMONIC_LGDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LIDT, SYNC_ALL},
-	{ZYDIS_MNEMONIC_LLDT, SYNC_ALL},    {ZYDIS_MNEMONIC_LTR, SYNC_ALL},
-	{ZYDIS_MNEMONIC_RSM, SYNC_ALL},
-};
-
-static enum run_sync sync_of(const struct run_record *rec)
-{
-	if (rec->z.mnemonic == ZYDIS_MNEMONIC_MOV)
-		return sync_of_mov(rec);
-	for (unsigned i = 0; i < ARRAY_SIZE(serializing); i++)
-		if (rec->z.mnemonic == serializing[i].mnemonic)
-			return serializing[i].sync;
-	return SYNC_NONE;
-}
-
 static bool leads_away(const struct run_record *rec)
 {
 	switch (rec->z.meta.category) {
@@ -218,7 +172,7 @@ static enum follow choose(const struct translation *t, const struct run_record *
 {
 	uint64_t way = went(t);
 
-	if (!t->hot || t->second || !rec->ends || rec->sync || rec->insn.trap ||
+	if (!t->hot || t->second || !rec->ends || rec->insn.sync || rec->insn.trap ||
 	    rec->insn.flags & INSN_66)
 		return FOLLOW_NONE;
 	if (run_is_jcc(&rec->z))
@@ -262,8 +216,7 @@ static bool decode_new(struct translation *t, struct run_record *rec, uint64_t r
 	memset(rec->ref, 0, sizeof(rec->ref));
 	if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
 		return false;
-	rec->sync = sync_of(rec);
-	rec->ends = rec->sync || leads_away(rec);
+	rec->ends = rec->insn.sync || leads_away(rec);
 	return true;
 }
 

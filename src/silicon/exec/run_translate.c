@@ -275,7 +275,7 @@ static enum form form_handler(struct translation *t, const struct run_record *re
 {
 	emit_cold_jump(t, t->site);
 	t->site_flags = SITE_CALLOUT | (t->site_flags & (SITE_SHADOW | SITE_APART));
-	t->run->site[t->site].sync = rec->sync;
+	t->run->site[t->site].sync = rec->insn.sync;
 	return rec->ends ? FORM_END : FORM_DONE;
 }
 

@@ -59,7 +59,6 @@ struct run_record {
 	uint64_t rip;
 	uint64_t next; /* where the trace goes on */
 	enum follow follow;
-	enum run_sync sync;
 	bool ends;  /* control does not simply go on behind it */
 	bool keeps; /* its inline form leaves r15 alone, but for its accesses */
 	struct run_ref ref[NR_REFS];

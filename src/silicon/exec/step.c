@@ -224,6 +224,7 @@ static __always_inline_ enum result run_one(struct cpu *cpu, const struct insn *
 		insn = *ret;
 	}
 	*ret = insn;
+	cpu->exec->last = insn;
 	r = insn->run(cpu, insn);
 	fpu_settle(cpu);
 	return r;
