@@ -113,11 +113,11 @@ def verdict(known, test, model, result):
 def update(path, known, rows):
     """The rows of the tests that ran, with the reasons given before; those of others stay."""
     head = [line for line in open(path, encoding="utf-8") if line.startswith("#")]
-    ran = {row[:2] for row in rows}
+    ran = {row[:2] for row in rows} | {(row[0], "*") for row in rows}
     new = {key: ("|".join(val[0]), val[1]) for key, val in known.items() if key not in ran}
     for test, model, result, _, line in rows:
         if result != "pass":
-            new[test, model] = (result, known.get((test, model), ("", line[:100].split("Requirement not met: ")[-1]))[1])
+            new[test, model] = (result, (known.get((test, model)) or known.get((test, "*")) or ("", line[:100].split("Requirement not met: ")[-1]))[1])
     with open(path, "w", encoding="utf-8") as out:
         out.writelines(head + ["%s\t%s\t%s\t%s\n" % (key + val) for key, val in sorted(new.items())])
 
