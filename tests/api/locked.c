@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Locked instructions of several vCPUs on one operand of a page that the program keeps harvesting: no
- * increment is lost. Also over two cache lines, of which there are few, for hosts make them slow.
+ * increment is lost. Also over two cache lines, of which there are few, for hosts make them slow, and over two pages.
  */
 #include "api_test.h"
 
@@ -22,6 +22,7 @@ static const struct {
 	{60000, 0x2040, CODE(60000, 0x2040)},
 	{60000, 0x2081, CODE(60000, 0x2081)},
 	{100, 0x203e, CODE(100, 0x203e)},
+	{3000, 0x2ffe, CODE(3000, 0x2ffe)},
 };
 
 static int vcpus[VCPUS];

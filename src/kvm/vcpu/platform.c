@@ -195,6 +195,11 @@ static bool op_service(void *opaque)
 	return vcpu_service(opaque);
 }
 
+static void op_alone(void *opaque, bool on)
+{
+	vcpu_alone(opaque, on);
+}
+
 /* RFLAGS.IF may have opened: the program that waits to inject an interrupt wants to know. */
 static void op_window_open(void *opaque)
 {
@@ -225,5 +230,6 @@ const struct platform vcpu_platform = {
 	.tsc = op_tsc,
 	.hypercall = op_hypercall,
 	.service = op_service,
+	.alone = op_alone,
 	.window_open = op_window_open,
 };

@@ -85,12 +85,19 @@ static void pass_safepoint(struct vcpu *vcpu)
 		host_futex_wake(&vcpu->safepoint, INT32_MAX);
 }
 
-void vcpu_set_running(struct vcpu *vcpu, enum vcpu_running state)
+void vcpu_set_state(struct vcpu *vcpu, enum vcpu_running state)
 {
 	uint32_t old = __atomic_exchange_n(&vcpu->running, state, __ATOMIC_SEQ_CST);
 
 	if (old == VCPU_INSIDE)
 		pass_safepoint(vcpu);
+}
+
+void vcpu_set_running(struct vcpu *vcpu, enum vcpu_running state)
+{
+	vcpu_set_state(vcpu, state);
+	if (state == VCPU_INSIDE)
+		vcpu_let_alone(vcpu);
 }
 
 static bool passed(struct vcpu *vcpu, enum vcpu_request req)
@@ -119,6 +126,12 @@ static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
 			host_restart_send(vcpu->tid);
 	}
 	__atomic_fetch_sub(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+void vcpu_request_wait(struct vcpu *vcpu, enum vcpu_request req)
+{
+	vcpu_request(vcpu, req);
+	wait_safepoint(vcpu, req);
 }
 
 void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait)
@@ -199,7 +212,7 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_UNHALT] = serve_unhalt,	  [REQ_SMI] = serve_smi,
 	[REQ_STEAL] = pv_steal_update,	  [REQ_APF] = pv_apf_ready,
 	[REQ_HV_FLUSH] = pv_hv_flush,	  [REQ_HV_STIMER] = pv_hv_stimers,
-	[REQ_XEN] = pv_xen_serve,
+	[REQ_XEN] = pv_xen_serve,	  [REQ_ALONE] = vcpu_let_alone,
 };
 
 /* Left for the run loop, which takes them one by one. */

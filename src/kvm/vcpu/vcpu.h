@@ -45,6 +45,7 @@ enum vcpu_request {
 	REQ_TPR_LOWERED, /* KVM_EXIT_SET_TPR is due */
 	REQ_IOAPIC_EOI,	 /* KVM_EXIT_IOAPIC_EOI is due */
 	REQ_VM_DEAD,
+	REQ_ALONE,     /* another vCPU wants to be alone: wait until it has been */
 	REQ_RING_FULL, /* KVM_EXIT_DIRTY_RING_FULL, until the ring is reset */
 	REQ_STEAL,     /* steal time is to be shown */
 	REQ_APF,       /* asynchronous page faults: an event may be due */
@@ -93,6 +94,7 @@ struct vcpu {
 	uint64_t requests;	    /* atomic */
 	uint32_t kicked;	    /* futex: 1 = leave or wake up */
 	uint32_t running;	    /* enum vcpu_running; atomic */
+	uint32_t alone;		    /* depth of vcpu_alone(); the vCPU's thread */
 	uint32_t safepoint;	    /* futex: counts requests served and sections left */
 	uint32_t safepoint_waiters; /* atomic */
 	uint32_t serving;	    /* requests are taken but not served yet; atomic */

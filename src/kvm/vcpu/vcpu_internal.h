@@ -22,6 +22,14 @@ enum run_result {
 bool vcpu_service(struct vcpu *vcpu);
 /* Enter, leave or change vcpu->running; leaving VCPU_INSIDE is a safepoint. */
 void vcpu_set_running(struct vcpu *vcpu, enum vcpu_running state);
+/* The same without a look at who is alone. */
+void vcpu_set_state(struct vcpu *vcpu, enum vcpu_running state);
+/* Any thread. Ask one vCPU, and wait until it is not inside or has served the request. */
+void vcpu_request_wait(struct vcpu *vcpu, enum vcpu_request req);
+/* alone.c; vCPU thread, inside. Wait while another vCPU is alone. */
+void vcpu_let_alone(struct vcpu *vcpu);
+/* Until the end, which comes soon, no other vCPU of the VM runs guest code or holds on to slots. May nest. */
+void vcpu_alone(struct vcpu *vcpu, bool on);
 /* Take a request back that service leaves to the run loop. True if it was raised. */
 bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req);
 bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req);

@@ -113,7 +113,8 @@ struct vm {
 	uint32_t refs; /* one for all files, one per ioctl under way, none for vCPUs; atomic */
 	int witness;   /* an fd that named it when looked at last, or -1; kvm/api's registry lock */
 	bool orphan;   /* no file of it is open any more; kvm/api's registry lock */
-	bool dead;     /* every ioctl answers EIO */
+	uint32_t alone; /* futex: 1 + id of the vCPU that is (kvm/vcpu/alone.c); 0: none */
+	bool dead;	/* every ioctl answers EIO */
 	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;

@@ -293,6 +293,13 @@ static inline void fpu_settle(struct cpu *cpu)
 		fpu_save(cpu);
 }
 
+/* platform->alone(), which may be absent. */
+#define cpu_alone(cpu, on)                                 \
+	do {                                               \
+		if ((cpu)->platform->alone)                \
+			platform_call((cpu), alone, (on)); \
+	} while (0)
+
 /* Call a platform operation with guest vector state put away. */
 #define platform_call(cpu, op, ...) \
 	(fpu_save(cpu), (cpu)->platform->op((cpu)->opaque, ##__VA_ARGS__))

@@ -66,6 +66,11 @@ struct platform {
 	enum platform_answer (*hypercall)(void *opaque, bool foreign, uint64_t *ret);
 	/* Serve requests raised by cpu_raise(ATTN_REQUEST): true to leave cpu_run(). */
 	bool (*service)(void *opaque);
+	/*
+	 * Until called again with false no other processor of the machine executes anything: for accesses that no
+	 * host instruction makes atomic. May nest. NULL: there is no other.
+	 */
+	void (*alone)(void *opaque, bool on);
 	/* The processor changed what others look at: CR0/CR4/EFER/APIC-relevant state, IF window. */
 	void (*window_open)(void *opaque);
 };

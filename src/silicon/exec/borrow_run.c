@@ -171,7 +171,7 @@ enum result borrow_probe(struct cpu *cpu, const struct insn *insn, gva_t addr, u
 	return r;
 }
 
-enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
+static enum result bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
 {
 	uint8_t area[3 * LINE] __aligned_(LINE), *buf = area + addr % LINE;
 	uint32_t size = insn->mem_size;
@@ -188,6 +188,24 @@ enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
 	if (insn->mem_op & ACCESS_WRITE && !(insn->flags & INSN_X87 && !x87_stored()))
 		r = bounce_write(cpu, addr, buf, size);
 	return r ? r : finish(cpu, insn);
+}
+
+/* XCHG with memory locks without the prefix. */
+static bool is_locked(const struct insn *insn)
+{
+	return insn->flags & INSN_LOCK || insn->op == ZYDIS_MNEMONIC_XCHG;
+}
+
+enum result borrow_bounce(struct cpu *cpu, const struct insn *insn, gva_t addr)
+{
+	enum result r;
+
+	if (likely(!is_locked(insn)))
+		return bounce(cpu, insn, addr);
+	cpu_alone(cpu, true);
+	r = bounce(cpu, insn, addr);
+	cpu_alone(cpu, false);
+	return r;
 }
 
 /*

@@ -269,13 +269,16 @@ static enum cpu_exit_kind stretch(struct lockstep *ls, uint64_t limit)
 	bool same;
 
 	fpu_save(cpu);
+	cpu_alone(cpu, true);
 	begin(ls);
 	same = pair(ls, limit);
 	ls->nr_paired += cpu->retired - ls->before.retired;
-	if (!same)
-		return stop(ls);
-	end(ls);
-	return ls->kind;
+	if (same)
+		end(ls);
+	else
+		stop(ls);
+	cpu_alone(cpu, false);
+	return same ? ls->kind : CPU_EXIT_INTERNAL;
 }
 
 /* With a budget, which is the only attention that a stretch goes with. */

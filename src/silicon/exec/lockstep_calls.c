@@ -203,6 +203,14 @@ static bool ask_service(void *opaque)
 	return ls->platform->service(ls->opaque);
 }
 
+/* In a stretch the vCPU is alone. */
+static void ask_alone(void *opaque, bool on)
+{
+	struct lockstep *ls = opaque;
+
+	ls->platform->alone(ls->opaque, on);
+}
+
 /* Heard already, when step did it. */
 static void ask_window_open(void *opaque)
 {
@@ -231,6 +239,7 @@ static const struct platform hooks = {
 	.tsc = ask_tsc,
 	.hypercall = ask_hypercall,
 	.service = ask_service,
+	.alone = ask_alone,
 	.window_open = ask_window_open,
 };
 
@@ -243,6 +252,8 @@ void lockstep_calls_begin(struct lockstep *ls)
 	ls->hooks = hooks;
 	if (!ls->platform->msr_refused)
 		ls->hooks.msr_refused = NULL;
+	if (!ls->platform->alone)
+		ls->hooks.alone = NULL;
 	if (!ls->platform->window_open)
 		ls->hooks.window_open = NULL;
 	cpu->platform = &ls->hooks;

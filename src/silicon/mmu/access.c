@@ -374,8 +374,7 @@ static bool cmpxchg_sized(uint8_t *hva, unsigned size, uint64_t *old, uint64_t n
 	return host_cmpxchg_64(hva, old, new);
 }
 
-/* Outside of one page of RAM nothing can be atomic: read, compare, write. */
-static enum result cmpxchg_apart(struct cpu *cpu, struct span *s, uint64_t *old, uint64_t new)
+static enum result cmpxchg_parts(struct cpu *cpu, struct span *s, uint64_t *old, uint64_t new)
 {
 	unsigned size = s->part[0].size + (s->nr == 2 ? s->part[1].size : 0);
 	uint64_t val = 0;
@@ -387,6 +386,17 @@ static enum result cmpxchg_apart(struct cpu *cpu, struct span *s, uint64_t *old,
 		return write_span(cpu, s, (const uint8_t *)&new);
 	*old = val;
 	return RESULT_OK;
+}
+
+/* Outside of one page of RAM nothing of the host's is atomic: read, compare, write, alone. */
+static enum result cmpxchg_apart(struct cpu *cpu, struct span *s, uint64_t *old, uint64_t new)
+{
+	enum result r;
+
+	cpu_alone(cpu, true);
+	r = cmpxchg_parts(cpu, s, old, new);
+	cpu_alone(cpu, false);
+	return r;
 }
 
 enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old, uint64_t new)
