@@ -128,9 +128,9 @@ static void finds_memory(void **state)
 
 static void finds_vector_state(void **state)
 {
-	/* mov $MARK,%eax; movd %eax,%xmm3; xor %eax,%eax */
-	static const uint8_t code[] = {
-		LOOP(0xb8, 0x78, 0x56, 0x34, 0x12, 0x66, 0x0f, 0x6e, 0xd8, 0x31, 0xc0)};
+	/* mov $MARK,%eax; movd %eax,%xmm3; paddd %xmm3,%xmm4; xor %eax,%eax */
+	static const uint8_t code[] = {LOOP(0xb8, 0x78, 0x56, 0x34, 0x12, 0x66, 0x0f, 0x6e, 0xd8,
+					    0x66, 0x0f, 0xfe, 0xe3, 0x31, 0xc0)};
 
 	finds(code, sizeof(code));
 }
