@@ -44,6 +44,7 @@ static void test_no_irqchip(void)
 	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_ASYNC_PF_EN, 0), 1);
 	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_ASYNC_PF_EN, PAGE_GPA | 9), 0);
 	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_ASYNC_PF_INT, 0x50), 0);
+	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_ASYNC_PF_INT, 0), 1);
 	CHECK_EQ(msr_get(m.vcpu, MSR_KVM_ASYNC_PF_EN), 0);
 }
 

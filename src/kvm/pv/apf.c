@@ -67,9 +67,10 @@ enum pv_result pv_apf_set(struct vcpu *vcpu, uint64_t val)
 	return PV_OK;
 }
 
+/* Without an APIC 0 is taken, as of MSR_KVM_ASYNC_PF_EN: QEMU resets all MSRs that CPUID names, and ends where it cannot. */
 enum pv_result pv_apf_set_vector(struct vcpu *vcpu, uint64_t val)
 {
-	if (val >> 8 || !vcpu->lapic)
+	if (val >> 8 || (val && !vcpu->lapic))
 		return PV_DENIED;
 	vcpu->pv->apf_vector = val;
 	return PV_OK;
