@@ -117,6 +117,21 @@ static bool left_at_head(const struct run *run, enum cpu_exit_kind kind, uint64_
 	return !kind && run->leave >> LEAVE_SHIFT == LEAVE_HEAD && run->cpu->retired < end;
 }
 
+/* A trace that is too long for the rest gives way to plain blocks. False: no block is short enough. */
+static bool enter(struct run *run, enum cpu_exit_kind *ret_kind, uint64_t end)
+{
+	bool done;
+
+	if (!run_enter(run, ret_kind))
+		return false;
+	if (!left_at_head(run, *ret_kind, end))
+		return true;
+	run->plain = true;
+	done = run_enter(run, ret_kind) && !left_at_head(run, *ret_kind, end);
+	run->plain = false;
+	return done;
+}
+
 #define PATIENCE 4096u /* rounds without end: translated code makes no progress */
 
 static void run_stretch(struct lockstep *ls, uint64_t end)
@@ -130,7 +145,7 @@ static void run_stretch(struct lockstep *ls, uint64_t end)
 	run->limit = -end;
 	for (; !kind && cpu->retired < end && rounds < PATIENCE; rounds++) {
 		put_off(ls, ATTN_OTHERS);
-		if (!run_enter(run, &kind) || left_at_head(run, kind, end))
+		if (!enter(run, &kind, end))
 			kind = step_on(ls, end);
 	}
 	for (; ls->tail && !kind && cpu->retired == end && rounds < PATIENCE; rounds++)

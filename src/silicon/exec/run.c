@@ -431,10 +431,16 @@ static uint32_t translate(struct run *run, const uint8_t *host, uint32_t key, bo
 /* The key to go on under: another one where a trace left what it leaves out. */
 static uint32_t key_onward(const struct run *run)
 {
-	bool plain = run->leave >> LEAVE_SHIFT == LEAVE_EXIT &&
-		     run->exit[run->leave & LEAVE_INDEX].plain;
+	bool plain = run->plain || (run->leave >> LEAVE_SHIFT == LEAVE_EXIT &&
+				    run->exit[run->leave & LEAVE_INDEX].plain);
 
 	return run_key(run->cpu) | (plain ? RUN_KEY_PLAIN : 0);
+}
+
+/* True in lock-step, once as much is done as step did. */
+static bool at_limit(const struct run *run)
+{
+	return run->limit && run->cpu->retired >= -run->limit;
 }
 
 /* Step on within the page, and note by which way. */
@@ -446,10 +452,10 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 
 	run->path[0] = cpu->rip;
 	do {
-		kind = step_once(cpu);
+		kind = run->limit ? step_blind(cpu) : step_once(cpu);
 		cpu->exec->key = decode_key(cpu);
 		run->path[++nr] = cpu->rip;
-	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS &&
+	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS && !at_limit(run) &&
 		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
 	run->nr_stepped += nr;

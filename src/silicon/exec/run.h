@@ -187,6 +187,7 @@ struct run {
 	uint64_t target;
 	uint64_t tmp;
 	uint64_t limit, sign; /* lock-step: minus what ->retired is not to pass; BIT(63) */
+	bool plain;	      /* lock-step: enter no trace */
 	uint32_t leave;
 	uint32_t stale[RUN_GROWTH *
 		       RUN_PAGES]; /* not 0: to be compared before control gets into it */
