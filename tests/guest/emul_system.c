@@ -360,12 +360,12 @@ static void mwait(void **state)
 {
 	struct flat *f = emul_machine(flat_long);
 
-	if (!feature_has(f->cpu->model_features, FEAT_MONITOR)) {
-		emul_faults(f, VEC_UD, "\x0f\x01\xc8");
-		flat_free(f);
-		return;
-	}
 	f->cpu->gpr[RAX] = FLAT_DATA;
+	/* There for all, unless the hypervisor lets CPUID decide, which has no MONITOR here. */
+	f->cpu->monitor_by_cpuid = true;
+	emul_faults(f, VEC_UD, "\x0f\x01\xc8");
+	emul_faults(f, VEC_UD, "\x0f\x01\xc9");
+	f->cpu->monitor_by_cpuid = false;
 	emul_halts(f, "\x0f\x01\xc8\x0f\x01\xc9");
 	f->cpu->gpr[RCX] = 1;
 	emul_faults(f, VEC_GP, "\x0f\x01\xc8");

@@ -263,14 +263,25 @@ static int exit_request(struct vcpu *vcpu)
 	return RUN_AGAIN;
 }
 
+static bool hlt_in_guest(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->vm->disabled_exits, __ATOMIC_RELAXED) &
+	       KVM_X86_DISABLE_EXITS_HLT;
+}
+
 static int exit_hlt(struct vcpu *vcpu)
 {
+	if (vcpu->cpu.activity == ACTIVITY_HLT && hlt_in_guest(vcpu)) {
+		vcpu->cpu.activity = ACTIVITY_RUN;
+		vcpu->halted_in_guest = true;
+		return debug_or_again(vcpu);
+	}
 	vcpu_count(vcpu, halt_exits);
 	/* A trap on HLT itself (single-step) woke it at once. */
 	if (vcpu->cpu.activity == ACTIVITY_RUN)
 		return RUN_AGAIN;
 	vcpu->cpu.activity = ACTIVITY_RUN;
-	if (vcpu->lapic || vcpu->vm->disabled_exits & KVM_X86_DISABLE_EXITS_HLT) {
+	if (vcpu->lapic) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;
 		return debug_or_again(vcpu);
 	}

@@ -143,8 +143,10 @@ static bool has_wake_event(struct vcpu *vcpu)
 /* True if the vCPU runs code now; false: look again, after waiting if nothing was there. */
 static bool make_runnable(struct vcpu *vcpu)
 {
+	if (vcpu->halted_in_guest && has_wake_event(vcpu))
+		vcpu->halted_in_guest = false;
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
-		return true;
+		return !vcpu->halted_in_guest;
 	if (vcpu->mp_state == KVM_MP_STATE_HALTED && has_wake_event(vcpu)) {
 		pv_xen_poll_end(vcpu);
 		vcpu->unhalted = false;
@@ -422,6 +424,8 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	r = host_fault_thread_init();
 	if (r)
 		return r;
+	vcpu->cpu.monitor_by_cpuid = __atomic_load_n(&vcpu->vm->disabled_quirks, __ATOMIC_RELAXED) &
+				     KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
 	vcpu->cpu.exit_on_emulation =
 		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
 	vcpu->cpu.looked = false;

@@ -31,6 +31,7 @@ void vcpu_reset(struct vcpu *vcpu, bool init)
 	vcpu->complete = NULL;
 	vcpu->interrupt_injected = -1;
 	vcpu->unhalted = false;
+	vcpu->halted_in_guest = false;
 	vcpu_clear_request(vcpu, REQ_NMI);
 	vcpu_clear_request(vcpu, REQ_SMI);
 	vcpu_clear_request(vcpu, REQ_TRIPLE_FAULT);

@@ -103,9 +103,10 @@ struct vcpu {
 	bool signal_pending; /* a signal asked for EINTR; set by its handler; atomic */
 	bool has_run;	     /* the guest was entered: CPUID is fixed */
 	bool leave;	     /* vcpu_service() wants out of cpu_run() */
-	bool unhalted;	     /* KVM's paravirtual kick arrived */
-	bool wait_flush;     /* other vCPUs were asked to flush: wait for them before guest code */
-	bool eoi_offered;    /* the guest may end its interrupt in memory: pv_eoi_sync() */
+	bool halted_in_guest; /* HLT with KVM_X86_DISABLE_EXITS_HLT: waits, but is no state of KVM's */
+	bool unhalted;	      /* KVM's paravirtual kick arrived */
+	bool wait_flush;      /* other vCPUs were asked to flush: wait for them before guest code */
+	bool eoi_offered;     /* the guest may end its interrupt in memory: pv_eoi_sync() */
 
 	/* The one continuation across exits to user space; NULL when nothing is open. */
 	int (*complete)(struct vcpu *vcpu);

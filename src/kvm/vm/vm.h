@@ -39,10 +39,11 @@ struct pv_vm;	   /* kvm/pv */
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
 #define VM_MAX_SLOT_PAGES ((1ull << 31) - 1)
 /* Quirks that can be disabled: those whose two behaviours exist (or cannot be told apart here). */
-#define VM_QUIRKS                                                             \
-	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |        \
-	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT | \
-	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_SLOT_ZAP_ALL)
+#define VM_QUIRKS                                                                 \
+	(KVM_X86_QUIRK_LINT0_REENABLED | KVM_X86_QUIRK_CD_NW_CLEARED |            \
+	 KVM_X86_QUIRK_LAPIC_MMIO_HOLE | KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT |     \
+	 KVM_X86_QUIRK_FIX_HYPERCALL_INSN | KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS | \
+	 KVM_X86_QUIRK_SLOT_ZAP_ALL)
 
 struct memslot {
 	uint32_t id;	/* slot, address space in the high half */

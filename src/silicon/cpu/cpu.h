@@ -130,6 +130,7 @@ struct cpu {
 	 */
 	bool looked;
 	bool smi_pending;
+	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
 	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */

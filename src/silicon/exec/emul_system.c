@@ -486,6 +486,17 @@ enum result emul_pause(struct cpu *cpu, const struct insn *insn)
 	return insn_next(cpu, insn);
 }
 
+/* A hypervisor that intercepts both may give them to guests whose CPUID lacks them. */
+static bool monitor_absent(struct cpu *cpu)
+{
+	uint32_t ret[4] = {0};
+
+	if (!cpu->monitor_by_cpuid)
+		return false;
+	platform_call(cpu, cpuid, 1, 0, ret);
+	return !(ret[2] & BIT(3));
+}
+
 /* The address is checked as a one-byte read; nothing is armed, for MWAIT may always wake at once. */
 enum result emul_monitor(struct cpu *cpu, const struct insn *insn)
 {
@@ -493,7 +504,7 @@ enum result emul_monitor(struct cpu *cpu, const struct insn *insn)
 	gva_t addr;
 	enum result r;
 
-	if (!privileged(cpu))
+	if (!privileged(cpu) || monitor_absent(cpu))
 		return fault_ud(cpu);
 	if ((uint32_t)cpu->gpr[RCX])
 		return fault_gp(cpu, 0);
@@ -509,7 +520,7 @@ enum result emul_monitor(struct cpu *cpu, const struct insn *insn)
 
 enum result emul_mwait(struct cpu *cpu, const struct insn *insn)
 {
-	if (!privileged(cpu))
+	if (!privileged(cpu) || monitor_absent(cpu))
 		return fault_ud(cpu);
 	if ((uint32_t)cpu->gpr[RCX] & ~MWAIT_BREAK_ON_IRQ)
 		return fault_gp(cpu, 0);

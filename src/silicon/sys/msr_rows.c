@@ -257,22 +257,28 @@ SET(misc_features)
 	return set_plain(cpu, row, index, by, val);
 }
 
-#define MISC_ENABLE_PMU_RO (BIT(7) | BIT(11) | BIT(12))
+#define MISC_ENABLE_EMON   BIT(7)
+#define MISC_ENABLE_PMU_RO (BIT(11) | BIT(12))
 
-/* PMU bits are read-only for the guest; EMON (bit 7) keeps its value. */
+/* PMU bits are read-only for the guest; EMON keeps its value. */
 SET(misc_enable)
 {
-	if (by == MSR_GUEST && ((cpu->msr.misc_enable ^ val) & MISC_ENABLE_PMU_RO))
-		return MSR_DENIED;
+	uint64_t old = cpu->msr.misc_enable;
+
+	if (by == MSR_GUEST) {
+		if ((old ^ val) & MISC_ENABLE_PMU_RO)
+			return MSR_DENIED;
+		val = (val & ~MISC_ENABLE_EMON) | (old & MISC_ENABLE_EMON);
+	}
 	cpu->msr.misc_enable = val;
 	return MSR_OK;
 }
 
-#define FEAT_CTL_LOCKED	  BIT(0)
-#define FEAT_CTL_LMCE	  BIT(20)
+#define FEAT_CTL_LOCKED BIT(0)
+#define FEAT_CTL_LMCE	BIT(20)
 /* VMX inside and outside of SMX, SGX launch control, SGX: saved states of other machines may have them. */
 #define FEAT_CTL_BY_HOST (FEAT_CTL_LOCKED | BIT(1) | BIT(2) | BIT(17) | BIT(18) | FEAT_CTL_LMCE)
-#define MCG_LMCE_P	  BIT(27)
+#define MCG_LMCE_P	 BIT(27)
 
 SET(feat_ctl)
 {
