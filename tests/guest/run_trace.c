@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Traces: what only code that is hot comes to. Each program runs in step and by translated code, and must end with
+ * the same registers, retired instructions and memory.
+ */
+#include "guest_asm.h"
+#include "silicon/exec/exec.h"
+#include "silicon/exec/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Four words at a time over two pages and back: each check serves all four, but where the page ends. RDI is odd. */
+GUEST(over_pages, 64,
+      "mov ebp,40\n"
+      "1: mov rsi,0x100f00; mov rdi,0x102f03; mov ecx,24\n"
+      "2: mov rax,[rsi]; add rax,[rsi+8]; mov [rdi],rax; xor rax,[rsi+16]; mov [rdi+8],rax\n"
+      "add [rsi+24],rax; push rax; push rcx; pop rcx; pop rdx; add rsi,32; add rdi,16\n"
+      "dec ecx; jne 2b; dec ebp; jne 1b; hlt");
+
+/* Loops whose ways out come in turn: what was counted at the head and not done is taken back. */
+GUEST(ways_out, 64,
+      "mov ebp,3000; xor eax,eax; xor ebx,ebx\n"
+      "1: add eax,0x1234567; mov edx,eax; shr edx,29; je 3f; test al,1; jne 4f; inc ebx\n"
+      "2: dec edx; jne 2b\n"
+      "3: add ebx,3; dec ebp; jne 1b; hlt\n"
+      "4: lea ebx,[rbx+rdx]; cmp edx,5; ja 3b; inc r13; jmp 2b");
+
+/* Calls, returns and jumps that mostly lead to one place, and now and then to another. */
+GUEST(elsewhere, 64,
+      "mov ebp,3000; lea r8,[rip+2f]; lea r9,[rip+3f]; lea r10,[rip+5f]; lea r11,[rip+6f]\n"
+      "1: mov rax,r8; test bpl,31; cmove rax,r9; call rax; add rdx,rsp\n"
+      "mov [0x101000],r10; test bpl,63; jne 4f; mov [0x101000],r11\n"
+      "4: jmp [0x101000]\n"
+      "5: inc rbx\n"
+      "6: dec ebp; jne 1b; hlt\n"
+      "2: inc rsi; ret\n"
+      "3: add rsi,1000; lea rax,[rip+7f]; push rax; ret\n"
+      "7: inc rdi; ret");
+
+/* The group's later members lie in a device: each access comes to it once, in order. */
+GUEST(device, 64,
+      "mov ebp,600; mov ebx,0xf1000000; mov edi,0x100000\n"
+      "1: mov rsi,rdi; test bpl,127; cmove rsi,rbx; mov eax,[rsi]; mov edx,[rsi+8]; mov "
+      "[rsi+4],edx\n"
+      "add r12d,eax; dec ebp; jne 1b; hlt");
+
+/* In the 700th round the third access faults: the two before are done, the registers are those before it. */
+GUEST(faults, 64,
+      "mov ebp,700; mov rdi,0x102000; mov rbx,0xfffffffffffff000\n"
+      "1: mov rsi,rdi; cmp ebp,1; cmove rsi,rbx; mov [rdi],rbp; inc rax; mov rdx,[rsi+0x10]; inc "
+      "r14\n"
+      "mov [rsi+0x18],rdx; dec ebp; jne 1b; hlt");
+
+/* Code that its own trace writes to: a member of a group whose page holds code, later on. */
+GUEST(writes_code, 64,
+      "mov ebp,900; lea rbx,[rip+3f]; mov rdi,0x103000\n"
+      "1: mov rsi,rdi; cmp ebp,300; cmove rsi,rbx; mov eax,[rsi+1]; mov [rsi+1],ebp\n"
+      "3: mov ecx,0; add rdx,rcx; dec ebp; jne 1b; hlt");
+
+static struct flat *machine(const char *tempo)
+{
+	struct flat *f = flat_new(FLAT_RAM);
+
+	flat_long(f);
+	f->cpu->exec = exec_create();
+	assert_non_null(f->cpu->exec);
+	assert_int_equal(exec_set_tempo(f->cpu, tempo), 0);
+	for (unsigned i = 0; i < 0x2000; i += 8)
+		flat_poke(f, FLAT_DATA + i, i * 0x9e3779b97f4a7c15ull, 8);
+	return f;
+}
+
+static void done(struct flat *f)
+{
+	exec_destroy(f->cpu->exec);
+	f->cpu->exec = NULL;
+	flat_free(f);
+}
+
+/* More often than once: what one run leaves behind serves the next. */
+static void run_some(struct flat *f, const uint8_t *code, size_t size)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		memset(f->cpu->gpr, 0, sizeof(f->cpu->gpr));
+		f->cpu->gpr[RSP] = FLAT_STACK - 0xff0; /* the stack crosses a page, too */
+		f->cpu->activity = ACTIVITY_RUN;
+		flat_code(f, code, size);
+		assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	}
+}
+
+static void compare(const uint8_t *code, const uint8_t *end, const char *tempo)
+{
+	struct flat *step = machine("step"), *run = machine(tempo);
+
+	run_some(step, code, end - code);
+	run_some(run, code, end - code);
+	assert_memory_equal(run->cpu->gpr, step->cpu->gpr, sizeof(run->cpu->gpr));
+	assert_int_equal(run->cpu->rip, step->cpu->rip);
+	assert_int_equal(run->cpu->aflags, step->cpu->aflags);
+	assert_int_equal(run->cpu->cr2, step->cpu->cr2);
+	assert_int_equal(run->cpu->retired, step->cpu->retired);
+	assert_int_equal(run->nr_events, step->nr_events);
+	assert_memory_equal(run->ram, step->ram, FLAT_RAM);
+	done(step);
+	done(run);
+}
+
+#define TRACE_TEST(name)                               \
+	static void test_##name(void **state)          \
+	{                                              \
+		compare(name, name##_end, "run");      \
+		compare(name, name##_end, "run,hot");  \
+		compare(name, name##_end, "run,bare"); \
+	}
+
+TRACE_TEST(over_pages)
+TRACE_TEST(ways_out)
+TRACE_TEST(elsewhere)
+TRACE_TEST(device)
+TRACE_TEST(faults)
+TRACE_TEST(writes_code)
+
+/* The programs above do make traces, with groups, and leave them for plain blocks. */
+static void makes_traces(void **state)
+{
+	struct flat *f = machine("run");
+	unsigned nr_plain = 0;
+
+	run_some(f, over_pages, over_pages_end - over_pages);
+	assert_true(f->cpu->exec->run->nr_groups > 0);
+	for (uint32_t i = 0; i < f->cpu->exec->run->nr_blocks; i++)
+		nr_plain += !!(f->cpu->exec->run->block[i].key & RUN_KEY_PLAIN);
+	assert_true(nr_plain > 0);
+	done(f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_over_pages), cmocka_unit_test(test_ways_out),
+		cmocka_unit_test(test_elsewhere),  cmocka_unit_test(test_device),
+		cmocka_unit_test(test_faults),	   cmocka_unit_test(test_writes_code),
+		cmocka_unit_test(makes_traces),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
