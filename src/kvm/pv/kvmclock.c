@@ -81,9 +81,10 @@ void pv_clock_info(const struct vcpu *vcpu, struct pv_time_info *ret)
 		.tsc_shift = line.shift,
 		.flags = PV_TIME_TSC_STABLE,
 	};
+	/* The ratio of the lowest frequencies is rounded down to less than 1 kHz. */
 	if (vcpu->tsc_ratio != BIT(VCPU_TSC_FRACTION))
-		clock_scale(vcpu_tsc_scaled(vcpu, host_tsc_khz()), &ret->tsc_to_system_mul,
-			    &ret->tsc_shift);
+		clock_scale(max(vcpu_tsc_scaled(vcpu, host_tsc_khz()), 1ul),
+			    &ret->tsc_to_system_mul, &ret->tsc_shift);
 }
 
 static void update_own(struct vcpu *vcpu, struct pv_time_info info)
