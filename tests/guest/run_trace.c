@@ -58,6 +58,18 @@ GUEST(writes_code, 64,
       "1: mov rsi,rdi; cmp ebp,300; cmove rsi,rbx; mov eax,[rsi+1]; mov [rsi+1],ebp\n"
       "3: mov ecx,0; add rdx,rcx; dec ebp; jne 1b; hlt");
 
+/* The x87 pointers, after and between instructions that set them; at the end an exception that the next one raises. */
+GUEST(x87, 64,
+      "mov ebp,500; mov rdi,0x100100; mov rsi,0x102f00; fninit\n"
+      "1: fld1; fldpi; fmul st,st(1); fadd qword ptr [rdi]; fsqrt; fxch; fstp qword ptr [rsi]; "
+      "fstp st(0)\n"
+      "fnstenv [rsi+64]; fld1; fild dword ptr [rdi+8]; faddp; fstp qword ptr [rsi+8]; mov "
+      "eax,[rsi+76]\n"
+      "add rbx,rax; add rsi,1; cmp ebp,470; jne 2f; mov rsi,0x102000\n"
+      "2: dec ebp; jne 1b\n"
+      "mov word ptr [rdi],0x33b; fldcw [rdi]; mov ebp,1\n"
+      "3: fld1; fldz; fdivp; fld1; fldpi; hlt");
+
 static struct flat *machine(const char *tempo)
 {
 	struct flat *f = flat_new(FLAT_RAM);
@@ -101,6 +113,9 @@ static void compare(const uint8_t *code, const uint8_t *end, const char *tempo)
 	assert_int_equal(run->cpu->aflags, step->cpu->aflags);
 	assert_int_equal(run->cpu->cr2, step->cpu->cr2);
 	assert_int_equal(run->cpu->retired, step->cpu->retired);
+	assert_int_equal(run->cpu->fpu.fip, step->cpu->fpu.fip);
+	assert_int_equal(run->cpu->fpu.fdp, step->cpu->fpu.fdp);
+	assert_int_equal(run->cpu->fpu.fop, step->cpu->fpu.fop);
 	assert_int_equal(run->nr_events, step->nr_events);
 	assert_memory_equal(run->ram, step->ram, FLAT_RAM);
 	done(step);
@@ -121,6 +136,7 @@ TRACE_TEST(elsewhere)
 TRACE_TEST(device)
 TRACE_TEST(faults)
 TRACE_TEST(writes_code)
+TRACE_TEST(x87)
 
 /* The programs above do make traces, with groups, and leave them for plain blocks. */
 static void makes_traces(void **state)
@@ -142,7 +158,7 @@ int main(void)
 		cmocka_unit_test(test_over_pages), cmocka_unit_test(test_ways_out),
 		cmocka_unit_test(test_elsewhere),  cmocka_unit_test(test_device),
 		cmocka_unit_test(test_faults),	   cmocka_unit_test(test_writes_code),
-		cmocka_unit_test(makes_traces),
+		cmocka_unit_test(makes_traces),	   cmocka_unit_test(test_x87),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

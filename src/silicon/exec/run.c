@@ -242,6 +242,17 @@ static const uint8_t *short_way_on(struct run *run, const struct run_site *site)
 	return onward(run);
 }
 
+/* The pointers to an x87 instruction that left them to the next one's cold path. */
+static void record_x87(struct run *run, const struct run_site *site)
+{
+	const struct insn *insn = &run->insn[site->insn];
+	struct cpu *cpu = run->cpu;
+
+	cpu->fpu.fip = site->rip;
+	cpu->fpu.fcs = cpu->seg[SEG_CS].sel;
+	cpu->fpu.fop = (insn->opcode & 7) << 8 | insn->modrm;
+}
+
 const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLOTS])
 {
 	struct run *run = cpu->exec->run;
@@ -255,6 +266,8 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 		return shadowed(run, site);
 	if (site->flags & SITE_CALLOUT && short_way(run, site, insn))
 		return short_way_on(run, site);
+	if (site->behind_x87)
+		record_x87(run, site - 1);
 	fpu_settle(cpu);
 	run->nr_cold++;
 	if (unlikely(run->nr_cold_of))

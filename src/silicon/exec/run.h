@@ -73,7 +73,8 @@ struct run_site {
 	uint8_t sync;  /* enum insn_sync */
 	uint8_t last;  /* from ->code to its last access: nothing is committed before */
 	uint8_t nr_groups;
-	uint32_t group; /* first of those that it checks */
+	bool behind_x87; /* the site before leaves its pointers to this one's cold path */
+	uint32_t group;	 /* first of those that it checks */
 };
 
 /* Accesses of a trace that a site checks at once: what its cold path must know to go on in the trace. */

@@ -297,14 +297,30 @@ static void emit_record_selector(struct translation *t, enum seg_id seg, size_t 
 	emit_store16(t, RCX, offset);
 }
 
-/* What step's x87_record() does; r14 is the operand's address. */
-static void emit_record_x87(struct translation *t, bool mem)
+/* True if the pointers to this x87 instruction matter to nobody but the next one's cold path. */
+static bool x87_follows(const struct translation *t)
+{
+	const struct run_record *next = t->now + 1;
+
+	return next < t->record + t->nr_records && next->insn.flags & INSN_X87 &&
+	       next->insn.flags & INSN_INLINE && !next->insn.trap && !next->ref[REF_OPERAND].group;
+}
+
+static void emit_x87_pointers(struct translation *t)
 {
 	emit_mov_imm(&t->e, RCX, t->rip);
 	emit_store_cpu(&t->e, RCX, offsetof(struct cpu, fpu.fip));
 	emit_record_selector(t, SEG_CS, offsetof(struct cpu, fpu.fcs));
 	emit_mov_imm(&t->e, RCX, (t->insn.opcode & 7) << 8 | t->insn.modrm);
 	emit_store16(t, RCX, offsetof(struct cpu, fpu.fop));
+}
+
+/* What step's x87_record() does; r14 is the operand's address. */
+static void emit_record_x87(struct translation *t, bool mem)
+{
+	t->behind_x87 = x87_follows(t);
+	if (!t->behind_x87)
+		emit_x87_pointers(t);
 	if (!mem)
 		return;
 	emit_store_cpu(&t->e, R14, offsetof(struct cpu, fpu.fdp));

@@ -286,7 +286,9 @@ static void new_site(struct translation *t)
 		.rip = t->rip,
 		.insn = intern(t->run, &t->insn),
 		.code = emit_pos(&t->e),
+		.behind_x87 = t->behind_x87,
 	};
+	t->behind_x87 = false;
 	t->site_flags = t->next_flags;
 	t->next_flags = 0;
 }

@@ -110,7 +110,8 @@ struct translation {
 	/* Guards whose branch led elsewhere: the jump there, site. */
 	unsigned nr_guards;
 	struct loose_end guard[RUN_BLOCK_INSNS];
-	bool apart; /* what is emitted is out of the trace's line: groups do not count */
+	bool behind_x87; /* as in the site to come */
+	bool apart;	 /* what is emitted is out of the trace's line: groups do not count */
 	/* Sites to go on behind with a slot in r15, lost by their cold path: where, slot. */
 	unsigned nr_resumes;
 	struct loose_end resume[RUN_BLOCK_INSNS];
