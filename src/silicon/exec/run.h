@@ -49,6 +49,7 @@ struct run_record;
 #define RUN_GROUPS	(128u << 10)
 #define RUN_JUMP_SAVED	256u
 #define RUN_FRESH_FEW	24u
+#define RUN_ALIASED	64u
 #define RUN_COMPARE	32u
 #define RUN_NONE	0xffffffffu
 #define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
@@ -127,12 +128,14 @@ struct run_exit {
 
 struct run_page {
 	const uint8_t *hva;
+	uint64_t va;	     /* linear address of its first block's page */
 	uint64_t lines;	     /* of 64 bytes: those that blocks were made of */
 	uint32_t first;	     /* block */
 	uint32_t first_over; /* block that comes over from the page before */
 	uint32_t next;	     /* in the hash chain */
 	uint16_t nr_dead;    /* blocks in ->first's chain that are */
 	uint16_t nr_drops;   /* of lines since a block was made of the page */
+	bool aliased;	     /* blocks were made of it at another linear address, too */
 	uint8_t copy[PAGE_SIZE];
 };
 
@@ -228,8 +231,10 @@ struct run {
 	uint64_t path[RUN_BLOCK_INSNS + 1];
 	uint32_t nr_path; /* instructions */
 
-	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
-	uint32_t nr_fresh;    /* pages that are not stale */
+	uint64_t last_sync;  /* TSC when run_serialize() last began an epoch by time */
+	uint32_t nr_fresh;   /* pages that are not stale */
+	uint32_t nr_aliased; /* above RUN_ALIASED: not all are listed */
+	uint32_t aliased[RUN_ALIASED];
 	uint32_t nr_compared; /* epochs since they were made so */
 	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
@@ -283,8 +288,8 @@ uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_
 void run_block_replace(struct run *run, uint32_t old, uint32_t new);
 /* Bytes of the page behind cpu->rip's, if they can be fetched and the instruction at RIP may go over there; or NULL. */
 const uint8_t *run_second_page(struct cpu *cpu);
-/* The record of a page, made if need be, with its bytes found right. NULL: no room. */
-struct run_page *run_page_get(struct run *run, const uint8_t *hva);
+/* The record of a page that rip stands in, made if need be, with its bytes found right. NULL: no room. */
+struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip);
 /* Blocks are made of these lines of the page, too. */
 void run_page_cover(struct run *run, struct run_page *page, uint64_t lines);
 void run_block_link(struct run *run, uint32_t block);

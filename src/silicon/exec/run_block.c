@@ -148,6 +148,14 @@ const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
 	return NULL;
 }
 
+static void page_jumps_drop(struct run *run, const struct run_page *page)
+{
+	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next)
+		jump_drop(run, &run->block[i]);
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next)
+		jump_drop(run, &run->block[i]);
+}
+
 /* ---- what of it follows the TLB ---- */
 
 static bool jump_stands(const struct run *run, struct run_jump jump)
@@ -189,6 +197,28 @@ static void follow_context(struct run *run, const struct direct *d)
 	jumps_load(run, &run->saved[d->now]);
 }
 
+static void make_all_stale(struct run *run)
+{
+	for (unsigned i = 0; i < run->nr_fresh; i++)
+		run->stale[run->fresh[i]] = 1;
+	run->nr_fresh = 0;
+}
+
+/*
+ * Jumps into the upper half stay, to stale pages: so who comes into one again is found by its translation, for a page
+ * that stands at one address only; those into others are forgotten.
+ */
+static void follow_upper(struct run *run)
+{
+	if (run->nr_aliased > RUN_ALIASED) {
+		log_clear(run, &run->jump_log[1]);
+		return;
+	}
+	for (unsigned i = 0; i < run->nr_aliased; i++)
+		page_jumps_drop(run, &run->page[run->aliased[i]]);
+	make_all_stale(run);
+}
+
 void run_jumps_follow(struct run *run)
 {
 	struct direct *d = run->cpu->tlb->direct;
@@ -196,7 +226,7 @@ void run_jumps_follow(struct run *run)
 	if (run->context != d->now || run->version != d->version[d->now])
 		follow_context(run, d);
 	if (d->upper_flushed)
-		log_clear(run, &run->jump_log[1]);
+		follow_upper(run);
 	for (unsigned i = 0; i < d->nr_flushed; i++)
 		follow_span(run, &d->flushed[i]);
 	direct_flushed_clear(d);
@@ -431,7 +461,17 @@ static void page_check(struct run *run, struct run_page *page)
 	set_fresh(run, page);
 }
 
-static struct run_page *page_make(struct run *run, const uint8_t *hva)
+static void make_aliased(struct run *run, struct run_page *page)
+{
+	page->aliased = true;
+	if (run->nr_aliased < RUN_ALIASED)
+		run->aliased[run->nr_aliased] = page - run->page;
+	if (run->nr_aliased <= RUN_ALIASED)
+		run->nr_aliased++;
+	page_jumps_drop(run, page);
+}
+
+static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t va)
 {
 	uint32_t *chain = page_chain(run, hva);
 	struct run_page *page;
@@ -440,6 +480,8 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 		return NULL;
 	page = &run->page[run->nr_pages];
 	page->hva = hva;
+	page->va = va;
+	page->aliased = false;
 	page->lines = 0;
 	page->first = page->first_over = RUN_NONE;
 	page->nr_dead = page->nr_drops = 0;
@@ -449,14 +491,18 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva)
 	return page;
 }
 
-struct run_page *run_page_get(struct run *run, const uint8_t *hva)
+struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 {
 	struct run_page *page = page_lookup(run, hva);
+	uint64_t va = rip & PAGE_MASK;
+
+	if (page && page->va != va && !page->aliased)
+		make_aliased(run, page);
 
 	if (page)
 		page_check(run, page);
 	else
-		page = page_make(run, hva);
+		page = page_make(run, hva, va);
 	return page && direct_code_add(run->cpu, hva) ? page : NULL;
 }
 
@@ -485,9 +531,7 @@ void run_new_epoch(struct run *run)
 	if (compare_now(run))
 		return;
 	run->nr_compared = 0;
-	for (unsigned i = 0; i < run->nr_fresh; i++)
-		run->stale[run->fresh[i]] = 1;
-	run->nr_fresh = 0;
+	make_all_stale(run);
 }
 
 /* ---- serializing instructions ---- */

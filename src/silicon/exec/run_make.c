@@ -218,7 +218,7 @@ void run_flush(struct run *run)
 	direct_code_clear(run->cpu->tlb->direct);
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
 		run->nr_pages = 0;
-	run->nr_keys = run->nr_fresh = 0;
+	run->nr_keys = run->nr_fresh = run->nr_aliased = 0;
 	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
 		run->saved[i].nr = 0;
 	run->used = run->settled = run->first;

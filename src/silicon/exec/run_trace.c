@@ -91,7 +91,7 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 	uint64_t covered = 0;
 	uint8_t bytes[MAX_INSN];
 
-	t->second = host ? run_page_get(t->run, host) : NULL;
+	t->second = host ? run_page_get(t->run, host, t->cpu->rip + PAGE_SIZE) : NULL;
 	if (!t->second)
 		return false;
 	cover(t->second, 0, MAX_INSN - nr, &covered);

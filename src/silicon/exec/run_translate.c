@@ -524,7 +524,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	if (!has_room(run) || run_key_index(run, key & ~RUN_KEY_PLAIN) < 0)
 		run_flush(run);
 	jumps = run_key_index(run, key & ~RUN_KEY_PLAIN);
-	t.page = run_page_get(run, host);
+	t.page = run_page_get(run, host, run->cpu->rip);
 	if (jumps < 0 || !t.page)
 		return RUN_NONE;
 	t.jumps = &run->jumps[jumps];
