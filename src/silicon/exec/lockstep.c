@@ -106,6 +106,7 @@ static enum cpu_exit_kind step_on(struct lockstep *ls, uint64_t end)
 	do {
 		rip = cpu->rip;
 		kind = step_blind(cpu);
+		run_stepped(ls->run);
 	} while (!kind && cpu->retired < end && cpu->rip - rip <= MAX_INSN);
 	ls->run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;

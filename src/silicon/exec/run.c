@@ -374,14 +374,19 @@ static bool same_page(uint64_t a, uint64_t b)
 	return !((a ^ b) & PAGE_MASK);
 }
 
-/* A serializing instruction begins an epoch when it is stepped, too. */
-static enum cpu_exit_kind step_run(struct run *run)
+void run_stepped(struct run *run)
 {
-	enum cpu_exit_kind kind = step_once(run->cpu);
 	const struct insn *insn = run->cpu->exec->last;
 
 	if (unlikely(insn && insn->flags & INSN_SYNC))
 		run_serialize(run, insn->sync);
+}
+
+static enum cpu_exit_kind step_run(struct run *run)
+{
+	enum cpu_exit_kind kind = step_once(run->cpu);
+
+	run_stepped(run);
 	return kind;
 }
 
@@ -466,6 +471,7 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 	run->path[0] = cpu->rip;
 	do {
 		kind = run->limit ? step_blind(cpu) : step_once(cpu);
+		run_stepped(run);
 		cpu->exec->key = decode_key(cpu);
 		run->path[++nr] = cpu->rip;
 	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS && !at_limit(run) &&

@@ -305,6 +305,8 @@ int run_key_index(struct run *run, uint32_t key);
 void run_new_epoch(struct run *run);
 /* The same where the instruction that is done asks for it. */
 void run_serialize(struct run *run, enum insn_sync sync);
+/* Behind each instruction that is stepped: what serializes begins an epoch then, too. */
+void run_stepped(struct run *run);
 /* The same for the pages that the guest wrote to since. */
 void run_notice_writes(struct run *run);
 
