@@ -159,5 +159,5 @@ const char *files_name(const struct file *folder, unsigned nr, bool *ret_folder)
 	if (!strncmp(module + len, PARAMETERS, strlen(PARAMETERS)))
 		return nth_param(module, len, nr - 2);
 	*ret_folder = true;
-	return nr == 2 ? PARAMETERS + 1 : "";
+	return nr == 2 ? &PARAMETERS[1] : "";
 }

@@ -61,8 +61,8 @@ static pid_t own_process(void)
 
 static void find_own_process(void)
 {
-	void *page = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			  0);
+	void *page =
+		mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
 		return;
@@ -167,7 +167,8 @@ enum find registry_find(int fd, struct object *ret)
 	struct stat st;
 
 	/* The C library's goes by newfstatat(2), which takes twice as long. */
-	if (host_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) || !S_ISREG(st.st_mode) || st.st_nlink)
+	if (host_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) || !S_ISREG(st.st_mode) ||
+	    st.st_nlink)
 		return FIND_NONE;
 	pthread_mutex_lock(&lock);
 	object = find_locked(&st);
