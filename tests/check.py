@@ -124,8 +124,8 @@ PARTS = [
     ("selftests", 300, command_part(["python3", "tests/selftests/run.py", "--fast", "--build", "@BUILD@"], 900)),
     ("clients", 240, meson_part(".", ["clients"], 900)),
     ("clang", 120, build_part("clang", "clang", [])),
-    ("clang-tests", 60, meson_part("clang", ["unit", "guest", "programs"], 300)),
-    ("sanitize", 150, build_part("sanitize", "gcc", SANITIZE)),
+    ("clang-tests", 120, meson_part("clang", ["unit", "guest", "programs"], 300)),
+    ("sanitize", 240, build_part("sanitize", "gcc", SANITIZE)),
     ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "fuzz", "regress", "programs"], 900, ASAN)),
 ]
 LONG = [

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* Loaded by run_cpu.c when it runs already. */
-#include <cpuid.h>
-
 __attribute__((visibility("default"))) unsigned module_vendor(void);
 
 unsigned module_vendor(void)
 {
-	unsigned a, b, c, d;
+	unsigned a = 0, b, c, d;
 
-	__cpuid(0, a, b, c, d);
+	asm volatile("cpuid" : "+a"(a), "=b"(b), "=c"(c), "=d"(d));
 	return b;
 }

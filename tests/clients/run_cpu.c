@@ -81,7 +81,7 @@ static void leave(int signo)
 	siglongjmp(out, signo);
 }
 
-static volatile int *volatile nowhere;
+static volatile int *volatile nowhere = (volatile int *)64;
 
 /* The program's own handler still gets its own faults. */
 static void own_handler(void **state)

@@ -85,7 +85,7 @@ static void counts_exactly(void **state)
 GUEST(wraps, 32,
       "mov esi,0xffff0000; 1: mov eax,[esi+ecx*4+0x110000-200]; add ebx,eax; dec ecx; jnz 1b\n"
       "mov ecx,50; mov edi,esp; xor esp,esp; mov edx,0x11223344\n"
-      "2: pushd 7; popd eax; push edx; pop edx; add ebx,eax; dec ecx; jnz 2b; mov esp,edi; hlt");
+      "2: push 7; pop eax; push edx; pop edx; add ebx,eax; dec ecx; jnz 2b; mov esp,edi; hlt");
 
 static void wraps_at_4g(void **state)
 {
@@ -200,10 +200,11 @@ static void stack_of_16_bits(void **state)
  */
 GUEST(both_sizes, 32,
       "mov esi,50\n"
-      "1: xor ecx,ecx; push cs; push offset 2f - both_sizes + 0x8000; push 0x60; push offset 4f - "
-      "both_sizes + 0x8000; retf\n"
-      "2: add ebx,ecx; push cs; push offset 3f - both_sizes + 0x8000; push cs; push offset 4f - "
-      "both_sizes + 0x8000; retf\n"
+      /* PUSH CS, and PUSH of a difference, as bytes: assemblers do not agree on them */
+      "1: xor ecx,ecx; .byte 0x0e; .byte 0x68; .long 2f - both_sizes + 0x8000\n"
+      "push 0x60; .byte 0x68; .long 4f - both_sizes + 0x8000; retf\n"
+      "2: add ebx,ecx; .byte 0x0e; .byte 0x68; .long 3f - both_sizes + 0x8000\n"
+      ".byte 0x0e; .byte 0x68; .long 4f - both_sizes + 0x8000; retf\n"
       "3: add ebx,ecx; dec esi; jnz 1b; hlt\n"
       "4: .byte 0x40,0x48,0xff,0xc1; retf");
 
