@@ -330,6 +330,34 @@ static void pcid_keeps(void **state)
 	flat_free(f);
 }
 
+/* INVLPG of a page of the upper half covers it for every PCID that looked at it: they share the half. */
+static void upper_half_is_shared(void **state)
+{
+	const gva_t addr = 0xffffc90000005000ul;
+	struct flat *f = flat_new(FLAT_RAM);
+	uint64_t val;
+
+	flat_long(f);
+	flat_set_cr4(f, f->cpu->cr4 | CR4_PGE | CR4_PCIDE);
+	flat_poke(f, 0x300000, 3, 8);
+	flat_poke(f, 0x400000, 4, 8);
+	flat_map(f, addr, 0x300000, PTE_P | PTE_W | PTE_G, PAGE_SIZE);
+	make_spaces(f);
+	for (unsigned pcid = 1; pcid < 5; pcid++) {
+		go_to(f, pcid, false);
+		assert_int_equal(mmu_read(f->cpu, addr, 8, &val), RESULT_OK);
+		assert_int_equal(val, 3);
+	}
+	flat_map(f, addr, 0x400000, PTE_P | PTE_W | PTE_G, PAGE_SIZE);
+	mmu_flush_page(f->cpu, addr);
+	for (unsigned pcid = 1; pcid < 5; pcid++) {
+		go_to(f, pcid, true);
+		assert_int_equal(mmu_read(f->cpu, addr, 8, &val), RESULT_OK);
+		assert_int_equal(val, 4);
+	}
+	flat_free(f);
+}
+
 /* ---- a second writer of the tables ---- */
 
 struct racer {
@@ -384,6 +412,7 @@ int main(void)
 		cmocka_unit_test(tlb_agrees_with_tables),
 		cmocka_unit_test(pcids_agree_with_tables),
 		cmocka_unit_test(pcid_keeps),
+		cmocka_unit_test(upper_half_is_shared),
 		cmocka_unit_test(accessed_bits_race),
 	};
 

@@ -91,11 +91,12 @@ struct tlb {
 };
 
 /* Folding in the bits above keeps addresses 16 MiB apart from colliding. */
+/* The upper half is all contexts' together: the salt is of the lower alone, or INVLPG would miss what others filled. */
 static inline unsigned tlb_index(gva_t addr, unsigned salt)
 {
-	uint64_t page = addr >> PAGE_SHIFT;
+	uint64_t page = addr >> PAGE_SHIFT, lower = ~((int64_t)addr >> 63);
 
-	return (page ^ page >> TLB_BITS ^ salt) & (TLB_ENTRIES - 1);
+	return (page ^ page >> TLB_BITS ^ (salt & lower)) & (TLB_ENTRIES - 1);
 }
 
 /* Pages of two contexts meet only if they are far apart. */
