@@ -18,6 +18,8 @@ ALLOWED = {
 }
 for n, room in enumerate(SILICON):
     ALLOWED["silicon/" + room] = ["host"] + ["silicon/" + r for r in SILICON[:n]]
+for room in ("silicon/vmx", "silicon/svm"):
+    ALLOWED[room] = ["host", "silicon/models", "silicon/cpu", "silicon/mmu", "silicon/sys"]
 ALLOWED["silicon/chips"] = ["host", "silicon/cpu", "silicon/mmu", "silicon/sys"]
 ALLOWED["silicon"] = ["host", "silicon"]  # core.c
 # Room headers that lower rooms may see: the vCPU's and VM's structs are one contract of kvm/.

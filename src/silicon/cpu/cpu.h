@@ -20,6 +20,7 @@
 #include "silicon/cpu/platform.h"
 #include "silicon/cpu/regs.h"
 #include "silicon/cpu/types.h"
+#include "silicon/cpu/virt.h"
 
 struct tlb;	   /* mmu/tlb.h */
 struct exec_cache; /* exec/: decoded instructions and thunks of this vCPU */
@@ -75,6 +76,7 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_BUDGET  BIT(8)  /* stop after ->budget more instructions */
 #define ATTN_NMI     BIT(9)  /* ->nmi_pending */
 #define ATTN_SMI     BIT(10) /* ->smi_pending, outside of SMM */
+#define ATTN_VIRT    BIT(11) /* ->virt->ops->attend() has something to look at */
 
 /* What cpu_update_attention() derives from the rest. */
 #define ATTN_DERIVED                                                                            \
@@ -148,6 +150,7 @@ struct cpu {
 	const struct cpu_model *model;
 	struct tlb *tlb;
 	struct exec_cache *exec;
+	struct virt *virt; /* VMX or SVM; NULL: neither */
 	const struct platform *platform;
 	const unsigned *nr_cpus; /* that share its memory; atomic. NULL: it is alone */
 	void *opaque;
@@ -254,16 +257,21 @@ void cpu_set_shadow(struct cpu *cpu, uint8_t shadow);
  */
 void cpu_reset(struct cpu *cpu, bool init);
 
+/* In guest mode: a hypervisor that is itself a guest decides what happens. */
+static inline bool cpu_guest(const struct cpu *cpu)
+{
+	return unlikely(cpu->virt != NULL) && cpu->virt->guest;
+}
+
 /*
- * True where a guest hypervisor intercepts: cpu->exit or the nested state then says what follows.
- * L1 has no hypervisor above it in silicon, so outside guest mode nothing is intercepted.
+ * True where a guest hypervisor intercepts: the exit to it is made, struct cpu is the hypervisor's. The
+ * qualification is VMX's for this kind; SVM makes its own of it.
  */
 static inline bool cpu_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification)
 {
-	(void)cpu;
-	(void)kind;
-	(void)qualification;
-	return false;
+	if (!cpu_guest(cpu) || !(cpu->virt->intercepts & BIT(kind)))
+		return false;
+	return cpu->virt->ops->intercept(cpu, kind, qualification);
 }
 
 static inline void fpu_load(struct cpu *cpu)

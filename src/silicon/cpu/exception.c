@@ -48,3 +48,12 @@ enum result fault_debug(struct cpu *cpu, uint64_t dr6_bits)
 	ev->payload = dr6_bits;
 	return RESULT_FAULT;
 }
+
+enum result virt_refuse(struct cpu *cpu, uint64_t reason, uint64_t info0, uint64_t info1)
+{
+	cpu->virt->refused_reason = reason;
+	cpu->virt->refused_info[0] = info0;
+	cpu->virt->refused_info[1] = info1;
+	cpu->fault = (struct event){.valid = true, .type = EVENT_VMEXIT};
+	return RESULT_FAULT;
+}

@@ -30,6 +30,7 @@ enum event_type {
 	EVENT_SOFT_INT,	     /* INT n */
 	EVENT_SOFT_EXC,	     /* INT3, INTO */
 	EVENT_PRIV_SOFT_EXC, /* INT1 (ICEBP) */
+	EVENT_VMEXIT, /* no event: a fault that ends in an exit to the guest hypervisor (virt.h) */
 };
 
 /* One event on its way to the IDT. */

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Virtualization that the guest uses itself: the contract between VMX or SVM (silicon/vmx, silicon/svm) and the rooms
+ * below, which reach them by pointer only.
+ *
+ * cpu->virt is NULL unless the vCPU has VMX or SVM; each of the two embeds struct virt as the first member of its own
+ * state. Registers in struct cpu are always those that run: L1's outside of guest mode, L2's inside. What L1 had is kept
+ * apart, in its VMCS or host save area.
+ *
+ * How an exit comes about. Whoever meets something that a guest hypervisor may have asked for calls
+ * cpu_intercept(). True: the exit is made, struct cpu is L1's at its handler, and the caller returns RESULT_AGAIN
+ * (EMUL_INTERCEPTED) with nothing else done. An access that the second stage refuses, deep inside an
+ * instruction or the delivery of an event, cannot do that: it raises a fault of type EVENT_VMEXIT (virt_refuse()),
+ * which travels as any fault does; event delivery hands it to ->ops->refused() with the event that it was
+ * delivering, if any.
+ *
+ * vCPU thread only, general registers only.
+ */
+#ifndef SILICON_CPU_VIRT_H
+#define SILICON_CPU_VIRT_H
+
+#include "silicon/cpu/exception.h"
+#include "silicon/cpu/intercept.h"
+
+/* The instructions of both extensions. Decoded in exec/, carried out by ->ops->insn(). */
+enum virt_op {
+	VIRT_VMXON,
+	VIRT_VMXOFF,
+	VIRT_VMCLEAR,
+	VIRT_VMPTRLD,
+	VIRT_VMPTRST,
+	VIRT_VMREAD,
+	VIRT_VMWRITE,
+	VIRT_VMLAUNCH,
+	VIRT_VMRESUME,
+	VIRT_VMFUNC,
+	VIRT_INVEPT,
+	VIRT_INVVPID,
+	VIRT_VMRUN,
+	VIRT_VMLOAD,
+	VIRT_VMSAVE,
+	VIRT_STGI,
+	VIRT_CLGI,
+	VIRT_SKINIT,
+	VIRT_INVLPGA,
+	NR_VIRT_OPS,
+};
+
+/* An instruction as exits describe it: length, operands. Filled by exec/ before it runs, in guest mode only. */
+struct virt_insn {
+	uint8_t len;
+	uint8_t opsize, addrsize; /* bytes */
+	bool mem;		  /* the ModRM operand is memory, at seg:off */
+	uint8_t seg;		  /* enum seg_id */
+	uint8_t base, index;	  /* general registers, VIRT_NO_REG: none */
+	uint8_t scale;		  /* 1, 2, 4, 8 */
+	uint8_t reg, rm;	  /* ModRM's registers, REX applied */
+	bool rep;
+	uint8_t nr_bytes; /* instruction bytes, for decode assists */
+	uint8_t bytes[15];
+	int64_t disp;
+	uint64_t off; /* effective address, wrapped to addrsize */
+};
+
+#define VIRT_NO_REG 0xff
+
+/* One guest-physical access on its way through the second stage: an L2 page, or an entry of L2's own page tables. */
+struct stage2 {
+	/* Set by the walk. */
+	gpa_t gpa;   /* L2's */
+	uint8_t op;  /* enum access_op; 0: nothing is checked, as for debuggers */
+	bool table;  /* an entry of L2's page tables (write: its A or D bit is to be set) */
+	bool dry;    /* set no A or D bit, log nothing */
+	bool linear; /* addr is valid */
+	bool user, writable, executable; /* !table: what L2's own tables say of the page */
+	gva_t addr;
+	/* Set by ->ops->translate(). */
+	gpa_t out;	    /* L1's */
+	uint8_t rights;	    /* ACCESS_READ | _WRITE | _FETCH */
+	uint8_t page_shift; /* of the second stage's mapping */
+	bool dirty;	    /* its D bit stands, or there is none: writes need not come back here */
+	bool apart;	    /* never to be cached: the APIC-access page */
+};
+
+struct virt_ops {
+	/* VMX's or SVM's own instructions, all checks included. The answer is the instruction's result. */
+	enum result (*insn)(struct cpu *cpu, enum virt_op op, const struct virt_insn *insn);
+	/* In guest mode, for kinds in ->intercepts: true if L1 asked for it, and then the exit is made. */
+	bool (*intercept)(struct cpu *cpu, enum intercept kind, uint64_t qualification);
+	/*
+	 * In guest mode, an exception is about to be delivered; cause: the event whose delivery it interrupted, or
+	 * NULL. True: the exit is made.
+	 */
+	bool (*event)(struct cpu *cpu, const struct event *ev, const struct event *cause);
+	/* Make the exit that virt_refuse() asked for; cause: the event that was being delivered, or NULL. */
+	void (*refused)(struct cpu *cpu, const struct event *cause);
+	/* The second stage. RESULT_OK; RESULT_FAULT (by virt_refuse()); RESULT_EXIT; RESULT_AGAIN: tables changed. */
+	enum result (*translate)(struct cpu *cpu, struct stage2 *s);
+	/*
+	 * Between instructions, while ATTN_VIRT is up: what guest mode adds to the order of events (MTF, preemption
+	 * timer, windows, virtual interrupts). True: something was done, look again.
+	 */
+	bool (*attend)(struct cpu *cpu);
+	/* MOV from and to CR0, CR3, CR4, CR8 in guest mode where no exit is due: shadows and masks. NULL: none. */
+	uint64_t (*cr_read)(struct cpu *cpu, unsigned nr);
+	uint64_t (*cr_write)(struct cpu *cpu, unsigned nr, uint64_t val);
+	/* In guest mode: L1's guest TSC to L2's. */
+	uint64_t (*tsc)(struct cpu *cpu, uint64_t tsc);
+	/* RESET# and INIT: the extension is off. */
+	void (*reset)(struct cpu *cpu);
+};
+
+struct virt {
+	const struct virt_ops *ops;
+	bool guest;	  /* guest mode: VMX non-root operation, or between VMRUN and #VMEXIT */
+	bool stage2;	  /* in guest mode, with EPT or nested paging */
+	bool gif;	  /* SVM's global interrupt flag; VMX: always true */
+	bool blocks_init; /* VMX root operation: INIT waits */
+	uint64_t
+		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */
+	struct virt_insn insn;
+	/* What virt_refuse() keeps for ->refused(): numbers of the extension's own. */
+	uint64_t refused_reason, refused_info[2];
+};
+
+/* Raise the fault that ends the access in an exit; returns RESULT_FAULT. exception.c */
+enum result virt_refuse(struct cpu *cpu, uint64_t reason, uint64_t info0, uint64_t info1);
+
+#endif
