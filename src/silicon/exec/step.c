@@ -135,7 +135,10 @@ static void pool_put(struct exec_cache *c, const struct fetched *f, const struct
 	*pool_slot(c, f, insn->len) = *insn;
 }
 
-/* Decode what was fetched into its slot. RESULT_FAULT: the instruction goes on where nothing can be fetched. */
+/*
+ * Decode what was fetched into its slot. RESULT_FAULT, RESULT_EXIT: the instruction goes on where nothing can be
+ * fetched, for what mmu_fetch() left in cpu->fault or cpu->exit.
+ */
 static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct insn *slot)
 {
 	const struct insn *known = pool_find(cpu->exec, f);
@@ -151,7 +154,7 @@ static __noinline enum result decode(struct cpu *cpu, struct fetched *f, struct 
 		if (f->limit)
 			return fault_gp(cpu, 0);
 		cpu->fault = stop;
-		return RESULT_FAULT;
+		return stop.valid ? RESULT_FAULT : RESULT_EXIT;
 	}
 	*slot = insn;
 	pool_put(cpu->exec, f, &insn);
