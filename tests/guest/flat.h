@@ -155,6 +155,9 @@ void flat_gate(struct flat *f, uint8_t vector, gva_t addr, unsigned dpl);
 
 /* ---- flat_run.c: with exec/ ---- */
 
+/* Give the machine exec/ in the tempo that ANYKVM_TEMPO names; done by the others here. flat_free() takes it back. */
+void flat_exec(struct flat *f);
+
 /*
  * Run at most budget instructions. MMIO and port reads that user space must answer are answered by
  * mmio_in() and port_in(), writes are logged; other exits come back. CPU_EXIT_REQUEST: the budget is used up.

@@ -10,7 +10,7 @@ static void free_exec(struct flat *f)
 	exec_destroy(f->cpu->exec);
 }
 
-static void ensure_exec(struct flat *f)
+void flat_exec(struct flat *f)
 {
 	if (f->cpu->exec)
 		return;
@@ -24,7 +24,7 @@ enum cpu_exit_kind flat_run_once(struct flat *f, uint64_t budget)
 {
 	enum cpu_exit_kind kind;
 
-	ensure_exec(f);
+	flat_exec(f);
 	f->cpu->budget_end = f->cpu->retired + budget;
 	cpu_raise(f->cpu, ATTN_BUDGET);
 	kind = cpu_run(f->cpu);
@@ -36,7 +36,7 @@ enum cpu_exit_kind flat_run(struct flat *f, uint64_t budget)
 {
 	uint64_t end;
 
-	ensure_exec(f);
+	flat_exec(f);
 	for (end = f->cpu->retired + budget; f->cpu->retired < end;) {
 		enum cpu_exit_kind kind = flat_run_once(f, end - f->cpu->retired);
 

@@ -60,4 +60,13 @@ static inline struct flat *long_machine(void)
 	return f;
 }
 
+/* The same for cpu_run() without a budget, in the tempo that ANYKVM_TEMPO names. */
+static inline struct flat *tempo_machine(void)
+{
+	struct flat *f = long_machine();
+
+	flat_exec(f);
+	return f;
+}
+
 #endif

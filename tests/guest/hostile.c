@@ -8,7 +8,6 @@
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -58,9 +57,7 @@ static struct flat *machine(void)
 	usual = f->ram;
 	f->ram = arena + CANARY;
 	flat_long(f);
-	f->cpu->exec = exec_create();
-	assert_non_null(f->cpu->exec);
-	assert_int_equal(exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO")), 0);
+	flat_exec(f);
 	put_handlers(f);
 	load(f, driver);
 	f->cpu->gpr[RBX] = TARGET;
@@ -75,8 +72,6 @@ static void done(struct flat *f)
 		assert_int_equal(arena[i], CANARY_BYTE);
 		assert_int_equal(arena[CANARY + FLAT_RAM + i], CANARY_BYTE);
 	}
-	exec_destroy(f->cpu->exec);
-	f->cpu->exec = NULL;
 	munmap(arena, FLAT_RAM + 2 * CANARY);
 	f->ram = usual;
 	flat_free(f);

@@ -7,7 +7,6 @@
 #include "silicon/exec/exec.h"
 #include "silicon/models/model.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <x86intrin.h>
@@ -16,24 +15,6 @@
 
 #define ROUNDS 40
 #define VECTOR 0x40
-
-static struct flat *machine(void)
-{
-	struct flat *f = flat_new(FLAT_RAM);
-
-	flat_long(f);
-	f->cpu->exec = exec_create();
-	assert_non_null(f->cpu->exec);
-	assert_int_equal(exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO")), 0);
-	return f;
-}
-
-static void done(struct flat *f)
-{
-	exec_destroy(f->cpu->exec);
-	f->cpu->exec = NULL;
-	flat_free(f);
-}
 
 static enum cpu_exit_kind go(struct flat *f)
 {
@@ -56,7 +37,7 @@ static uint64_t pends(struct flat *f, uint16_t port, unsigned size)
 
 static struct flat *pending_machine(unsigned *nr)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	*nr = 0;
 	f->opaque = nr;
@@ -82,7 +63,7 @@ static void sti_has_a_shadow(void **state)
 	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (opens_nop - opens));
 	assert_true(on_stack(f, 2, 8) & FLAG_IF);
 	assert_int_equal(f->cpu->retired, 9 * 7 + 4 + 1);
-	done(f);
+	flat_free(f);
 }
 
 GUEST(open_twice, 64,
@@ -100,7 +81,7 @@ static void sti_twice(void **state)
 	assert_int_equal(flat_handler(f), VECTOR);
 	assert_int_equal(f->cpu->gpr[RBX], 9);
 	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (open_twice_inc - open_twice));
-	done(f);
+	flat_free(f);
 }
 
 GUEST(open_already, 64,
@@ -118,7 +99,7 @@ static void sti_open(void **state)
 	assert_int_equal(flat_handler(f), VECTOR);
 	assert_int_equal(f->cpu->gpr[RBX], 9);
 	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (open_already_next - open_already));
-	done(f);
+	flat_free(f);
 }
 
 GUEST(opens_and_faults, 64,
@@ -143,7 +124,7 @@ static void sti_then_fault(void **state)
 	assert_true(on_stack(f, 3, 8) & FLAG_IF);
 	assert_int_equal(f->interrupt, VECTOR);
 	assert_int_equal(f->cpu->shadow, 0);
-	done(f);
+	flat_free(f);
 }
 
 GUEST(opens_and_halts, 64,
@@ -162,7 +143,7 @@ static void sti_hlt(void **state)
 	f->cpu->activity = ACTIVITY_RUN;
 	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
 	assert_int_equal(flat_handler(f), VECTOR);
-	done(f);
+	flat_free(f);
 }
 
 /* ---- PUSHF ---- */
@@ -176,7 +157,7 @@ static void pushf_images(void **state)
 {
 	static const uint64_t bits = FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_ID | FLAG_AC | FLAG_NT |
 				     FLAG_IOPL;
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	uint64_t val = 0x123456789abcdef, want[ROUNDS];
 
 	for (unsigned i = 0; i < ROUNDS; i++) {
@@ -192,7 +173,7 @@ static void pushf_images(void **state)
 	for (unsigned i = 0; i + 1 < ROUNDS; i++)
 		assert_int_equal(flat_peek(f, FLAT_DATA + 0x1000 + 8 * (i + 2), 8),
 				 flat_peek(f, FLAT_DATA + 8 * (ROUNDS - i), 8) | 2);
-	done(f);
+	flat_free(f);
 }
 
 /* ---- SMAP's window ---- */
@@ -204,7 +185,7 @@ extern const uint8_t window_load[];
 
 static void stac_and_clac(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	flat_supervisor(f);
 	flat_set_cr4(f, f->cpu->cr4 | CR4_SMAP);
@@ -220,13 +201,13 @@ static void stac_and_clac(void **state)
 	assert_false(on_stack(f, 3, 8) & FLAG_AC);
 	assert_int_equal(f->cpu->gpr[RAX], 3 * ROUNDS);
 	assert_int_equal(f->cpu->retired, 6 * ROUNDS + 1 + 1);
-	done(f);
+	flat_free(f);
 }
 
 /* Without SMAP the flag alone changes. */
 static void stac_without_smap(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	flat_set_cr4(f, f->cpu->cr4 & ~CR4_SMAP);
 	flat_poke(f, 0x400000, 3, 8);
@@ -238,7 +219,7 @@ static void stac_without_smap(void **state)
 	assert_int_equal(f->cpu->gpr[RAX], 3);
 	assert_false(f->cpu->sflags & FLAG_AC);
 	assert_int_equal(f->cpu->gpr[RBX], ROUNDS);
-	done(f);
+	flat_free(f);
 }
 
 /* ---- time ---- */
@@ -249,7 +230,7 @@ GUEST(reads_time, 64,
 
 static void tsc_of_the_platform(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	f->cpu->gpr[RDI] = FLAT_DATA;
 	f->tsc = 0x123456789a;
@@ -258,13 +239,13 @@ static void tsc_of_the_platform(void **state)
 	for (unsigned i = 1; i <= ROUNDS; i++)
 		assert_int_equal(flat_peek(f, FLAT_DATA + 8 * (ROUNDS + 1 - i), 8),
 				 0x123456789a + 100 * i);
-	done(f);
+	flat_free(f);
 }
 
 static void tsc_of_the_host(void **state)
 {
 	uint64_t offset = -__rdtsc() - 0x100000000, before, last = 0;
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	f->cpu->tsc_offset = &offset;
 	f->cpu->gpr[RDI] = FLAT_DATA;
@@ -279,7 +260,7 @@ static void tsc_of_the_host(void **state)
 		last = val;
 	}
 	assert_true(last - before <= __rdtsc() + offset - before);
-	done(f);
+	flat_free(f);
 }
 
 GUEST(reads_time_slowly, 64,
@@ -288,7 +269,7 @@ GUEST(reads_time_slowly, 64,
 static void tsc_aux(void **state)
 {
 	uint64_t offset = 0;
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	f->cpu->tsc_offset = &offset;
 	f->cpu->msr.tsc_aux = 0xfedcba98;
@@ -298,14 +279,14 @@ static void tsc_aux(void **state)
 	assert_int_equal(go(f), CPU_EXIT_HLT);
 	for (unsigned i = 1; i <= ROUNDS; i++)
 		assert_int_equal(flat_peek(f, FLAT_DATA + 8 * i, 8), 0xfedcba98);
-	done(f);
+	flat_free(f);
 }
 
 /* CR4.TSD leaves time to CPL 0. */
 static void tsc_refused(void **state)
 {
 	uint64_t offset = 0;
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	f->cpu->tsc_offset = &offset;
 	flat_user(f);
@@ -314,9 +295,9 @@ static void tsc_refused(void **state)
 	assert_int_equal(go(f), CPU_EXIT_HLT);
 	assert_int_equal(flat_handler(f), VEC_GP); /* of HLT */
 	assert_int_equal(f->cpu->gpr[RCX], 0);
-	done(f);
+	flat_free(f);
 
-	f = machine();
+	f = tempo_machine();
 	f->cpu->tsc_offset = &offset;
 	flat_user(f);
 	flat_set_cr4(f, f->cpu->cr4 | CR4_TSD);
@@ -324,7 +305,7 @@ static void tsc_refused(void **state)
 	assert_int_equal(go(f), CPU_EXIT_HLT);
 	assert_int_equal(flat_handler(f), VEC_GP);
 	assert_int_equal(f->cpu->gpr[RCX], ROUNDS);
-	done(f);
+	flat_free(f);
 }
 
 /* ---- strings ---- */
@@ -336,7 +317,7 @@ GUEST(moves, 64,
 /* Counts and places of all kinds, over pages, too. */
 static void string_loop(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	uint8_t *want = malloc(0x60000);
 	uint64_t src = 0x101, dst = 0x1f0e0, count = 0, words = 0, sum = 0;
 
@@ -362,7 +343,7 @@ static void string_loop(void **state)
 	assert_true(f->cpu->gpr[RBX] == sum);
 	assert_int_equal(f->cpu->retired, 14 * 4 * ROUNDS + 1);
 	free(want);
-	done(f);
+	flat_free(f);
 }
 
 GUEST(moves_once, 64, "1: mov rsi,r8; mov rdi,r9; mov ecx,8; rep movsd; dec edx; jnz 1b; hlt");
@@ -370,7 +351,7 @@ GUEST(moves_once, 64, "1: mov rsi,r8; mov rdi,r9; mov ecx,8; rep movsd; dec edx;
 /* The program takes the destination away: registers are those of a string that has not begun. */
 static void string_without_memory(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	uint8_t *page = f->ram + FLAT_DATA + 0x1000;
 
 	f->cpu->gpr[R8] = FLAT_DATA;
@@ -391,7 +372,7 @@ static void string_without_memory(void **state)
 	assert_int_equal(f->cpu->retired, 3);
 	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
 	assert_int_equal(f->cpu->gpr[RDX], 0);
-	done(f);
+	flat_free(f);
 }
 
 /* ---- system calls ---- */
@@ -411,7 +392,7 @@ extern const uint8_t calls_back[];
 /* What SYSCALL hands over, what the mask takes away, and what SYSRET brings back, AC and all. */
 static void system_calls(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	struct cpu *cpu = f->cpu;
 
 	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
@@ -438,7 +419,7 @@ static void system_calls(void **state)
 	assert_int_equal(cpu->gpr[RBP], FLAT_CODE + (calls_end - calls));
 	assert_int_equal(cpu->gpr[RCX], FLAT_CODE + (calls_end - calls));
 	assert_true(cpu->gpr[R11] & FLAG_IF);
-	done(f);
+	flat_free(f);
 }
 
 GUEST(returns_wild, 64, "1: dec r8; jz 2f; mov rcx,r9; jmp 3f; 2: mov rcx,r10; 3: sysretq");
@@ -447,7 +428,7 @@ GUEST(comes_again, 64, "syscall");
 /* A return address that is not canonical: Intel's processors fault in the kernel. */
 static void sysret_refused(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	struct cpu *cpu = f->cpu;
 
 	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
@@ -464,7 +445,7 @@ static void sysret_refused(void **state)
 	assert_int_equal(on_stack(f, 1, 8) ==
 				 SERVER + (uint64_t)(returns_wild_end - returns_wild) - 3,
 			 model_sysret_checks_rip(cpu->model));
-	done(f);
+	flat_free(f);
 }
 
 /* ---- control registers ---- */
@@ -476,7 +457,7 @@ GUEST(reads_cr, 64,
 
 static void control_registers(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 	struct cpu *cpu = f->cpu;
 
 	cpu->cr2 = 0x123456789abcdef0;
@@ -491,7 +472,7 @@ static void control_registers(void **state)
 	assert_int_equal(go(f), CPU_EXIT_HLT);
 	assert_int_equal(flat_handler(f), VEC_GP);
 	assert_int_equal(on_stack(f, 1, 8), FLAT_CODE);
-	done(f);
+	flat_free(f);
 }
 
 int main(void)

@@ -7,7 +7,6 @@
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -16,24 +15,6 @@
 #define OVER   (SECOND - 2)
 #define OTHER  0x90000ul
 #define ROUNDS 50
-
-static struct flat *machine(void)
-{
-	struct flat *f = flat_new(FLAT_RAM);
-
-	flat_long(f);
-	f->cpu->exec = exec_create();
-	assert_non_null(f->cpu->exec);
-	assert_int_equal(exec_set_tempo(f->cpu, getenv("ANYKVM_TEMPO")), 0);
-	return f;
-}
-
-static void done(struct flat *f)
-{
-	exec_destroy(f->cpu->exec);
-	f->cpu->exec = NULL;
-	flat_free(f);
-}
 
 /* What follows the opcode and the immediate's first byte; RET behind it. */
 static void put_second(struct flat *f, gpa_t gpa, uint32_t upper)
@@ -70,7 +51,7 @@ static void expect_sum(struct flat *f, uint64_t imm)
 /* Between entries, each page in turn. */
 static void program_writes(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	put(f, 0x332211);
 	expect_sum(f, 0x332211);
@@ -79,7 +60,7 @@ static void program_writes(void **state)
 	flat_poke(f, OVER + 1, 0x77, 1);
 	expect_sum(f, 0x445577);
 	expect_sum(f, 0x445577);
-	done(f);
+	flat_free(f);
 }
 
 /* 1: mov SECOND,cl; call rdx; ... : the sum is that of 256 * ecx. */
@@ -87,7 +68,7 @@ GUEST(stores, 64, "1: mov [rsi],cl; call rdx; add rbx,rax; dec ecx; jnz 1b; hlt"
 
 static void guest_writes(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	put(f, 0x100005);
 	f->cpu->gpr[RSI] = SECOND;
@@ -95,7 +76,7 @@ static void guest_writes(void **state)
 	assert_int_equal(go(f), CPU_EXIT_HLT);
 	assert_int_equal(f->cpu->gpr[RBX], ROUNDS * 0x100005ul + 256 * ROUNDS * (ROUNDS + 1) / 2);
 	assert_int_equal(f->cpu->retired, ROUNDS * 7 + 1);
-	done(f);
+	flat_free(f);
 }
 
 /* ROUNDS calls; the second page's entry at RSI becomes RDI; INVLPG; as many calls. */
@@ -119,19 +100,19 @@ static void go_remapped(struct flat *f, uint64_t entry)
 
 static void second_page_goes(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	go_remapped(f, 0);
 	assert_int_equal(flat_handler(f), VEC_PF);
 	assert_int_equal(f->cpu->cr2, SECOND);
 	assert_int_equal(on_stack(f, 1, 8), OVER);
 	assert_int_equal(f->cpu->gpr[RBX], ROUNDS * 0x10);
-	done(f);
+	flat_free(f);
 }
 
 static void second_page_forbidden(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	flat_set_efer(f, f->cpu->msr.efer | EFER_NX);
 	go_remapped(f, SECOND | PTE_P | PTE_A | PTE_NX);
@@ -139,25 +120,25 @@ static void second_page_forbidden(void **state)
 	assert_int_equal(f->cpu->cr2, SECOND);
 	assert_int_equal(on_stack(f, 0, 8), PFERR_P | PFERR_I);
 	assert_int_equal(on_stack(f, 1, 8), OVER);
-	done(f);
+	flat_free(f);
 }
 
 static void second_page_is_another(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	put_second(f, OTHER, 0x20);
 	go_remapped(f, OTHER | PTE_P | PTE_W);
 	assert_int_equal(flat_handler(f), -1);
 	assert_int_equal(f->cpu->gpr[RBX], ROUNDS * (0x10 + 0x2010ul));
 	assert_int_equal(flat_get_entry(f, SECOND, 1), OTHER | PTE_P | PTE_W | PTE_A);
-	done(f);
+	flat_free(f);
 }
 
 /* Both pages are one: its beginning continues its end. */
 static void second_page_is_the_first(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	flat_map(f, OTHER, SECOND - PAGE_SIZE, PTE_P | PTE_W, PAGE_SIZE);
 	flat_map(f, OTHER + PAGE_SIZE, SECOND - PAGE_SIZE, PTE_P | PTE_W, PAGE_SIZE);
@@ -174,7 +155,7 @@ static void second_page_is_the_first(void **state)
 		assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
 		assert_int_equal(f->cpu->gpr[RBX], ROUNDS * (0x42 | round << 8));
 	}
-	done(f);
+	flat_free(f);
 }
 
 /* A branch in two pages, and a jump to it from its own page: both ways of it. */
@@ -185,7 +166,7 @@ static void branch_over_the_end(void **state)
 	/* test $1,%cl; jnz past the next; add $2,%rbx; jmp *%rdx */
 	static const uint8_t code[] = {0xf6, 0xc1, 0x01, 0x0f, 0x85, 0x04, 0x00, 0x00,
 				       0x00, 0x48, 0x83, 0xc3, 0x02, 0xff, 0xe2};
-	struct flat *f = machine();
+	struct flat *f = tempo_machine();
 
 	flat_write(f, SECOND - 5, code, sizeof(code));
 	load(f, branches);
@@ -199,7 +180,7 @@ static void branch_over_the_end(void **state)
 	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
 	assert_int_equal(f->cpu->gpr[RBX], ROUNDS * 0x1001ul);
 	assert_int_equal(f->cpu->retired, ROUNDS * 7 + ROUNDS / 2 + 1);
-	done(f);
+	flat_free(f);
 }
 
 int main(void)

@@ -234,7 +234,14 @@ static enum pv_result no_row(uint32_t index)
 	return index >= HV_MSR_GUEST_OS_ID && index <= HV_MSR_LAST_PLAIN ? PV_DENIED : PV_UNKNOWN;
 }
 
-enum pv_result pv_hv_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+static enum pv_result call(const struct row *row, struct vcpu *vcpu, uint32_t index, bool host,
+			   uint64_t *val, bool write)
+{
+	return write ? row->set(vcpu, index, host, *val) : row->get(vcpu, index, host, val);
+}
+
+static enum pv_result access_msr(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *val,
+				 bool write)
 {
 	const struct row *row = find_row(index);
 	struct hv_vm *hv = hv_vm_of(vcpu->vm);
@@ -245,27 +252,19 @@ enum pv_result pv_hv_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint6
 	if (!allowed(hv_of(vcpu), row, host))
 		return PV_DENIED;
 	if (!row->partition)
-		return row->get(vcpu, index, host, ret);
+		return call(row, vcpu, index, host, val, write);
 	pthread_mutex_lock(&hv->lock);
-	r = row->get(vcpu, index, host, ret);
+	r = call(row, vcpu, index, host, val, write);
 	pthread_mutex_unlock(&hv->lock);
 	return r;
 }
 
+enum pv_result pv_hv_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	return access_msr(vcpu, index, host, ret, false);
+}
+
 enum pv_result pv_hv_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
 {
-	const struct row *row = find_row(index);
-	struct hv_vm *hv = hv_vm_of(vcpu->vm);
-	enum pv_result r;
-
-	if (!row)
-		return no_row(index);
-	if (!allowed(hv_of(vcpu), row, host))
-		return PV_DENIED;
-	if (!row->partition)
-		return row->set(vcpu, index, host, val);
-	pthread_mutex_lock(&hv->lock);
-	r = row->set(vcpu, index, host, val);
-	pthread_mutex_unlock(&hv->lock);
-	return r;
+	return access_msr(vcpu, index, host, &val, true);
 }
