@@ -18,10 +18,13 @@
 /* A script's interpreter may be a script; the kernel follows as many. */
 #define MAX_SCRIPTS 4
 
-static int refuse(const char *path, const char *why)
+/* Of which file the reason speaks. */
+static char refused_path[4096];
+
+static const char *refuse(const char *path, const char *why)
 {
-	fprintf(stderr, "anykvm: %s %s\n", path, why);
-	return EXIT_CANNOT_RUN;
+	snprintf(refused_path, sizeof(refused_path), "%s", path);
+	return why;
 }
 
 /* Elevated privileges make the dynamic linker ignore LD_PRELOAD. */
@@ -58,7 +61,7 @@ static bool read_interp(int fd, const Elf64_Ehdr *ehdr, char *ret, size_t size)
 	return true;
 }
 
-static int check_elf(const char *path, int fd, const Elf64_Ehdr *ehdr)
+static const char *check_elf(const char *path, int fd, const Elf64_Ehdr *ehdr)
 {
 	char interp[256];
 	const char *name;
@@ -73,33 +76,34 @@ static int check_elf(const char *path, int fd, const Elf64_Ehdr *ehdr)
 	name = name ? name + 1 : interp;
 	if (strncmp(name, "ld-linux", strlen("ld-linux")))
 		return refuse(path, "uses another C library; anykvm needs a program for glibc");
-	return 0;
+	return NULL;
 }
 
-static int check_file(const char *path, unsigned depth);
+static const char *check_file(const char *path, unsigned depth);
 
 /* "#!INTERPRETER ...": the interpreter is what runs. */
-static int check_script(char *line, unsigned depth)
+static const char *check_script(char *line, unsigned depth)
 {
 	char *start = line + 2 + strspn(line + 2, " \t");
 
 	start[strcspn(start, " \t\n")] = 0;
 	if (!*start || depth == MAX_SCRIPTS)
-		return 0;
+		return NULL;
 	return check_file(start, depth + 1);
 }
 
-static int check_file(const char *path, unsigned depth)
+static const char *check_file(const char *path, unsigned depth)
 {
 	union {
 		Elf64_Ehdr ehdr;
 		char text[256];
 	} head = {0};
+	const char *ret = NULL;
 	struct stat st;
-	int fd, ret = 0;
+	int fd;
 
 	if (stat(path, &st) || !S_ISREG(st.st_mode))
-		return 0; /* execve(2) says it better */
+		return NULL; /* execve(2) says it better */
 	if (elevated(path, &st))
 		return refuse(path,
 			      "runs with privileges of its file (setuid, setgid or capabilities), "
@@ -107,7 +111,7 @@ static int check_file(const char *path, unsigned depth)
 	/* A program that may be run but not read is left to execve(2). */
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return 0;
+		return NULL;
 	if (read(fd, &head, sizeof(head) - 1) >= (ssize_t)sizeof(head.ehdr) &&
 	    !memcmp(head.ehdr.e_ident, ELFMAG, SELFMAG))
 		ret = check_elf(path, fd, &head.ehdr);
@@ -149,11 +153,26 @@ static char *search(const char *name, bool *ret_denied)
 	return NULL;
 }
 
+const char *program_unreachable(const char *path, const char **ret_which)
+{
+	*ret_which = refused_path;
+	return check_file(path, 0);
+}
+
+char *program_search(const char *name)
+{
+	bool denied;
+
+	if (strchr(name, '/'))
+		return access(name, X_OK) ? NULL : strdup(name);
+	return search(name, &denied);
+}
+
 int program_find(const char *name, char **ret_path)
 {
+	const char *which, *why;
 	bool denied = false;
 	char *path;
-	int ret;
 
 	path = strchr(name, '/') ? strdup(name) : search(name, &denied);
 	if (!path) {
@@ -161,10 +180,11 @@ int program_find(const char *name, char **ret_path)
 			denied ? "not executable" : "command not found");
 		return denied ? EXIT_CANNOT_RUN : EXIT_NOT_FOUND;
 	}
-	ret = check_file(path, 0);
-	if (ret) {
+	why = program_unreachable(path, &which);
+	if (why) {
+		fprintf(stderr, "anykvm: %s %s\n", which, why);
 		free(path);
-		return ret;
+		return EXIT_CANNOT_RUN;
 	}
 	*ret_path = path;
 	return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* anykvm help [ioctls | caps]: what of KVM's interface is served, by the tables that dispatch it. */
+/* anykvm help [VERB | ioctls | caps]: what of KVM's interface is served, by the tables that dispatch it. */
 #include "front/launcher.h"
 #include "kvm/api/api.h"
 
@@ -13,7 +13,7 @@ static int help_ioctls(void)
 	for (unsigned i = 0; api_ioctl_nth(i, &row); i++)
 		printf("%-7s %-32s 0x%08x %s%s\n", row.fd, row.name, row.number,
 		       row.why_not ? "no: " : "yes", row.why_not ? row.why_not : "");
-	return fflush(stdout) ? EXIT_OURS : 0;
+	return launcher_flush();
 }
 
 static int help_caps(void)
@@ -29,17 +29,29 @@ static int help_caps(void)
 		else
 			printf("%ld\n", row.value);
 	}
-	return fflush(stdout) ? EXIT_OURS : 0;
+	return launcher_flush();
+}
+
+static int help_verb(const char *name)
+{
+	char *args[] = {(char *)name, "--help", NULL};
+	const struct verb *verb = launcher_verb(name);
+
+	if (verb)
+		return verb->run(2, args);
+	return launcher_error("help knows the verbs, ioctls and caps, not '%s'", name);
 }
 
 int verb_help(int argc, char **argv)
 {
-	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"))
+	if (argc < 2 || !strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") ||
+	    !strcmp(argv[1], "help"))
 		return launcher_help();
-	if (argc == 2 && !strcmp(argv[1], "ioctls"))
+	if (argc > 2)
+		return launcher_error("help takes one word: a verb, ioctls or caps");
+	if (!strcmp(argv[1], "ioctls"))
 		return help_ioctls();
-	if (argc == 2 && !strcmp(argv[1], "caps"))
+	if (!strcmp(argv[1], "caps"))
 		return help_caps();
-	fprintf(stderr, "anykvm: help knows ioctls and caps, not '%s'\n", argv[argc - 1]);
-	return EXIT_OURS;
+	return help_verb(argv[1]);
 }

@@ -30,6 +30,18 @@ expect 0 "" cpus
 expect 125 "takes no arguments" cpus x
 expect 0 "" help
 expect 125 "help knows" help frob
+expect 0 "" help run
+expect 125 "one word" help run cpus
+expect 0 "" cpus --help
+expect 0 "" doctor --help
+expect 125 "one program" doctor a b
+expect 125 "unknown option .--frob" doctor --frob
+expect 125 "unknown option .-x" cpus -x
+expect 125 "wants two models" cpus --diff host
+expect 125 "no such model" cpus --diff host zx81
+expect 0 "" cpus --diff milan milan
+expect 1 "" cpus --diff milan ice-lake-sp
+expect 125 "unknown option .--frob" --frob
 expect 125 "unknown verb 'fly'" fly
 expect 125 "no program" run
 expect 125 "no program" run --
