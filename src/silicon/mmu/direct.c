@@ -79,12 +79,24 @@ void direct_fill(struct direct *d, const struct access *a, uint8_t rights, unsig
 		fill(d, a, DIRECT_WRITE, half);
 }
 
+static bool entered(const struct direct *d, enum access_state state, gva_t addr)
+{
+	const struct direct_map *map = d->map[state];
+	uint64_t neg = -(addr & PAGE_MASK);
+	unsigned index = index_of(addr);
+
+	return map[DIRECT_READ].neg[index] == neg && map[DIRECT_WRITE].neg[index] == neg;
+}
+
 void direct_refill(struct cpu *cpu, gva_t addr)
 {
 	struct access a = {.addr = addr, .state = cpu->mode.access};
 	struct direct *d = cpu->tlb->direct;
 	unsigned half = tlb_half(cpu->tlb, addr);
 
+	/* What missed reaches over the page's end. */
+	if (entered(d, a.state, addr))
+		return;
 	a.hva = tlb_hit_read(cpu, addr, 1);
 	if (a.hva)
 		fill(d, &a, DIRECT_READ, half);
