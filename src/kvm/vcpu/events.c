@@ -20,8 +20,7 @@
 
 bool vcpu_interrupt_allowed(const struct vcpu *vcpu)
 {
-	return (vcpu->cpu.sflags & FLAG_IF) && !vcpu->cpu.shadow &&
-	       !(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ);
+	return cpu_interrupt_open(&vcpu->cpu) && !(vcpu->guest_debug & KVM_GUESTDBG_BLOCKIRQ);
 }
 
 /* The TPR that a guest keeps in memory (KVM_SET_VAPIC_ADDR). */

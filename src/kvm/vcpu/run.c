@@ -110,17 +110,25 @@ static void start_at(struct vcpu *vcpu, uint8_t vector)
 	cpu_update_mode(cpu);
 }
 
+static bool init_blocked(const struct cpu *cpu)
+{
+	return cpu->virt && ((cpu->virt->blocks_init && !cpu->virt->guest) || !cpu->virt->gif);
+}
+
+/* A guest hypervisor that intercepts INIT has it pending still, and says itself what becomes of it. */
 void vcpu_accept_init_sipi(struct vcpu *vcpu)
 {
 	bool bsp = vcpu->id == vcpu->vm->boot_cpu_id;
 
 	if (!vcpu->lapic)
 		return;
-	/* SMM holds INIT back and loses SIPIs. */
-	if (vcpu->cpu.in_smm) {
+	/* SMM holds INIT back and loses SIPIs; so do VMX root operation and SVM's GIF. */
+	if (vcpu->cpu.in_smm || init_blocked(&vcpu->cpu)) {
 		vcpu_clear_request(vcpu, REQ_SIPI);
 		return;
 	}
+	if (vcpu_test_request(vcpu, REQ_INIT) && cpu_intercept(&vcpu->cpu, INTERCEPT_INIT, 0))
+		return;
 	if (vcpu_take_request(vcpu, REQ_INIT)) {
 		vcpu_reset(vcpu, true);
 		vcpu->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
@@ -135,8 +143,10 @@ static bool has_wake_event(struct vcpu *vcpu)
 {
 	const struct cpu *cpu = &vcpu->cpu;
 
-	return vcpu->unhalted || cpu->inject.valid || (cpu->nmi_pending && !cpu->nmi_blocked) ||
-	       (cpu->smi_pending && !cpu->in_smm) ||
+	return vcpu->unhalted || cpu->inject.valid || (cpu->nmi_pending && cpu_nmi_open(cpu)) ||
+	       (cpu->smi_pending && cpu_smi_open(cpu)) ||
+	       (cpu_guest(cpu) &&
+		(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) & ATTN_VIRT)) ||
 	       (vcpu_interrupt_allowed(vcpu) && vcpu_has_interrupt(vcpu));
 }
 
@@ -161,6 +171,8 @@ static bool make_runnable(struct vcpu *vcpu)
 
 static int exit_triple_fault(struct vcpu *vcpu)
 {
+	if (cpu_intercept(&vcpu->cpu, INTERCEPT_SHUTDOWN, 0))
+		return RUN_AGAIN;
 	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
 	return RUN_EXIT;
 }

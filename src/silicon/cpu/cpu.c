@@ -219,6 +219,8 @@ static void reset_kept_by_init(struct cpu *cpu)
 
 void cpu_reset(struct cpu *cpu, bool init)
 {
+	if (cpu->virt)
+		cpu->virt->ops->reset(cpu);
 	if (!init)
 		reset_kept_by_init(cpu);
 	memset(cpu->gpr, 0, sizeof(cpu->gpr));

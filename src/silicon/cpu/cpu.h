@@ -177,9 +177,11 @@ static inline void cpu_lower(struct cpu *cpu, uint32_t bits)
 	__atomic_fetch_and(&cpu->attention, ~bits, __ATOMIC_SEQ_CST);
 }
 
-/* IF has opened. */
+/* IF has opened. In guest mode virtual interrupts may wait for it. */
 static inline void cpu_look(struct cpu *cpu)
 {
+	if (unlikely(cpu->virt != NULL) && cpu->virt->guest)
+		cpu_raise(cpu, ATTN_VIRT);
 	if (!cpu->looked)
 		cpu_raise(cpu, ATTN_EVENTS);
 }
@@ -272,6 +274,43 @@ static inline bool cpu_intercept(struct cpu *cpu, enum intercept kind, uint64_t 
 	if (!cpu_guest(cpu) || !(cpu->virt->intercepts & BIT(kind)))
 		return false;
 	return cpu->virt->ops->intercept(cpu, kind, qualification);
+}
+
+/* In guest mode, and the guest hypervisor may want events of this kind. */
+static inline bool cpu_intercepts(const struct cpu *cpu, enum intercept kind)
+{
+	return cpu_guest(cpu) && (cpu->virt->intercepts & BIT(kind));
+}
+
+/* RFLAGS.IF, SVM's GIF and the shadow let the platform's interrupts in (or lead to an exit). */
+static inline bool cpu_interrupt_open(const struct cpu *cpu)
+{
+	if (unlikely(cpu->virt != NULL)) {
+		if (!cpu->virt->gif)
+			return false;
+		if (cpu->virt->guest && cpu->virt->if_apart && !cpu->virt->if_host)
+			return false;
+		if (cpu_intercepts(cpu, INTERCEPT_INTERRUPT))
+			return cpu->virt->if_apart || (cpu->sflags & FLAG_IF);
+		if (cpu->virt->guest && cpu->virt->if_apart)
+			return !cpu->shadow;
+	}
+	return (cpu->sflags & FLAG_IF) && !cpu->shadow;
+}
+
+/* The same of NMIs. */
+static inline bool cpu_nmi_open(const struct cpu *cpu)
+{
+	if (cpu->virt && !cpu->virt->gif)
+		return false;
+	if (cpu_intercepts(cpu, INTERCEPT_NMI))
+		return cpu->virt->vnmi || !cpu->nmi_blocked;
+	return !cpu->nmi_blocked && !cpu->shadow;
+}
+
+static inline bool cpu_smi_open(const struct cpu *cpu)
+{
+	return !cpu->in_smm && (!cpu->virt || cpu->virt->gif);
 }
 
 static inline void fpu_load(struct cpu *cpu)

@@ -9,8 +9,21 @@
 
 #include "silicon/cpu/exception.h"
 
+/*
+ * Qualifications, where more is said than that it happened. CR and DR: number, read << 4, general register << 8; CLTS
+ * and LMSW as VMX has them. MSR: index. IO: VMX's, port << 16. DT: enum dt_reg. INVLPG: address. TASK_SWITCH: selector
+ * | reason << 30, bit 32: has an error code, which stands in the upper 31 bits. SOFT_INT: vector. VMCALL: 1 if it is
+ * the other vendor's. XSAVES, XRSTORS: EDX:EAX. LMSW: its source operand in bits 31:16; bit 6: in memory.
+ */
+#define CR_QUAL_READ BIT(4)
+#define CR_QUAL_CLTS (2ull << 4)
+#define CR_QUAL_LMSW (3ull << 4)
+#define CR_QUAL_SMSW BIT(7) /* not VMX's: no exit of its own there */
+
+enum dt_reg { DT_GDTR, DT_IDTR, DT_LDTR, DT_TR };
+
 enum intercept {
-	INTERCEPT_EXCEPTION,
+	INTERCEPT_EXCEPTION, /* asked by ->event() */
 	INTERCEPT_INTERRUPT,
 	INTERCEPT_NMI,
 	INTERCEPT_SMI,
@@ -50,6 +63,8 @@ enum intercept {
 	INTERCEPT_RSM,
 	INTERCEPT_XSAVES,
 	INTERCEPT_XRSTORS,
+	INTERCEPT_FERR, /* an x87 error to be reported by FERR# */
+	INTERCEPT_RDPRU,
 	NR_INTERCEPTS,
 };
 

@@ -82,14 +82,23 @@ struct stage2 {
 	bool apart;	    /* never to be cached: the APIC-access page */
 };
 
+/* When ->attend() is called: between which servers of docs/events.md. */
+enum virt_stage {
+	VIRT_BEFORE_TRAPS,     /* behind requests and the injected event: MTF */
+	VIRT_BEFORE_NMI,       /* behind traps and SMI: preemption timer, NMI window */
+	VIRT_BEFORE_INTERRUPT, /* behind NMI: interrupt window, virtual NMI */
+	VIRT_LAST,	       /* behind interrupts: virtual interrupts */
+};
+
 struct virt_ops {
 	/* VMX's or SVM's own instructions, all checks included. The answer is the instruction's result. */
 	enum result (*insn)(struct cpu *cpu, enum virt_op op, const struct virt_insn *insn);
 	/* In guest mode, for kinds in ->intercepts: true if L1 asked for it, and then the exit is made. */
 	bool (*intercept)(struct cpu *cpu, enum intercept kind, uint64_t qualification);
 	/*
-	 * In guest mode, an exception is about to be delivered; cause: the event whose delivery it interrupted, or
-	 * NULL. True: the exit is made.
+	 * In guest mode, with INTERCEPT_EXCEPTION in ->intercepts: an exception (INT3, INTO and INT1 with them) is
+	 * about to be delivered; cause: the event whose delivery it interrupted, or NULL. CR2 and DR6 are not
+	 * changed yet: ev->payload. True: the exit is made.
 	 */
 	bool (*event)(struct cpu *cpu, const struct event *ev, const struct event *cause);
 	/* Make the exit that virt_refuse() asked for; cause: the event that was being delivered, or NULL. */
@@ -98,12 +107,16 @@ struct virt_ops {
 	enum result (*translate)(struct cpu *cpu, struct stage2 *s);
 	/*
 	 * Between instructions, while ATTN_VIRT is up: what guest mode adds to the order of events (MTF, preemption
-	 * timer, windows, virtual interrupts). True: something was done, look again.
+	 * timer, windows, virtual interrupts). Called at each stage; lowers ATTN_VIRT itself. True: something was
+	 * done (an exit made, or cpu->inject filled), look again.
 	 */
-	bool (*attend)(struct cpu *cpu);
-	/* MOV from and to CR0, CR3, CR4, CR8 in guest mode where no exit is due: shadows and masks. NULL: none. */
+	bool (*attend)(struct cpu *cpu, enum virt_stage stage);
+	/*
+	 * MOV from and to CR0, CR3, CR4, CR8 (CLTS, LMSW and SMSW too) in guest mode where no exit is due: shadows,
+	 * masks, virtual TPR. NULL: none. cr_write: *val becomes what is to be loaded; false: all is done already.
+	 */
 	uint64_t (*cr_read)(struct cpu *cpu, unsigned nr);
-	uint64_t (*cr_write)(struct cpu *cpu, unsigned nr, uint64_t val);
+	bool (*cr_write)(struct cpu *cpu, unsigned nr, uint64_t *val);
 	/* In guest mode: L1's guest TSC to L2's. */
 	uint64_t (*tsc)(struct cpu *cpu, uint64_t tsc);
 	/* RESET# and INIT: the extension is off. */
@@ -116,6 +129,12 @@ struct virt {
 	bool stage2;	  /* in guest mode, with EPT or nested paging */
 	bool gif;	  /* SVM's global interrupt flag; VMX: always true */
 	bool blocks_init; /* VMX root operation: INIT waits */
+	/*
+	 * In guest mode: interrupts of the platform ask ->if_host instead of RFLAGS.IF. VMX's external-interrupt
+	 * exiting: both true.
+	 */
+	bool if_apart, if_host;
+	bool vnmi; /* in guest mode: cpu->nmi_blocked is the virtual NMI's; physical ones always exit */
 	uint64_t
 		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */
 	struct virt_insn insn;

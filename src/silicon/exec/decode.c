@@ -8,6 +8,7 @@
  */
 #include "silicon/exec/borrow.h"
 #include "silicon/exec/decode.h"
+#include "silicon/exec/emul.h"
 #include "silicon/exec/fast.h"
 #include "silicon/exec/legal.h"
 #include "silicon/exec/thunk.h"
@@ -303,6 +304,55 @@ static enum insn_sync sync_of(const struct decoding *d)
 	return SYNC_NONE;
 }
 
+/* ---- in guest mode ---- */
+
+/* What may be intercepted, or shows what guest mode makes different: not done inline, and noted for the exit. */
+static bool is_watched(const struct decoding *d)
+{
+	static const uint16_t mnemonics[] = {
+		ZYDIS_MNEMONIC_CPUID,	ZYDIS_MNEMONIC_HLT,	  ZYDIS_MNEMONIC_INVD,
+		ZYDIS_MNEMONIC_WBINVD,	ZYDIS_MNEMONIC_INVLPG,	  ZYDIS_MNEMONIC_INVPCID,
+		ZYDIS_MNEMONIC_RDPMC,	ZYDIS_MNEMONIC_RDTSC,	  ZYDIS_MNEMONIC_RDTSCP,
+		ZYDIS_MNEMONIC_VMCALL,	ZYDIS_MNEMONIC_VMMCALL,	  ZYDIS_MNEMONIC_CLTS,
+		ZYDIS_MNEMONIC_LMSW,	ZYDIS_MNEMONIC_SMSW,	  ZYDIS_MNEMONIC_IN,
+		ZYDIS_MNEMONIC_OUT,	ZYDIS_MNEMONIC_INSB,	  ZYDIS_MNEMONIC_INSW,
+		ZYDIS_MNEMONIC_INSD,	ZYDIS_MNEMONIC_OUTSB,	  ZYDIS_MNEMONIC_OUTSW,
+		ZYDIS_MNEMONIC_OUTSD,	ZYDIS_MNEMONIC_RDMSR,	  ZYDIS_MNEMONIC_WRMSR,
+		ZYDIS_MNEMONIC_MONITOR, ZYDIS_MNEMONIC_MWAIT,	  ZYDIS_MNEMONIC_PAUSE,
+		ZYDIS_MNEMONIC_LGDT,	ZYDIS_MNEMONIC_LIDT,	  ZYDIS_MNEMONIC_SGDT,
+		ZYDIS_MNEMONIC_SIDT,	ZYDIS_MNEMONIC_LLDT,	  ZYDIS_MNEMONIC_LTR,
+		ZYDIS_MNEMONIC_SLDT,	ZYDIS_MNEMONIC_STR,	  ZYDIS_MNEMONIC_XSETBV,
+		ZYDIS_MNEMONIC_RDRAND,	ZYDIS_MNEMONIC_RDSEED,	  ZYDIS_MNEMONIC_IRET,
+		ZYDIS_MNEMONIC_IRETD,	ZYDIS_MNEMONIC_IRETQ,	  ZYDIS_MNEMONIC_PUSHF,
+		ZYDIS_MNEMONIC_PUSHFD,	ZYDIS_MNEMONIC_PUSHFQ,	  ZYDIS_MNEMONIC_POPF,
+		ZYDIS_MNEMONIC_POPFD,	ZYDIS_MNEMONIC_POPFQ,	  ZYDIS_MNEMONIC_INT,
+		ZYDIS_MNEMONIC_INT1,	ZYDIS_MNEMONIC_INT3,	  ZYDIS_MNEMONIC_INTO,
+		ZYDIS_MNEMONIC_RSM,	ZYDIS_MNEMONIC_XSAVES,	  ZYDIS_MNEMONIC_XSAVES64,
+		ZYDIS_MNEMONIC_XRSTORS, ZYDIS_MNEMONIC_XRSTORS64, ZYDIS_MNEMONIC_STI,
+		ZYDIS_MNEMONIC_RDPID,	ZYDIS_MNEMONIC_RDPRU,
+	};
+
+	if (d->insn->run == emul_mov_from_cr || d->insn->run == emul_mov_to_cr ||
+	    d->insn->run == emul_mov_from_dr || d->insn->run == emul_mov_to_dr)
+		return true;
+	for (unsigned i = 0; i < ARRAY_SIZE(mnemonics); i++)
+		if (mnemonics[i] == d->z.mnemonic)
+			return true;
+	/* JMP, CALL and INT through a gate may switch tasks. */
+	return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
+static void watch(struct decoding *d)
+{
+	struct insn *insn = d->insn;
+
+	if (!(d->key & KEY_GUEST) || insn->thunk || !is_watched(d))
+		return;
+	insn->watched = insn->run;
+	insn->run = run_watched;
+	insn->flags &= ~INSN_INLINE;
+}
+
 /* ---- who runs it ---- */
 
 static bool choose(struct decoding *d)
@@ -425,6 +475,7 @@ bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned n
 	set_fields(&d);
 	if (!choose(&d))
 		return decode_trap(&d, d.z.length, VEC_UD);
+	watch(&d);
 	ret->sync = sync_of(&d);
 	ret->flags |= ret->sync ? INSN_SYNC : 0;
 	set_bytes(ret, bytes, d.z.length);

@@ -21,6 +21,7 @@
 #define KEY_XCR0_AVX  BIT(8)
 #define KEY_XCR0_512  BIT(9)
 #define KEY_XCR0_AMX  BIT(10)
+#define KEY_GUEST     BIT(11) /* guest mode: instructions may be intercepted */
 #define KEY_VALID     BIT(15) /* an empty cache line matches nothing */
 
 #define XCR0_AMX (BIT(17) | BIT(18))
@@ -40,6 +41,8 @@ static inline uint16_t decode_key(const struct cpu *cpu)
 		key |= KEY_XCR0_AVX | ((cpu->xcr0 & XCR0_AVX512) == XCR0_AVX512 ? KEY_XCR0_512 : 0);
 	if ((cpu->xcr0 & XCR0_AMX) == XCR0_AMX)
 		key |= KEY_XCR0_AMX;
+	if (cpu_guest(cpu))
+		key |= KEY_GUEST;
 	return key;
 }
 
@@ -53,5 +56,7 @@ bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned n
 
 /* ->run of an instruction that only raises insn->trap. */
 insn_fn run_trap;
+/* ->run of one that may end in an exit to a guest hypervisor (emul_virt.c): notes it in cpu->virt->insn first. */
+insn_fn run_watched;
 
 #endif

@@ -23,6 +23,9 @@ insn_fn emul_mov_from_cr, emul_mov_to_cr, emul_mov_from_dr, emul_mov_to_dr;
 /* A guest hypervisor took the instruction: state stands where its exit leads. */
 #define EMUL_INTERCEPTED RESULT_AGAIN
 
+/* Control register nr as the guest reads it, where reading it is not intercepted (emul_system.c). */
+uint64_t emul_cr_read(struct cpu *cpu, unsigned nr);
+
 /* Operand size in bytes where 64-bit mode's default is 32 bits. */
 static inline unsigned emul_opsize(const struct cpu *cpu, const struct insn *insn)
 {

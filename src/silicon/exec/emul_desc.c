@@ -33,13 +33,14 @@ static enum result read_table(struct cpu *cpu, const struct insn *insn, struct d
 	return RESULT_OK;
 }
 
-static enum result load_table(struct cpu *cpu, const struct insn *insn, struct dtable *table)
+static enum result load_table(struct cpu *cpu, const struct insn *insn, struct dtable *table,
+			      enum dt_reg reg)
 {
 	enum result r;
 
 	if (cpu->mode.cpl)
 		return fault_gp(cpu, 0);
-	if (cpu_intercept(cpu, INTERCEPT_DT_WRITE, 0))
+	if (cpu_intercept(cpu, INTERCEPT_DT_WRITE, reg))
 		return EMUL_INTERCEPTED;
 	r = read_table(cpu, insn, table);
 	return r ? r : insn_next(cpu, insn);
@@ -47,16 +48,17 @@ static enum result load_table(struct cpu *cpu, const struct insn *insn, struct d
 
 enum result emul_lgdt(struct cpu *cpu, const struct insn *insn)
 {
-	return load_table(cpu, insn, &cpu->gdtr);
+	return load_table(cpu, insn, &cpu->gdtr, DT_GDTR);
 }
 
 enum result emul_lidt(struct cpu *cpu, const struct insn *insn)
 {
-	return load_table(cpu, insn, &cpu->idtr);
+	return load_table(cpu, insn, &cpu->idtr, DT_IDTR);
 }
 
 /* All of the base is stored whatever the operand size, as processors since the 386 do. */
-static enum result store_table(struct cpu *cpu, const struct insn *insn, const struct dtable *table)
+static enum result store_table(struct cpu *cpu, const struct insn *insn, const struct dtable *table,
+			       enum dt_reg reg)
 {
 	unsigned size = emul_native_size(cpu);
 	gva_t limit, base;
@@ -64,7 +66,7 @@ static enum result store_table(struct cpu *cpu, const struct insn *insn, const s
 
 	if (umip_refused(cpu))
 		return fault_gp(cpu, 0);
-	if (cpu_intercept(cpu, INTERCEPT_DT_READ, 0))
+	if (cpu_intercept(cpu, INTERCEPT_DT_READ, reg))
 		return EMUL_INTERCEPTED;
 	r = seg_linear(cpu, insn->seg, insn_ea(cpu, insn), 2, ACCESS_WRITE, &limit);
 	if (!r)
@@ -83,19 +85,20 @@ static enum result store_table(struct cpu *cpu, const struct insn *insn, const s
 
 enum result emul_sgdt(struct cpu *cpu, const struct insn *insn)
 {
-	return store_table(cpu, insn, &cpu->gdtr);
+	return store_table(cpu, insn, &cpu->gdtr, DT_GDTR);
 }
 
 enum result emul_sidt(struct cpu *cpu, const struct insn *insn)
 {
-	return store_table(cpu, insn, &cpu->idtr);
+	return store_table(cpu, insn, &cpu->idtr, DT_IDTR);
 }
 
 /* ---- LDTR, TR, machine status word ---- */
 
 typedef enum result load_fn(struct cpu *cpu, uint16_t sel);
 
-static enum result load_system(struct cpu *cpu, const struct insn *insn, load_fn *load)
+static enum result load_system(struct cpu *cpu, const struct insn *insn, load_fn *load,
+			       enum dt_reg reg)
 {
 	uint64_t sel;
 	enum result r;
@@ -104,7 +107,7 @@ static enum result load_system(struct cpu *cpu, const struct insn *insn, load_fn
 		return fault_ud(cpu);
 	if (cpu->mode.cpl)
 		return fault_gp(cpu, 0);
-	if (cpu_intercept(cpu, INTERCEPT_DT_WRITE, 0))
+	if (cpu_intercept(cpu, INTERCEPT_DT_WRITE, reg))
 		return EMUL_INTERCEPTED;
 	r = emul_read_rm(cpu, insn, 2, &sel);
 	if (!r)
@@ -114,22 +117,23 @@ static enum result load_system(struct cpu *cpu, const struct insn *insn, load_fn
 
 enum result emul_lldt(struct cpu *cpu, const struct insn *insn)
 {
-	return load_system(cpu, insn, sys_load_ldtr);
+	return load_system(cpu, insn, sys_load_ldtr, DT_LDTR);
 }
 
 enum result emul_ltr(struct cpu *cpu, const struct insn *insn)
 {
-	return load_system(cpu, insn, sys_load_tr);
+	return load_system(cpu, insn, sys_load_tr, DT_TR);
 }
 
 /* Into memory always 2 bytes, into a register the operand size. */
-static enum result store_word(struct cpu *cpu, const struct insn *insn, uint64_t val)
+static enum result store_word(struct cpu *cpu, const struct insn *insn, uint64_t val,
+			      enum intercept kind, uint64_t qualification)
 {
 	enum result r = RESULT_OK;
 
 	if (umip_refused(cpu))
 		return fault_gp(cpu, 0);
-	if (cpu_intercept(cpu, INTERCEPT_DT_READ, 0))
+	if (cpu_intercept(cpu, kind, qualification))
 		return EMUL_INTERCEPTED;
 	if (insn->flags & INSN_MEM)
 		r = seg_write(cpu, insn->seg, insn_ea(cpu, insn), 2, (uint16_t)val);
@@ -140,19 +144,22 @@ static enum result store_word(struct cpu *cpu, const struct insn *insn, uint64_t
 
 enum result emul_sldt(struct cpu *cpu, const struct insn *insn)
 {
-	return emul_no_descriptors(cpu) ? fault_ud(cpu)
-					: store_word(cpu, insn, cpu->seg[SEG_LDTR].sel);
+	if (emul_no_descriptors(cpu))
+		return fault_ud(cpu);
+	return store_word(cpu, insn, cpu->seg[SEG_LDTR].sel, INTERCEPT_DT_READ, DT_LDTR);
 }
 
 enum result emul_str(struct cpu *cpu, const struct insn *insn)
 {
-	return emul_no_descriptors(cpu) ? fault_ud(cpu)
-					: store_word(cpu, insn, cpu->seg[SEG_TR].sel);
+	if (emul_no_descriptors(cpu))
+		return fault_ud(cpu);
+	return store_word(cpu, insn, cpu->seg[SEG_TR].sel, INTERCEPT_DT_READ, DT_TR);
 }
 
 enum result emul_smsw(struct cpu *cpu, const struct insn *insn)
 {
-	return store_word(cpu, insn, cpu->cr0);
+	return store_word(cpu, insn, emul_cr_read(cpu, 0), INTERCEPT_CR_READ,
+			  CR_QUAL_READ | CR_QUAL_SMSW);
 }
 
 /* ---- asking about a selector ---- */

@@ -47,7 +47,7 @@ static bool tsc_refused(const struct cpu *cpu)
 	return (cpu->cr4 & CR4_TSD) && !privileged(cpu);
 }
 
-static uint64_t guest_tsc(struct cpu *cpu)
+static uint64_t own_tsc(struct cpu *cpu)
 {
 	uint32_t low, high;
 
@@ -55,6 +55,13 @@ static uint64_t guest_tsc(struct cpu *cpu)
 		return platform_call(cpu, tsc);
 	asm volatile("rdtsc" : "=a"(low), "=d"(high));
 	return (low | (uint64_t)high << 32) + *cpu->tsc_offset;
+}
+
+static uint64_t guest_tsc(struct cpu *cpu)
+{
+	uint64_t tsc = own_tsc(cpu);
+
+	return cpu_guest(cpu) ? cpu->virt->ops->tsc(cpu, tsc) : tsc;
 }
 
 enum result emul_rdtsc(struct cpu *cpu, const struct insn *insn)
@@ -225,7 +232,7 @@ enum result emul_wrpkru(struct cpu *cpu, const struct insn *insn)
 /* Exit qualification of a control register access: number, direction, general register. */
 static uint64_t cr_qualification(const struct insn *insn, unsigned nr, bool read)
 {
-	return nr | (uint64_t)read << 4 | (uint64_t)insn->rm << 8;
+	return nr | (read ? CR_QUAL_READ : 0) | (uint64_t)insn->rm << 8;
 }
 
 /* Number of the control register meant, or -1 if there is none. */
@@ -238,10 +245,31 @@ static int control_register(const struct cpu *cpu, const struct insn *insn)
 	return nr == 0 || nr == 2 || nr == 3 || nr == 4 || nr == 8 ? (int)nr : -1;
 }
 
+static uint64_t cr_value(struct cpu *cpu, unsigned nr)
+{
+	switch (nr) {
+	case 0:
+		return cpu->cr0;
+	case 2:
+		return cpu->cr2;
+	case 3:
+		return cpu->cr3;
+	case 4:
+		return cpu->cr4;
+	}
+	return platform_call(cpu, get_tpr);
+}
+
+uint64_t emul_cr_read(struct cpu *cpu, unsigned nr)
+{
+	if (cpu_guest(cpu) && cpu->virt->ops->cr_read && nr != 2)
+		return cpu->virt->ops->cr_read(cpu, nr);
+	return cr_value(cpu, nr);
+}
+
 enum result emul_mov_from_cr(struct cpu *cpu, const struct insn *insn)
 {
 	int nr = control_register(cpu, insn);
-	uint64_t val;
 
 	if (nr < 0)
 		return fault_ud(cpu);
@@ -249,16 +277,15 @@ enum result emul_mov_from_cr(struct cpu *cpu, const struct insn *insn)
 		return fault_gp(cpu, 0);
 	if (cpu_intercept(cpu, INTERCEPT_CR_READ, cr_qualification(insn, nr, true)))
 		return EMUL_INTERCEPTED;
-	if (nr == 8)
-		val = platform_call(cpu, get_tpr);
-	else
-		val = nr == 0 ? cpu->cr0 : nr == 2 ? cpu->cr2 : nr == 3 ? cpu->cr3 : cpu->cr4;
-	reg_write(cpu, insn->rm, emul_native_size(cpu), false, val);
+	reg_write(cpu, insn->rm, emul_native_size(cpu), false, emul_cr_read(cpu, nr));
 	return insn_next(cpu, insn);
 }
 
 static enum result write_cr(struct cpu *cpu, int nr, uint64_t val)
 {
+	if (cpu_guest(cpu) && cpu->virt->ops->cr_write && nr != 2 &&
+	    !cpu->virt->ops->cr_write(cpu, nr, &val))
+		return RESULT_OK;
 	switch (nr) {
 	case 0:
 		return sys_set_cr0(cpu, val);
@@ -324,18 +351,15 @@ enum result emul_mov_to_dr(struct cpu *cpu, const struct insn *insn)
 	return r ? r : insn_next(cpu, insn);
 }
 
-#define QUALIFICATION_CLTS (2ull << 4)
-#define QUALIFICATION_LMSW (3ull << 4)
-
 enum result emul_clts(struct cpu *cpu, const struct insn *insn)
 {
 	enum result r;
 
 	if (!privileged(cpu))
 		return fault_gp(cpu, 0);
-	if (cpu_intercept(cpu, INTERCEPT_CR_WRITE, QUALIFICATION_CLTS))
+	if (cpu_intercept(cpu, INTERCEPT_CR_WRITE, CR_QUAL_CLTS))
 		return EMUL_INTERCEPTED;
-	r = sys_set_cr0(cpu, cpu->cr0 & ~CR0_TS);
+	r = write_cr(cpu, 0, emul_cr_read(cpu, 0) & ~CR0_TS);
 	return r ? r : insn_next(cpu, insn);
 }
 
@@ -350,9 +374,10 @@ enum result emul_lmsw(struct cpu *cpu, const struct insn *insn)
 	r = emul_read_rm(cpu, insn, 2, &val);
 	if (r)
 		return r;
-	if (cpu_intercept(cpu, INTERCEPT_CR_WRITE, QUALIFICATION_LMSW | val << 16))
+	if (cpu_intercept(cpu, INTERCEPT_CR_WRITE,
+			  CR_QUAL_LMSW | (insn->flags & INSN_MEM ? BIT(6) : 0) | val << 16))
 		return EMUL_INTERCEPTED;
-	r = sys_set_cr0(cpu, (cpu->cr0 & ~0xeull) | (val & 0xf));
+	r = write_cr(cpu, 0, (emul_cr_read(cpu, 0) & ~0xeull) | (val & 0xf));
 	return r ? r : insn_next(cpu, insn);
 }
 
@@ -611,8 +636,10 @@ enum result emul_hypercall(struct cpu *cpu, const struct insn *insn)
 	uint64_t val;
 	enum result r;
 
-	if (cpu_intercept(cpu, INTERCEPT_VMCALL, 0))
+	if (cpu_intercept(cpu, INTERCEPT_VMCALL, foreign))
 		return EMUL_INTERCEPTED;
+	if (cpu_guest(cpu))
+		return fault_ud(cpu); /* its own hypervisor does not want it */
 	r = ask_hypercall(cpu, foreign, &val);
 	if (r)
 		return r;

@@ -61,11 +61,14 @@ struct insn {
 	/* The first cache line: all that the frequent instructions need. */
 	uint64_t bytes[2]; /* the instruction, zero-padded to 16 bytes */
 	insn_fn *run;
-	thunk_fn *thunk; /* borrowed only */
-	int64_t disp;	 /* displacement, sign-extended; if relative to RIP, plus len */
-	int64_t imm;	 /* first immediate or relative offset, sign-extended */
-	uint32_t flags;	 /* INSN_* */
-	uint16_t mode;	 /* decode mode key, see decode.h */
+	union {
+		thunk_fn *thunk;  /* borrowed only */
+		insn_fn *watched; /* ->run is run_watched(), and this the handler */
+	};
+	int64_t disp;	/* displacement, sign-extended; if relative to RIP, plus len */
+	int64_t imm;	/* first immediate or relative offset, sign-extended */
+	uint32_t flags; /* INSN_* */
+	uint16_t mode;	/* decode mode key, see decode.h */
 	uint8_t len;
 	uint8_t base, index; /* gpr numbers, SLOT_RIP or SLOT_ZERO */
 	uint8_t scale;	     /* 1, 2, 4, 8 */

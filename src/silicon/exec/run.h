@@ -33,7 +33,7 @@ struct run_record;
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
 #define RUN_PAGES	2048u
-#define RUN_KEYS	6u
+#define RUN_KEYS	10u
 #define RUN_BLOCK_INSNS 64u
 #define RUN_HEAT_BITS	14
 #define RUN_HOT		400u /* visits: what a trace saves repays its making */

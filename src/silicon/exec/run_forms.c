@@ -9,6 +9,7 @@
 #include "silicon/exec/run_translate.h"
 
 #include "silicon/exec/borrow.h"
+#include "silicon/exec/decode.h"
 
 /* ---- addresses ---- */
 
@@ -869,7 +870,7 @@ enum form run_form(struct translation *t)
 		return form_borrowed(t);
 	if (t->insn.run == run_bit)
 		return run_form_bit(t);
-	if (t->insn.flags & INSN_LOCK || t->insn.trap)
+	if (t->insn.flags & INSN_LOCK || t->insn.trap || t->insn.run == run_watched)
 		return FORM_NONE;
 	if (run_is_jcc(&t->z))
 		return form_jcc(t);

@@ -20,9 +20,8 @@ enum access_op { ACCESS_READ = 1, ACCESS_WRITE = 2, ACCESS_RMW = 3, ACCESS_FETCH
 /* Which page tables, as values (decisions: nested from the start). */
 struct walk_context {
 	gpa_t root;
-	gpa_t root2; /* second stage (EPT, NPT), or GPA_NONE */
-	uint16_t pcid, vpid;
-	bool smm;
+	bool stage2; /* addresses go through cpu->virt's second stage (EPT, NPT) */
+	uint16_t pcid;
 };
 
 /* The passport of one access, within one page, that leaves the inline path. */
@@ -38,7 +37,8 @@ struct access {
 	uint8_t page_shift;
 	bool user_page;
 	bool global;
-	bool dirty; /* the D bit stands: a write tag may be installed */
+	bool dirty; /* the D bit stands, in both stages: a write tag may be installed */
+	bool apart; /* the second stage wants to see each access: not to be cached */
 	/* Set by the memory lookup; hva NULL: no RAM there. */
 	uint8_t *hva; /* of ->addr */
 	bool writable;
@@ -141,6 +141,11 @@ static inline enum result seg_write(struct cpu *cpu, enum seg_id seg, uint64_t o
 bool mmu_translate_debug(struct cpu *cpu, gva_t addr, gpa_t *ret_gpa, uint32_t *ret_flags);
 /* Load ->pdpte from CR3 under PAE paging; #GP(0) for reserved bits (SDM, PAE paging). */
 enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
+/*
+ * In guest mode with a second stage: RESULT_OK with L1's address of L2's gpa, as the processor itself reads there.
+ * Else as virt.h's translate(), and without a second stage always gpa.
+ */
+enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret);
 /* The TLB's view must follow CR3, memory slots, and what mmu_update_mode() looks at. */
 void mmu_flush_all(struct cpu *cpu);		  /* global entries and memory lookups too */
 void mmu_flush_cr3(struct cpu *cpu);		  /* all but global entries */

@@ -199,7 +199,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	bool fetched = e->tag_fetch == (page | tlb->gen[half]);
 	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write), fetched);
 
-	if (!a->hva || a->state == ACCESS_USER_ALIGN)
+	if (!a->hva || a->apart || a->state == ACCESS_USER_ALIGN)
 		return;
 	if (unlikely(tlb->two_pages))
 		keep_two(tlb, page);

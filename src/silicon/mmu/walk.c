@@ -7,6 +7,9 @@
  * asked; only then set A and D bits, each by a compare and exchange against the value that was judged. If
  * one fails, somebody changed the tables: the whole walk starts anew.
  *
+ * With a second stage (virt.h) the address of each entry, and of the page, goes through it. A bits and D bits of the
+ * tables are set before the page itself is looked up there.
+ *
  * Page tables outside of RAM count as not present, those in ROM keep their A and D bits: as KVM does.
  */
 #include "host/guard.h"
@@ -33,7 +36,8 @@ enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_LONG };
 
 /* One entry on the way down. */
 struct step {
-	gpa_t gpa;
+	gpa_t gpa;  /* behind the second stage */
+	gpa_t gpa2; /* before it */
 	uint8_t *hva;
 	uint64_t val;
 	bool writable, log;
@@ -43,6 +47,7 @@ struct walker {
 	/* Set at the start. */
 	struct cpu *cpu;
 	struct access *a;
+	bool stage2, dry;
 	enum paging paging;
 	unsigned entry_bytes;
 	/* Set on the way down; levels count from 1, the PTE. */
@@ -68,9 +73,8 @@ struct walk_context mmu_context(const struct cpu *cpu)
 {
 	return (struct walk_context){
 		.root = cpu->cr3 & PTE_ADDR,
-		.root2 = GPA_NONE,
+		.stage2 = cpu_guest(cpu) && cpu->virt->stage2,
 		.pcid = cpu->cr4 & CR4_PCIDE ? cpu->cr3 & CR3_PCID_MASK : 0,
-		.smm = cpu->in_smm,
 	};
 }
 
@@ -181,13 +185,39 @@ static bool load_entry(const struct walker *w, const uint8_t *hva, uint64_t *ret
 	return true;
 }
 
+/* The second stage for an entry of the tables; op: ACCESS_WRITE to set its A and D bits. */
+static enum result translate_entry(struct walker *w, struct step *step, enum access_op op)
+{
+	struct stage2 s = {
+		.gpa = step->gpa2,
+		.op = w->a->op ? op : 0,
+		.table = true,
+		.dry = w->dry,
+		.linear = true,
+		.addr = w->a->addr,
+	};
+	enum result r;
+
+	if (!w->stage2) {
+		step->gpa = step->gpa2;
+		return RESULT_OK;
+	}
+	r = w->cpu->virt->ops->translate(w->cpu, &s);
+	step->gpa = s.out;
+	return r;
+}
+
 static enum result read_entry(struct walker *w, gpa_t table, struct step *step)
 {
 	unsigned index_bits = w->entry_bytes == 8 ? 9 : 10;
 	uint64_t index = w->a->addr >> level_shift(w) & (BIT(index_bits) - 1);
 	struct ram_page page;
+	enum result r;
 
-	step->gpa = table + index * w->entry_bytes;
+	step->gpa2 = table + index * w->entry_bytes;
+	r = translate_entry(w, step, ACCESS_READ);
+	if (r)
+		return r;
 	tlb_memory(w->cpu, step->gpa, &page);
 	if (page.closed)
 		return mmu_exit(w->cpu, CPU_EXIT_MEMORY, step->gpa, w->entry_bytes);
@@ -303,9 +333,13 @@ static bool swap_entry(const struct walker *w, struct step *step, uint64_t *was,
 static enum result set_bits(struct walker *w, struct step *step, uint64_t bits)
 {
 	uint64_t was = step->val;
+	enum result r;
 
 	if ((step->val & bits) == bits || !step->writable)
 		return RESULT_OK;
+	r = translate_entry(w, step, ACCESS_WRITE);
+	if (r)
+		return r;
 	if (step->log)
 		platform_call(w->cpu, mark_dirty, step->gpa);
 	mmu_log_table(w->cpu->tlb->log, step->hva, step->gpa, w->entry_bytes);
@@ -343,27 +377,62 @@ static void finish(struct walker *w)
 	a->dirty = leaf & PTE_D;
 }
 
-static enum result walk_tables(struct walker *w, gpa_t root, bool dry)
+/* The page itself through the second stage: what both allow is allowed, and the smaller page counts. */
+static enum result translate_page(struct walker *w)
+{
+	struct access *a = w->a;
+	struct stage2 s = {
+		.gpa = a->gpa,
+		.op = a->op,
+		.dry = w->dry,
+		.linear = true,
+		.user = a->user_page,
+		.writable = w->all & PTE_W,
+		.executable = !(w->any & PTE_NX),
+		.addr = a->addr,
+	};
+	enum result r;
+
+	if (!w->stage2)
+		return RESULT_OK;
+	r = w->cpu->virt->ops->translate(w->cpu, &s);
+	if (r)
+		return r;
+	a->gpa = s.out;
+	a->rights &= s.rights;
+	a->page_shift = min(a->page_shift, s.page_shift);
+	a->dirty &= s.dirty;
+	a->apart = s.apart;
+	return RESULT_OK;
+}
+
+static enum result walk_tables(struct walker *w, gpa_t root)
 {
 	enum result r = descend(w, root);
 
 	if (!r)
 		r = check_rights(w);
-	if (!r && !dry)
+	if (!r && !w->dry)
 		r = set_accessed(w);
-	if (!r)
-		finish(w);
-	return r;
+	if (r)
+		return r;
+	finish(w);
+	return translate_page(w);
 }
 
-static void walk_unpaged(struct access *a)
+static enum result walk_unpaged(struct walker *w)
 {
+	struct access *a = w->a;
+
+	w->all = ~0ull;
+	w->any = 0;
 	a->gpa = a->addr;
 	a->rights = ACCESS_READ | ACCESS_WRITE | ACCESS_FETCH;
 	a->page_shift = PAGE_SHIFT;
 	a->user_page = true;
 	a->global = false;
 	a->dirty = true;
+	return translate_page(w);
 }
 
 static void choose_paging(struct walker *w)
@@ -396,20 +465,16 @@ static enum result find_root(struct walker *w, const struct walk_context *ctx, g
 
 enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct access *a, bool dry)
 {
-	struct walker w = {.cpu = cpu, .a = a};
+	struct walker w = {.cpu = cpu, .a = a, .stage2 = ctx->stage2, .dry = dry};
+	gpa_t root = 0;
 	enum result r;
-	gpa_t root;
 
 	choose_paging(&w);
-	if (w.paging == PAGING_NONE) {
-		walk_unpaged(a);
-		return RESULT_OK;
-	}
-	r = find_root(&w, ctx, &root);
+	r = w.paging == PAGING_NONE ? RESULT_OK : find_root(&w, ctx, &root);
 	if (r)
 		return r;
 	do
-		r = walk_tables(&w, root, dry);
+		r = w.paging == PAGING_NONE ? walk_unpaged(&w) : walk_tables(&w, root);
 	while (r == RESULT_AGAIN);
 	return r;
 }
@@ -493,6 +558,21 @@ enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, ui
 	return RESULT_OK;
 }
 
+enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret)
+{
+	struct stage2 s = {.gpa = gpa, .op = ACCESS_READ, .table = true};
+	enum result r;
+
+	*ret = gpa;
+	if (!mmu_context(cpu).stage2)
+		return RESULT_OK;
+	do
+		r = cpu->virt->ops->translate(cpu, &s);
+	while (r == RESULT_AGAIN);
+	*ret = s.out;
+	return r;
+}
+
 /* All ones, which absent RAM reads as, have reserved bits set: #GP as wanted. */
 enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3)
 {
@@ -501,8 +581,10 @@ enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3)
 
 	for (unsigned i = 0; i < 4; i++) {
 		gpa_t gpa = (cr3 & GENMASK(31, 5)) + 8 * i;
-		enum result r = mmu_read_phys(cpu, gpa, 8, &pdpte[i]);
+		enum result r = mmu_stage2(cpu, gpa, &gpa);
 
+		if (!r)
+			r = mmu_read_phys(cpu, gpa, 8, &pdpte[i]);
 		if (r)
 			return r;
 		if ((pdpte[i] & PTE_P) && (pdpte[i] & reserved))

@@ -75,13 +75,13 @@ static enum result serve_debug(struct cpu *cpu)
 		return NOT_SERVED;
 	if (debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, dr6, RESULT_EXIT);
-	return event_intercepted(cpu, &ev) ? RESULT_OK : deliver_event(cpu, &ev);
+	return event_intercepted(cpu, &ev, NULL) ? RESULT_OK : deliver_event(cpu, &ev);
 }
 
 /* A trap that MOV SS holds back goes first, for the area has no place for it. */
 static enum result serve_smi(struct cpu *cpu)
 {
-	if (!cpu->smi_pending || cpu->in_smm || (cpu->pending_dr6 & DR6_VOLATILE))
+	if (!cpu->smi_pending || !cpu_smi_open(cpu) || (cpu->pending_dr6 & DR6_VOLATILE))
 		return NOT_SERVED;
 	if (cpu_intercept(cpu, INTERCEPT_SMI, 0))
 		return RESULT_OK;
@@ -92,7 +92,7 @@ static enum result serve_nmi(struct cpu *cpu)
 {
 	struct event ev = {.valid = true, .type = EVENT_NMI, .vector = VEC_NMI};
 
-	if (!cpu->nmi_pending || cpu->nmi_blocked || cpu->shadow)
+	if (!cpu->nmi_pending || !cpu_nmi_open(cpu))
 		return NOT_SERVED;
 	if (cpu_intercept(cpu, INTERCEPT_NMI, 0))
 		return RESULT_OK;
@@ -116,13 +116,14 @@ static enum result deliver_interrupt(struct cpu *cpu)
 	return deliver_event(cpu, &ev);
 }
 
+/* The shadow ends by itself; whatever else keeps interrupts out raises ATTN_EVENTS when it lets them in. */
 static enum result serve_interrupt(struct cpu *cpu)
 {
-	if (cpu->shadow)
+	if (cpu->shadow && !cpu_intercepts(cpu, INTERCEPT_INTERRUPT))
 		return NOT_SERVED;
 	/* Lowered before looking, so that a later raise is not lost; opening IF raises it anew. */
 	cpu_lower(cpu, ATTN_EVENTS);
-	cpu->looked = cpu->sflags & FLAG_IF;
+	cpu->looked = cpu_interrupt_open(cpu);
 	if (!cpu->looked)
 		return NOT_SERVED;
 	if (platform_call(cpu, interrupt_pending) >= 0)
@@ -150,13 +151,41 @@ static enum result serve_code_bp(struct cpu *cpu)
 
 /* ---- the order ---- */
 
+static enum result serve_virt(struct cpu *cpu, enum virt_stage stage)
+{
+	return cpu_guest(cpu) && cpu->virt->ops->attend(cpu, stage) ? RESULT_OK : NOT_SERVED;
+}
+
+static enum result serve_virt_traps(struct cpu *cpu)
+{
+	return serve_virt(cpu, VIRT_BEFORE_TRAPS);
+}
+
+static enum result serve_virt_nmi(struct cpu *cpu)
+{
+	return serve_virt(cpu, VIRT_BEFORE_NMI);
+}
+
+static enum result serve_virt_interrupt(struct cpu *cpu)
+{
+	return serve_virt(cpu, VIRT_BEFORE_INTERRUPT);
+}
+
+static enum result serve_virt_last(struct cpu *cpu)
+{
+	return serve_virt(cpu, VIRT_LAST);
+}
+
 static const struct {
 	uint32_t attention;
 	enum result (*serve)(struct cpu *cpu);
 } servers[] = {
-	{ATTN_REQUEST, serve_request},	{ATTN_INJECT, serve_inject}, {ATTN_BUDGET, serve_budget},
-	{ATTN_DEBUG, serve_debug},	{ATTN_SMI, serve_smi},	     {ATTN_NMI, serve_nmi},
-	{ATTN_EVENTS, serve_interrupt},
+	{ATTN_REQUEST, serve_request},	   {ATTN_INJECT, serve_inject},
+	{ATTN_BUDGET, serve_budget},	   {ATTN_VIRT, serve_virt_traps},
+	{ATTN_DEBUG, serve_debug},	   {ATTN_SMI, serve_smi},
+	{ATTN_VIRT, serve_virt_nmi},	   {ATTN_NMI, serve_nmi},
+	{ATTN_VIRT, serve_virt_interrupt}, {ATTN_EVENTS, serve_interrupt},
+	{ATTN_VIRT, serve_virt_last},
 };
 
 /* An exit left the instruction at RIP half done; its side effects outside have happened. */

@@ -260,6 +260,25 @@ enum result sys_set_efer(struct cpu *cpu, uint64_t val)
 
 /* ---- all at once ---- */
 
+void sys_world_changed(struct cpu *cpu)
+{
+	sys_mode_changed(cpu);
+	mmu_flush_all(cpu);
+	mmu_update_mode(cpu);
+	cpu_raise(cpu, ATTN_EVENTS);
+	sys_notify(cpu);
+}
+
+uint64_t sys_efer_allowed(const struct cpu *cpu)
+{
+	return efer_bits(cpu->model_features) & efer_bits(cpu->guest_features);
+}
+
+uint64_t sys_cr3_reserved(const struct cpu *cpu)
+{
+	return cr3_reserved(cpu);
+}
+
 static bool long_mode_consistent(uint64_t cr0, uint64_t cr4, uint64_t efer)
 {
 	bool active = (cr0 & CR0_PG) && (efer & EFER_LME);
@@ -272,9 +291,7 @@ static bool long_mode_consistent(uint64_t cr0, uint64_t cr4, uint64_t efer)
 bool control_image_valid(const struct cpu *cpu, uint64_t cr0, uint64_t cr3, uint64_t cr4,
 			 uint64_t efer)
 {
-	uint64_t allowed = efer_bits(cpu->model_features) & efer_bits(cpu->guest_features);
-
-	if ((efer & ~(allowed | EFER_LMA)) || (cr3 & cr3_reserved(cpu)))
+	if ((efer & ~(sys_efer_allowed(cpu) | EFER_LMA)) || (cr3 & cr3_reserved(cpu)))
 		return false;
 	return !(cr4 & cpu->cr4_reserved) && cr0_consistent(cr0) &&
 	       long_mode_consistent(cr0, cr4, efer);

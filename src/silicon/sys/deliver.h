@@ -8,7 +8,7 @@
 /* Fault class: the pushed image has RF set, and the instruction did not retire. */
 bool event_is_fault(const struct event *ev);
 /* True where a guest hypervisor takes the exception. */
-bool event_intercepted(struct cpu *cpu, const struct event *ev);
+bool event_intercepted(struct cpu *cpu, const struct event *ev, const struct event *cause);
 /* sys_deliver() without the program's debugger in between. */
 enum result deliver_event(struct cpu *cpu, const struct event *ev);
 

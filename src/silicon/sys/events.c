@@ -432,10 +432,30 @@ static bool escalate(struct event *ev, const struct event *fault)
 	return true;
 }
 
-/* True where a guest hypervisor takes the exception; the event being injected is none of them. */
-bool event_intercepted(struct cpu *cpu, const struct event *ev)
+static bool event_is_exception(const struct event *ev)
 {
-	return ev->type == EVENT_EXCEPTION && cpu_intercept(cpu, INTERCEPT_EXCEPTION, ev->vector);
+	return ev->type == EVENT_EXCEPTION || ev->type == EVENT_SOFT_EXC ||
+	       ev->type == EVENT_PRIV_SOFT_EXC;
+}
+
+/* True where a guest hypervisor takes the exception; the event being injected is none of them. */
+bool event_intercepted(struct cpu *cpu, const struct event *ev, const struct event *cause)
+{
+	return event_is_exception(ev) && cpu_intercepts(cpu, INTERCEPT_EXCEPTION) &&
+	       cpu->virt->ops->event(cpu, ev, cause);
+}
+
+/* In guest mode, a fault was met while ev was being delivered: true if that ends in an exit. */
+static bool fault_intercepted(struct cpu *cpu, const struct event *ev)
+{
+	struct event fault = cpu->fault;
+
+	if (fault.type == EVENT_VMEXIT) {
+		cpu->fault.valid = false;
+		cpu->virt->ops->refused(cpu, ev);
+		return true;
+	}
+	return event_intercepted(cpu, &fault, ev);
 }
 
 static enum result shutdown(struct cpu *cpu)
@@ -461,10 +481,10 @@ static enum result delivered(struct cpu *cpu)
 
 enum result deliver_event(struct cpu *cpu, const struct event *ev)
 {
-	struct event cur = *ev;
+	struct event cur = *ev, cause;
 	enum result r;
 
-	if (cur.type == EVENT_NMI)
+	if (cur.type == EVENT_NMI && !cur.keeps_nmis)
 		cpu->nmi_blocked = true;
 	for (;;) {
 		apply_payload(cpu, &cur);
@@ -479,9 +499,12 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 		if (r != RESULT_FAULT)
 			continue;
 		set_ext(&cur, &cpu->fault);
+		if (fault_intercepted(cpu, &cur))
+			return RESULT_AGAIN;
+		cause = cur;
 		if (!escalate(&cur, &cpu->fault))
 			return shutdown(cpu);
-		if (event_intercepted(cpu, &cur))
+		if (cur.vector == VEC_DF && event_intercepted(cpu, &cur, &cause))
 			return RESULT_AGAIN;
 	}
 }
@@ -490,6 +513,11 @@ enum result sys_deliver(struct cpu *cpu, const struct event *ev)
 {
 	struct event copy = *ev;
 
+	if (copy.type == EVENT_VMEXIT) {
+		cpu->answers.nr = cpu->answers.used = 0;
+		cpu->virt->ops->refused(cpu, NULL);
+		return RESULT_AGAIN;
+	}
 	/* Answers and data breakpoints of the instruction that did not retire. */
 	cpu->answers.nr = 0;
 	cpu->answers.used = 0;
@@ -497,7 +525,7 @@ enum result sys_deliver(struct cpu *cpu, const struct event *ev)
 		cpu->pending_dr6 = 0;
 	if (copy.type == EVENT_EXCEPTION && copy.vector == VEC_DB && debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, copy.payload, RESULT_EXIT);
-	if (event_intercepted(cpu, &copy))
+	if (event_intercepted(cpu, &copy, NULL))
 		return RESULT_AGAIN;
 	return deliver_event(cpu, &copy);
 }
@@ -544,6 +572,13 @@ static enum result soft_v86(struct cpu *cpu, uint8_t vector, unsigned insn_len)
 	return RESULT_AGAIN;
 }
 
+static bool soft_intercepted(struct cpu *cpu, const struct event *ev)
+{
+	if (ev->type == EVENT_SOFT_INT)
+		return cpu_intercept(cpu, INTERCEPT_SOFT_INT, ev->vector);
+	return event_intercepted(cpu, ev, NULL);
+}
+
 enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type type,
 			       unsigned insn_len)
 {
@@ -559,8 +594,7 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 	if (type == EVENT_SOFT_EXC && vector == VEC_BP && cpu->debug.enabled &&
 	    cpu->debug.use_sw_bp)
 		return debug_exit(cpu, VEC_BP, 0, RESULT_EXIT);
-	if (cpu_intercept(cpu, type == EVENT_PRIV_SOFT_EXC ? INTERCEPT_ICEBP : INTERCEPT_SOFT_INT,
-			  vector))
+	if (soft_intercepted(cpu, &ev))
 		return RESULT_AGAIN;
 	if (cpu->mode.v86 && type == EVENT_SOFT_INT)
 		r = soft_v86(cpu, vector, insn_len);
@@ -568,6 +602,8 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 		r = deliver_once(cpu, &ev);
 	if (r == RESULT_FAULT)
 		set_ext(&ev, &cpu->fault);
+	if (r == RESULT_FAULT && cpu_guest(cpu) && fault_intercepted(cpu, &ev))
+		return RESULT_AGAIN;
 	if (r)
 		return r;
 	if (type == EVENT_PRIV_SOFT_EXC)

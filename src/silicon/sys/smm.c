@@ -214,16 +214,6 @@ static void capture(const struct cpu *cpu, struct smm_image *image)
 		image->seg[i] = capture_segment(&cpu->seg[i]);
 }
 
-/* Derived state follows: modes, attention, TLB. */
-static void follow(struct cpu *cpu)
-{
-	sys_mode_changed(cpu);
-	mmu_flush_all(cpu);
-	mmu_update_mode(cpu);
-	cpu_raise(cpu, ATTN_EVENTS);
-	sys_notify(cpu);
-}
-
 /* ---- entry ---- */
 
 static void enter_segments(struct cpu *cpu)
@@ -278,7 +268,7 @@ enum result sys_smi(struct cpu *cpu)
 	}
 	/* All checks passed. */
 	enter_state(cpu);
-	follow(cpu);
+	sys_world_changed(cpu);
 	return RESULT_OK;
 }
 
@@ -333,7 +323,7 @@ static enum result shut_down(struct cpu *cpu)
 {
 	cpu->fault.valid = false;
 	cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_SHUTDOWN};
-	follow(cpu);
+	sys_world_changed(cpu);
 	return RESULT_STOP;
 }
 
@@ -358,6 +348,6 @@ enum result sys_rsm(struct cpu *cpu)
 		return shut_down(cpu);
 	/* All checks passed. */
 	restore(cpu, &image);
-	follow(cpu);
+	sys_world_changed(cpu);
 	return RESULT_OK;
 }

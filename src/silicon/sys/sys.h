@@ -94,6 +94,15 @@ enum result sys_set_efer(struct cpu *cpu, uint64_t val);
 enum result sys_get_dr(struct cpu *cpu, unsigned n, uint64_t *ret);
 enum result sys_set_dr(struct cpu *cpu, unsigned n, uint64_t val);
 
+/*
+ * World switches (VM entry and exit, SMI, RSM): registers of struct cpu were replaced whole, and were judged. Whatever
+ * follows from them follows: modes, attention, TLB (flushed), interrupt window. EFER.LMA is the caller's to set.
+ */
+void sys_world_changed(struct cpu *cpu);
+/* Bits of EFER that this processor and this guest have; bits of CR3 that must be 0. */
+uint64_t sys_efer_allowed(const struct cpu *cpu);
+uint64_t sys_cr3_reserved(const struct cpu *cpu);
+
 /* ---- msr.c: rows of tables/msrs.def ---- */
 
 enum msr_origin { MSR_GUEST, MSR_HOST /* the program, by ioctl: KVM's host_initiated */ };

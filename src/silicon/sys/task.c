@@ -353,7 +353,9 @@ enum result sys_task_switch(struct cpu *cpu, uint16_t tss_sel, enum task_switch_
 	};
 	enum result r;
 
-	if (cpu_intercept(cpu, INTERCEPT_TASK_SWITCH, tss_sel | (uint64_t)why << 30))
+	if (cpu_intercept(cpu, INTERCEPT_TASK_SWITCH,
+			  tss_sel | (uint64_t)why << 30 | (uint64_t)has_error << 32 |
+				  (uint64_t)error << 33))
 		return RESULT_AGAIN;
 	r = check_descriptor(cpu, tss_sel, why, &ts.d);
 	if (r)
