@@ -129,6 +129,27 @@ void vcpu_destroy(struct vcpu *vcpu)
 
 /* ---- struct vm_ops ---- */
 
+/*
+ * The clock's line was set. Linux guests read the first vCPU's page on all of them, so a vCPU that enters before the first one has
+ * been served would see time by the old line, and then go back. So write the pages of all that are not running now.
+ */
+static void write_clocks(struct vm *vm)
+{
+	unsigned nr = vm_nr_vcpus(vm);
+
+	for (unsigned i = 0; i < nr; i++) {
+		struct vcpu *vcpu = vm->vcpus[i];
+
+		if (pthread_mutex_trylock(&vcpu->mutex))
+			continue;
+		pthread_mutex_lock(&vm->slots_lock);
+		if (vcpu_take_request(vcpu, REQ_CLOCK_UPDATE))
+			pv_clock_update(vcpu);
+		pthread_mutex_unlock(&vm->slots_lock);
+		pthread_mutex_unlock(&vcpu->mutex);
+	}
+}
+
 static void op_request_all(struct vm *vm, enum vm_request req, bool wait)
 {
 	static const uint8_t to[] = {
@@ -146,6 +167,8 @@ static void op_request_all(struct vm *vm, enum vm_request req, bool wait)
 	if (req == VM_REQUEST_CLOCK)
 		pv_clock_changed(vm);
 	vcpu_request_all(vm, to[req], wait);
+	if (req == VM_REQUEST_CLOCK)
+		write_clocks(vm);
 }
 
 static struct lapic *op_lapic(struct vcpu *vcpu)
