@@ -109,9 +109,10 @@ static bool passed(struct vcpu *vcpu, enum vcpu_request req)
 
 /*
  * Between two instructions there is no wait that long, but an access may wait for the thread that
- * calls here (userfaultfd): it is told to give up until it has passed the safepoint.
+ * calls here (userfaultfd): it is told to give up until it has passed the safepoint. Rather late, for it may
+ * only be waiting for a CPU.
  */
-#define PATIENCE_NS 5000000
+#define PATIENCE_NS 30000000
 
 static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
 {

@@ -4,6 +4,9 @@
  * software TLB is installed only after the page's bit was set, so a harvest takes bits first and
  * then has all write tags flushed: what was written meanwhile is in memory before the ioctl
  * returns, and what is written later sets the bit anew.
+ *
+ * Before that, it waits for every vCPU that is at a write: on a busy host its thread may have stood there for long,
+ * and its page would come up after the harvest, holding what the guest meant to write long before.
  */
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/slot_array.h"
@@ -59,6 +62,7 @@ static int get_log_locked(struct vm *vm, const struct kvm_dirty_log *log)
 	if (!slot)
 		return -ENOENT;
 	words = bitmap_words(slot->nr_pages);
+	vm->ops->request_all(vm, VM_REQUEST_FILTER, true);
 	if (vm->manual_dirty_log)
 		return ioctl_copy_out(log->dirty_bitmap, slot->dirty, words * 8);
 	buf = malloc(words * 8);

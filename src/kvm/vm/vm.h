@@ -72,7 +72,7 @@ enum vm_request {
 	VM_REQUEST_FLUSH,	 /* memory slots changed: forget every translation */
 	VM_REQUEST_FLUSH_WRITES, /* dirty bits were taken: the next write must mark anew */
 	VM_REQUEST_CLOCK,	 /* kvmclock's line changed: write the page */
-	VM_REQUEST_FILTER,	 /* MSR filter or bus changed: a safepoint and nothing else */
+	VM_REQUEST_FILTER, /* MSR filter or bus changed, dirty log: a safepoint and nothing else */
 };
 
 /* Module parameters that VMs follow. */

@@ -30,6 +30,8 @@ static void clear_jump(struct run *run, uint32_t logged)
 
 static void log_clear(struct run *run, struct run_jump_log *log)
 {
+	if (!log->nr)
+		return;
 	for (unsigned i = 0; i < log->nr; i++)
 		clear_jump(run, log->v[i].entry);
 	log->nr = 0;

@@ -208,12 +208,21 @@ static void grow(struct run *run)
 	run->flushed_at = now;
 }
 
+/* Not those of a new vCPU, which are empty: their memory would be there before there is any use for it. */
+static void clear_tables(struct run *run)
+{
+	if (run->nr_insns)
+		memset(run->insn_table, 0, sizeof(uint32_t) << RUN_INSN_BITS);
+	if (run->nr_blocks)
+		memset(run->block_table, 0, sizeof(uint32_t) << RUN_BLOCK_BITS);
+	if (run->nr_pages)
+		memset(run->page_table, 0, sizeof(run->page_table));
+}
+
 void run_flush(struct run *run)
 {
 	grow(run);
-	memset(run->insn_table, 0, sizeof(uint32_t) << RUN_INSN_BITS);
-	memset(run->block_table, 0, sizeof(uint32_t) << RUN_BLOCK_BITS);
-	memset(run->page_table, 0, sizeof(run->page_table));
+	clear_tables(run);
 	run_jumps_clear(run);
 	direct_code_clear(run->cpu->tlb->direct);
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =

@@ -417,7 +417,8 @@ uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, 
 
 void direct_code_clear(struct direct *d)
 {
-	memset(d->code, 0, sizeof(d->code));
+	if (d->nr_code)
+		memset(d->code, 0, sizeof(d->code));
 	d->nr_code = 0;
 	d->nr_written = 0;
 }
