@@ -3,7 +3,7 @@
  * anykvm run: put the library into LD_PRELOAD and the settings into the environment, then become the
  * program. Status and signals are the program's own, for it is this very process.
  */
-#include "front/launcher.h"
+#include "front/watch.h"
 #include "kvm/api/api.h"
 
 #include <getopt.h>
@@ -13,7 +13,8 @@
 
 struct settings {
 	const char *cpu, *tempo, *counters;
-	char *params; /* joined by commas, or NULL */
+	const char *stat; /* the report's file, "" for stderr; NULL: none */
+	char *params;	  /* joined by commas, or NULL */
 	char **program;
 };
 
@@ -30,6 +31,8 @@ static int usage(void)
 	       "near the host's\n"
 	       "  --tempo TEMPO    run (default), step or lockstep\n"
 	       "  --counters FILE  at the end, append all counters to FILE\n"
+	       "  --stat[=FILE]    at the end, report exits by reason with their time on stderr or "
+	       "to FILE\n"
 	       "  --param MODULE.NAME=VALUE\n"
 	       "                   a parameter of the KVM modules; refused unless it is one of\n");
 	for (i = 0; api_param_nth(i, &param); i++)
@@ -39,9 +42,13 @@ static int usage(void)
 }
 
 static const struct option options[] = {
-	{"cpu", required_argument, NULL, 'c'},	 {"param", required_argument, NULL, 'p'},
-	{"tempo", required_argument, NULL, 't'}, {"counters", required_argument, NULL, 'C'},
-	{"help", no_argument, NULL, 'h'},	 {0},
+	{"cpu", required_argument, NULL, 'c'},
+	{"param", required_argument, NULL, 'p'},
+	{"tempo", required_argument, NULL, 't'},
+	{"counters", required_argument, NULL, 'C'},
+	{"stat", optional_argument, NULL, 's'},
+	{"help", no_argument, NULL, 'h'},
+	{0},
 };
 
 static int take_option(struct settings *set, int opt)
@@ -55,6 +62,9 @@ static int take_option(struct settings *set, int opt)
 		return 0;
 	case 'C':
 		set->counters = optarg;
+		return 0;
+	case 's':
+		set->stat = optarg ? optarg : "";
 		return 0;
 	case 'p':
 		if (!strchr(optarg, '='))
@@ -127,6 +137,61 @@ static void set_environment(const struct settings *set)
 	set_variable("ANYKVM_STATS_FILE", set->counters);
 }
 
+/* ---- --stat ---- */
+
+static struct watch_page **pages_of(struct session *s)
+{
+	struct watch_page **pages = calloc(session_nr(s) + 1, sizeof(*pages));
+
+	if (!pages)
+		exit(launcher_error("out of memory"));
+	for (unsigned i = 0; i < session_nr(s); i++)
+		pages[i] = watch_slot(s->map, i);
+	return pages;
+}
+
+static int report(struct session *s, FILE *to, const char *name)
+{
+	struct watch_page **pages = pages_of(s);
+	bool bad;
+
+	watch_report(to, pages, session_nr(s));
+	free(pages);
+	bad = fflush(to) || ferror(to);
+	if (to != stderr)
+		bad |= fclose(to) != 0;
+	return bad ? launcher_error("cannot write %s", name) : 0;
+}
+
+/* The parent lives on, to tell of a program that is killed, too. */
+static int run_counted(const struct settings *set, const char *path)
+{
+	const struct watch_session settings = {.max_slots = 1024};
+	FILE *to = stderr;
+	struct session s;
+	int ret;
+
+	if (*set->stat)
+		to = fopen(set->stat, "we");
+	if (!to)
+		return launcher_error("cannot write %s: %s", set->stat, strerror(errno));
+	ret = session_create(&s, &settings);
+	if (ret)
+		return ret;
+	ret = session_run(&s, path, set->program, NULL, NULL);
+	return report(&s, to, set->stat) ? EXIT_OURS : ret;
+}
+
+static void stat_by_environment(struct settings *set)
+{
+	const char *val = getenv("ANYKVM_STAT");
+
+	if (!set->stat && val && *val)
+		set->stat = strcmp(val, "1") ? val : "";
+	/* The program's own calls of the command are none of it. */
+	unsetenv("ANYKVM_STAT");
+}
+
 int verb_run(int argc, char **argv)
 {
 	struct settings set = {0};
@@ -145,5 +210,8 @@ int verb_run(int argc, char **argv)
 	if (ret)
 		return ret;
 	set_environment(&set);
+	stat_by_environment(&set);
+	if (set.stat)
+		return run_counted(&set, path);
 	return launcher_become(path, set.program);
 }

@@ -26,6 +26,11 @@ int api_set_tempo(const char *tempo)
 	return 0;
 }
 
+int api_set_session(const char *path)
+{
+	return -EINVAL;
+}
+
 int api_init(const char *cpu_model, const char *params)
 {
 	if (cpu_model && strcmp(cpu_model, "fake")) {

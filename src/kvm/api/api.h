@@ -40,6 +40,12 @@ bool api_param_nth(unsigned nr, struct api_param *ret);
  */
 int api_set_tempo(const char *tempo);
 
+/*
+ * Before the first vCPU: count in, and leave events in, the session's file at path (kvm/vcpu/watch.h). 0, or -EINVAL with a
+ * line on stderr, and nothing changes.
+ */
+int api_set_session(const char *path);
+
 /* An ioctl or a capability of KVM's on x86: one that is served, or one that is not, and why. */
 struct api_row {
 	const char *name;

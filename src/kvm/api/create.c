@@ -5,6 +5,7 @@
  * maps it like any other file.
  */
 #include "kvm/api/api_internal.h"
+#include "kvm/vcpu/watch.h"
 #include "silicon/exec/exec.h"
 #include "silicon/models/model.h"
 
@@ -21,6 +22,34 @@ static void release(struct vm *vm);
 /* Set once at start; read-only afterwards. */
 static struct system the_system;
 static const char *tempo_wanted = DEFAULT_TEMPO;
+static struct watch_session *the_session;
+static char session_path[48];
+
+static bool session_valid(const struct watch_session *s, uint64_t size)
+{
+	return size > PAGE_SIZE && s->magic == WATCH_MAGIC && s->version == WATCH_VERSION &&
+	       s->max_slots && s->max_slots <= 1 << 16 && !(s->ring_size & (s->ring_size - 1)) &&
+	       s->ring_size <= 1 << 30 && watch_session_size(s) <= size;
+}
+
+int api_set_session(const char *path)
+{
+	int fd = strlen(path) < sizeof(session_path) ? open(path, O_RDWR | O_CLOEXEC) : -1;
+	off_t size = fd < 0 ? 0 : lseek(fd, 0, SEEK_END);
+	void *map = MAP_FAILED;
+
+	if (size > 0)
+		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (fd >= 0)
+		close(fd);
+	if (map == MAP_FAILED || !session_valid(map, size)) {
+		host_log("cannot be watched by %s: not there, or of another version", path);
+		return -EINVAL;
+	}
+	the_session = map;
+	strcpy(session_path, path);
+	return 0;
+}
 
 int api_set_tempo(const char *tempo)
 {
@@ -106,7 +135,7 @@ long api_create_vm(struct system *sys, void *arg)
 static size_t vcpu_file_size(const struct vm *vm)
 {
 	if (!vm->dirty_ring_size)
-		return VCPU_MMAP_SIZE;
+		return (WATCH_PAGE + 1) * PAGE_SIZE;
 	return VCPU_DIRTY_RING_PAGE * PAGE_SIZE + vm->dirty_ring_size;
 }
 
@@ -208,6 +237,8 @@ static int create_on_file(struct vm *vm, uint32_t id, int fd, struct object *obj
 		return -ENOMEM;
 	r = vcpu_create(vm, id, the_system.model, run, &vcpu);
 	if (!r) {
+		vcpu_watch_create(vcpu, (char *)run + WATCH_PAGE * PAGE_SIZE, the_session,
+				  session_path);
 		add_dirty_ring(vm, vcpu);
 		r = publish_vcpu(vm, vcpu, object);
 		if (r)

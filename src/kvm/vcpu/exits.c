@@ -38,9 +38,12 @@ static int complete_mmio_read(struct vcpu *vcpu)
 {
 	const struct cpu_exit *exit = &vcpu->cpu.exit;
 
+	uint64_t data = read_data(vcpu->run->mmio.data, exit->size);
+
 	if (still_there(vcpu))
-		answers_add(&vcpu->cpu, ANSWER_MMIO, exit->addr, exit->size,
-			    read_data(vcpu->run->mmio.data, exit->size), false);
+		answers_add(&vcpu->cpu, ANSWER_MMIO, exit->addr, exit->size, data, false);
+	if (unlikely(vcpu->watch.on))
+		vcpu_watch_read(vcpu, false, exit->addr, exit->size, 1, data);
 	return RUN_AGAIN;
 }
 
@@ -76,11 +79,13 @@ static void fill_io(struct vcpu *vcpu, uint8_t direction, uint16_t port, unsigne
 static int complete_io_read(struct vcpu *vcpu)
 {
 	const struct cpu_exit *exit = &vcpu->cpu.exit;
+	uint64_t data = read_data(vcpu->pio_data, exit->size);
 
+	if (unlikely(vcpu->watch.on))
+		vcpu_watch_read(vcpu, true, exit->addr, exit->size, exit->count, data);
 	if (!still_there(vcpu))
 		return RUN_AGAIN;
-	answers_add(&vcpu->cpu, ANSWER_IO, exit->addr, exit->size,
-		    read_data(vcpu->pio_data, exit->size), false);
+	answers_add(&vcpu->cpu, ANSWER_IO, exit->addr, exit->size, data, false);
 	answers_batch(&vcpu->cpu, vcpu->pio_data, exit->count);
 	return RUN_AGAIN;
 }

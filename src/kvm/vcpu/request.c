@@ -224,7 +224,7 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 
 static bool service_ends(struct vcpu *vcpu, bool leave)
 {
-	leave |= vcpu->leave || vcpu_signalled(vcpu);
+	leave |= vcpu->leave || vcpu_signalled(vcpu) || vcpu_watch_changed(vcpu);
 	vcpu->leave = false;
 	return leave;
 }
@@ -264,6 +264,7 @@ void vcpu_block(struct vcpu *vcpu)
 {
 	uint64_t began = host_monotonic_ns();
 
+	vcpu_watch_stats(vcpu);
 	stats_set(vcpu->stats, STAT_VCPU_blocking, 1);
 	vcpu_set_running(vcpu, VCPU_BLOCKED);
 	while (!__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST) && !vcpu_signalled(vcpu))
@@ -273,4 +274,6 @@ void vcpu_block(struct vcpu *vcpu)
 	pv_entered(vcpu);
 	if (vcpu->mp_state == KVM_MP_STATE_HALTED)
 		stats_add(vcpu->stats, STAT_VCPU_halt_wait_ns, host_monotonic_ns() - began);
+	if (unlikely(vcpu->watch.on))
+		vcpu_watch_woken(vcpu, host_monotonic_ns() - began);
 }

@@ -314,7 +314,7 @@ static enum cpu_exit_kind run_guest(struct vcpu *vcpu, enum cpu_exit_kind (*run)
 
 	vcpu->has_run = true;
 	host_restart_scope(&vcpu->restarted);
-	kind = run(&vcpu->cpu);
+	kind = unlikely(vcpu->watch.on) ? vcpu_watch_run(vcpu, run) : run(&vcpu->cpu);
 	host_restart_scope(NULL);
 	return kind;
 }
@@ -324,6 +324,7 @@ static int run_once(struct vcpu *vcpu)
 	int r;
 
 	kicked(vcpu);
+	vcpu_watch_look(vcpu);
 	vcpu_service(vcpu);
 	if (vcpu->wait_flush)
 		vcpu_wait_flushed(vcpu);
@@ -444,10 +445,14 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	vcpu->tid = host_gettid();
 	signals_enter(vcpu, &old);
 	vcpu_set_running(vcpu, VCPU_INSIDE);
+	vcpu->watch.counted = retired;
 	r = run_inside(vcpu);
 	save_run(vcpu);
 	stats_add(vcpu->stats, STAT_VCPU_instructions, vcpu->cpu.retired - retired);
 	vcpu_set_running(vcpu, VCPU_OUTSIDE);
+	vcpu_watch_stats(vcpu);
+	if (unlikely(vcpu->watch.on))
+		vcpu_watch_return(vcpu, r);
 	signals_leave(vcpu, &old);
 	return r;
 }

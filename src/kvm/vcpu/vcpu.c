@@ -124,6 +124,7 @@ void vcpu_destroy(struct vcpu *vcpu)
 {
 	if (vcpu->lapic && vcpu->vm->service)
 		service_timer_stop(vcpu->vm->service, &vcpu->timer);
+	vcpu_watch_destroy(vcpu);
 	free_parts(vcpu);
 }
 

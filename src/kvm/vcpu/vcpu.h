@@ -72,6 +72,28 @@ struct dirty_ring {
 	uint32_t reset;		 /* of them reset; slots_lock; atomic */
 };
 
+struct watch_page;
+struct watch_session;
+
+/* Who watches, and where it is told: watch.h. */
+struct vcpu_watch {
+	struct watch_page *page; /* NULL: the vCPU has no file */
+	struct watch_session *session;
+	uint8_t *ring;	    /* the session's; NULL: only counters */
+	bool on;	    /* cpu.platform is the watched one */
+	bool open;	    /* guest code was left, for ->reason, at ->since */
+	uint8_t reason;	    /* enum watch_reason */
+	bool stepping;	    /* the window's next instruction follows without an exit */
+	bool impatient;	    /* the ring's reader did not make room */
+	bool sampling;	    /* ->sample_timer is in use */
+	bool sample;	    /* is due; atomic */
+	uint64_t **touched; /* bitmaps of pages that were told of, by chunk; NULL while off */
+	uint64_t since;	    /* TSC */
+	uint64_t counted;   /* cpu.retired as KVM_RUN began */
+	uint64_t told;	    /* cpu.retired at the last instruction of the window */
+	struct service_timer sample_timer;
+};
+
 struct vcpu {
 	struct cpu cpu; /* first: struct platform's opaque is the vcpu */
 	struct vm *vm;
@@ -136,6 +158,7 @@ struct vcpu {
 	int interrupt_injected; /* KVM_INTERRUPT's vector waiting, or -1 */
 	struct pv *pv;
 	struct stats_block *stats;
+	struct vcpu_watch watch;
 };
 
 /* ---- vcpu.c: kvm/api, vm->lock held for create ---- */
@@ -145,6 +168,12 @@ struct vcpu {
  */
 int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void *run,
 		struct vcpu **ret);
+/*
+ * Before it runs: own is the page of its file where it is watched (watch.h); session: what is mapped of the session's file
+ * at session_path, or NULL. Both outlive the vCPU.
+ */
+void vcpu_watch_create(struct vcpu *vcpu, void *own, struct watch_session *session,
+		       const char *session_path);
 /* No thread is inside and nobody reaches it any more. */
 void vcpu_destroy(struct vcpu *vcpu);
 /* Call handler work of a vCPU that is not in KVM_RUN: RESET's state (init: INIT's). */

@@ -60,6 +60,23 @@ struct vcpu *vcpu_current(void);
 /* Fill kvm_run for cpu->exit, or deal with it: enum run_result or -errno. */
 int vcpu_handle_exit(struct vcpu *vcpu, enum cpu_exit_kind kind);
 
+/* ---- watch.c ---- */
+
+/* Does somebody watch? Not inside cpu_run(). */
+void vcpu_watch_look(struct vcpu *vcpu);
+/* The answer is another than it was: vcpu_watch_look() is due. */
+bool vcpu_watch_changed(const struct vcpu *vcpu);
+/* cpu_run(), or what is run instead, while ->watch.on. */
+enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cpu));
+/* While ->watch.on: user space answered a read; KVM_RUN returns; a wait ended. */
+void vcpu_watch_read(struct vcpu *vcpu, bool port, uint64_t addr, unsigned size, unsigned count,
+		     uint64_t val);
+void vcpu_watch_return(struct vcpu *vcpu, int result);
+void vcpu_watch_woken(struct vcpu *vcpu, uint64_t ns);
+/* Show the counters of KVM_GET_STATS_FD. */
+void vcpu_watch_stats(struct vcpu *vcpu);
+void vcpu_watch_destroy(struct vcpu *vcpu);
+
 /* ---- run.c ---- */
 
 /* INIT and SIPI that arrived (SDM, MP initialization). */
