@@ -5,7 +5,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/pv.h"
 #include "silicon/exec/exec.h"
-#include "silicon/mmu/mmu.h"
+#include "silicon/mmu/watch.h"
 #include "silicon/sys/sys.h"
 
 #include <stdio.h>
@@ -51,6 +51,16 @@ static void start_tsc(struct vcpu *vcpu)
 		vcpu->tsc_offset = -vcpu_tsc_scaled(vcpu, clock_tsc(vm));
 }
 
+/* vm->lock held. */
+static bool join(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+
+	if (!vm->watch)
+		vm->watch = watch_create();
+	return vm->watch && watch_join(vm->watch, &vcpu->cpu);
+}
+
 static bool create_parts(struct vcpu *vcpu)
 {
 	char name[64];
@@ -58,10 +68,9 @@ static bool create_parts(struct vcpu *vcpu)
 	snprintf(name, sizeof(name), "kvm-%d/vcpu-%u", (int)vcpu->vm->pid, vcpu->id);
 	vcpu->cpu.tlb = tlb_create();
 	vcpu->cpu.exec = exec_create();
-	vcpu->cpu.nr_cpus = &vcpu->vm->nr_vcpus;
 	vcpu->pv = pv_create(vcpu);
 	vcpu->stats = stats_create(STATS_VCPU, name);
-	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats &&
+	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats && join(vcpu) &&
 	       !exec_set_tempo(&vcpu->cpu, vcpu->vm->ops->tempo);
 }
 
@@ -79,6 +88,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 
 static void free_parts(struct vcpu *vcpu)
 {
+	watch_leave(&vcpu->cpu);
 	if (vcpu->cpu.exec)
 		exec_destroy(vcpu->cpu.exec);
 	if (vcpu->cpu.tlb)

@@ -10,6 +10,7 @@
 #include "kvm/vm/private.h"
 #include "kvm/vm/service.h"
 #include "kvm/vm/slot_array.h"
+#include "silicon/mmu/watch.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +99,7 @@ void vm_destroy(struct vm *vm)
 	coalesced_free_all(vm);
 	msr_filter_free(vm->msr_filter);
 	clock_destroy(vm->clock);
+	watch_destroy(vm->watch);
 	stats_destroy(vm->stats);
 	slots_destroy(vm);
 	gmem_free_all(vm);

@@ -160,6 +160,7 @@ struct vm {
 	gpa_t tss_addr, identity_map_addr;
 	bool hide_platform_info; /* guests' RDMSR of MSR_PLATFORM_INFO faults */
 	uint32_t tsc_khz;	 /* default of new vCPUs */
+	struct watch *watch;	 /* silicon/mmu/watch.h: for the vCPUs' code; vm->lock */
 	struct pv_vm *pv;
 	struct stats_block *stats;
 };

@@ -50,13 +50,15 @@ struct run_record;
 #define RUN_JUMP_SAVED	256u
 #define RUN_FRESH_FEW	24u
 #define RUN_ALIASED	64u
+#define RUN_OPEN	64u
 #define RUN_COMPARE	32u
+#define RUN_LISTED	2u
 #define RUN_NONE	0xffffffffu
 #define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
 #define RUN_HEAD_LEAVE	10u	   /* from a block's entry to its way out (emit_head()) */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
-#define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs of a processor that is alone */
+#define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs that frequent instructions begin */
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
@@ -136,6 +138,7 @@ struct run_page {
 	uint16_t nr_dead;    /* blocks in ->first's chain that are */
 	uint16_t nr_drops;   /* of lines since a block was made of the page */
 	bool aliased;	     /* blocks were made of it at another linear address, too */
+	uint64_t gen;	     /* in which other processors give up their write tags: watch.h */
 	uint8_t copy[PAGE_SIZE];
 };
 
@@ -193,8 +196,8 @@ struct run {
 	uint64_t limit, sign; /* lock-step: minus what ->retired is not to pass; BIT(63) */
 	bool plain;	      /* lock-step: enter no trace */
 	uint32_t leave;
-	uint32_t stale[RUN_GROWTH *
-		       RUN_PAGES]; /* not 0: to be compared before control gets into it */
+	/* Not 0: to be compared before control gets into it. RUN_LISTED: it stands in ->fresh though. */
+	uint32_t stale[RUN_GROWTH * RUN_PAGES];
 
 	struct cpu *cpu;
 	struct run_options opt;
@@ -231,8 +234,12 @@ struct run {
 	uint64_t path[RUN_BLOCK_INSNS + 1];
 	uint32_t nr_path; /* instructions */
 
-	uint64_t last_sync;  /* TSC when run_serialize() last began an epoch by time */
-	uint32_t nr_fresh;   /* pages that are not stale */
+	uint64_t last_sync; /* TSC when run_serialize() last began an epoch by time */
+	/* Pages that other processors may still write to unseen; above RUN_OPEN: not all are listed. */
+	uint32_t nr_open;
+	uint32_t open[RUN_OPEN];
+	uint64_t hurried;    /* newest generation that others were asked for */
+	uint32_t nr_fresh;   /* pages that are not stale, or RUN_LISTED */
 	uint32_t nr_aliased; /* above RUN_ALIASED: not all are listed */
 	uint32_t aliased[RUN_ALIASED];
 	uint32_t nr_compared; /* epochs since they were made so */

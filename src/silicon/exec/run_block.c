@@ -3,9 +3,9 @@
  * Blocks, the pages that they were made of, and the jump cache (run.h).
  *
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
- * are noticed by the TLB (direct.h), and their pages compared at once. The program, its devices and other
- * processors write unseen: so an epoch begins wherever the architecture or the program's entry makes such writes
- * count, and makes all pages stale. Chains lead from block to block of one page only. So control gets into a page
+ * are noticed by the TLB (direct.h), and their pages compared at once; so are other processors' (watch.h), and their
+ * pages made stale. The program and its devices write unseen: so an epoch begins wherever the architecture or the
+ * program's entry makes such writes count, and makes all pages stale. Chains lead from block to block of one page only. So control gets into a page
  * by run_find() or by the jump cache, which leads to the blocks' cross entries: both look whether it is stale,
  * and a stale page is compared first.
  *
@@ -15,6 +15,7 @@
 #include "host/guard.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 
 #define LINE_SHIFT 6
 #define PAGE_LINES 64
@@ -394,7 +395,8 @@ static void page_retire(struct run *run, struct run_page *page)
 	page->first = page->first_over = RUN_NONE;
 	page->nr_dead = page->nr_drops = 0;
 	page->lines = 0;
-	direct_code_remove(run->cpu->tlb->direct, page->hva);
+	page->gen = 0;
+	direct_code_remove(run->cpu, page->hva);
 }
 
 /* Kill the blocks made of these lines. True: others are left; *ret_lines: what those were made of. */
@@ -431,7 +433,7 @@ static void page_drop(struct run *run, struct run_page *page, uint64_t changed)
 	if (kill_changed(run, page, changed, &lines)) {
 		page->lines = lines;
 		if (page->nr_dead <= RUN_DEAD && ++page->nr_drops <= RUN_DROPS) {
-			direct_code_lines(run->cpu->tlb->direct, page->hva, lines);
+			direct_code_lines(run->cpu, page->hva, lines);
 			return;
 		}
 		kill_changed(run, page, ~0ull, &lines);
@@ -451,16 +453,28 @@ static void set_fresh(struct run *run, struct run_page *page)
 {
 	uint32_t number = page - run->page;
 
+	if (run->stale[number] != RUN_LISTED)
+		run->fresh[run->nr_fresh++] = number;
 	run->stale[number] = 0;
-	run->fresh[run->nr_fresh++] = number;
 }
 
+static void make_stale(struct run *run, uint32_t number)
+{
+	if (!run->stale[number])
+		run->stale[number] = RUN_LISTED;
+}
+
+/* While another processor writes to the page it is compared each time: asked before, for the write comes first. */
 static void page_check(struct run *run, struct run_page *page)
 {
+	bool busy;
+
 	if (likely(!run->stale[page - run->page]))
 		return;
+	busy = watch_busy(run->cpu, page->hva);
 	page_compare(run, page, ~0ull);
-	set_fresh(run, page);
+	if (!busy)
+		set_fresh(run, page);
 }
 
 static void make_aliased(struct run *run, struct run_page *page)
@@ -487,10 +501,34 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->lines = 0;
 	page->first = page->first_over = RUN_NONE;
 	page->nr_dead = page->nr_drops = 0;
+	page->gen = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
+	run->stale[page - run->page] = 1;
 	set_fresh(run, page);
 	return page;
+}
+
+static void list_open(struct run *run, uint32_t number)
+{
+	if (run->nr_open < RUN_OPEN)
+		run->open[run->nr_open] = number;
+	if (run->nr_open <= RUN_OPEN)
+		run->nr_open++;
+}
+
+/* The page is watched from now on, as soon as others know. */
+static bool page_watch(struct run *run, struct run_page *page)
+{
+	uint64_t gen = 0;
+
+	if (!direct_code_add(run->cpu, page->hva, &gen))
+		return false;
+	if (!gen || !watch_shared(run->cpu))
+		return true;
+	page->gen = gen;
+	list_open(run, page - run->page);
+	return true;
 }
 
 struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
@@ -505,14 +543,19 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 		page_check(run, page);
 	else
 		page = page_make(run, hva, va);
-	return page && direct_code_add(run->cpu, hva) ? page : NULL;
+	return page && page_watch(run, page) ? page : NULL;
 }
 
+/* A write to new lines may have gone by before they were known: who comes in next looks. */
 void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
 {
+	bool more = lines & ~page->lines;
+
 	page->lines |= lines;
 	page->nr_drops = 0;
-	direct_code_lines(run->cpu->tlb->direct, page->hva, page->lines);
+	direct_code_lines(run->cpu, page->hva, page->lines);
+	if (more && watch_shared(run->cpu))
+		make_stale(run, page - run->page);
 }
 
 /*
@@ -552,9 +595,50 @@ static enum insn_sync sync_of_wrmsr(uint32_t msr)
 	return msr >= MSR_FS_BASE && msr <= MSR_KERNEL_GS_BASE ? SYNC_CPUS : SYNC_ALL;
 }
 
-static bool alone(const struct cpu *cpu)
+/* Pages that are not watched by all yet are compared. Those that are by now, once more. */
+static void check_open(struct run *run)
 {
-	return !cpu->nr_cpus || __atomic_load_n(cpu->nr_cpus, __ATOMIC_RELAXED) < 2;
+	uint64_t seen = watch_seen(run->cpu), newest = 0;
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < run->nr_open; i++) {
+		uint32_t number = run->open[i];
+		uint64_t gen = run->page[number].gen;
+
+		make_stale(run, number);
+		if (gen <= seen)
+			continue;
+		run->open[kept++] = number;
+		if (gen != WATCH_NEVER)
+			newest = max(newest, gen);
+	}
+	run->nr_open = kept;
+	if (newest > run->hurried) {
+		run->hurried = newest;
+		watch_hurry(run->cpu);
+	}
+}
+
+/* They are not all listed: compare all, and list them anew. */
+static void check_too_many(struct run *run)
+{
+	uint64_t seen = watch_seen(run->cpu);
+
+	run->nr_open = 0;
+	for (uint32_t i = 0; i < run->nr_pages; i++)
+		if (run->page[i].gen > seen)
+			list_open(run, i);
+	run_new_epoch(run);
+	watch_hurry(run->cpu);
+}
+
+/* What other processors wrote is known, but for the pages that they may still write to unseen. */
+static void sync_cpus(struct run *run)
+{
+	if (run->nr_open > RUN_OPEN)
+		check_too_many(run);
+	else if (run->nr_open)
+		check_open(run);
 }
 
 void run_serialize(struct run *run, enum insn_sync sync)
@@ -563,7 +647,8 @@ void run_serialize(struct run *run, enum insn_sync sync)
 
 	if (sync == SYNC_WRMSR)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
-	if (sync == SYNC_CPUS && alone(run->cpu)) {
+	if (sync == SYNC_CPUS) {
+		sync_cpus(run);
 		now = __builtin_ia32_rdtsc();
 		if (now - run->last_sync < RUN_SYNC_TICKS)
 			return;
@@ -583,10 +668,28 @@ static void page_written(struct run *run, const uint8_t *hva, uint64_t lines)
 		page_compare(run, page, lines);
 }
 
+/* Others' writes may still be under way. */
+static void notice_others(struct run *run)
+{
+	const uint8_t *hva[WATCH_INBOX];
+	struct run_page *page;
+	bool lost;
+
+	for (unsigned nr = watch_take(run->cpu, hva, &lost); nr--;) {
+		page = page_lookup(run, hva[nr]);
+		if (page)
+			make_stale(run, page - run->page);
+	}
+	if (lost)
+		make_all_stale(run);
+}
+
 void run_notice_writes(struct run *run)
 {
 	struct direct *d = run->cpu->tlb->direct;
 
+	if (unlikely(watch_posted(run->cpu)))
+		notice_others(run);
 	if (likely(!d->nr_written))
 		return;
 	if (d->nr_written > DIRECT_WRITTEN)

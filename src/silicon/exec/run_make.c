@@ -224,10 +224,10 @@ void run_flush(struct run *run)
 	grow(run);
 	clear_tables(run);
 	run_jumps_clear(run);
-	direct_code_clear(run->cpu->tlb->direct);
+	direct_code_clear(run->cpu);
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
 		run->nr_pages = 0;
-	run->nr_keys = run->nr_fresh = run->nr_aliased = 0;
+	run->nr_keys = run->nr_fresh = run->nr_aliased = run->nr_open = 0;
 	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
 		run->saved[i].nr = 0;
 	run->used = run->settled = run->first;

@@ -15,6 +15,7 @@
 #include "silicon/exec/exec.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 #include "silicon/sys/sys.h"
 
 #define MAX_INSN 15
@@ -340,8 +341,11 @@ static inline bool attention(const struct cpu *cpu)
 /* Attention bits are up: serve them, then step once if some stay: else the instruction is like any other. */
 static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 {
-	enum result r = sys_attend(cpu);
+	enum result r;
 
+	if (cpu->attention & ATTN_CODE)
+		watch_follow(cpu);
+	r = sys_attend(cpu);
 	rekey(cpu);
 	if (r == RESULT_AGAIN || (r == RESULT_OK && cpu->out.nr))
 		return writes_first(cpu);
@@ -426,9 +430,16 @@ static bool enter(struct cpu *cpu)
 	}
 	cpu->exit.kind = CPU_EXIT_NONE;
 	answers_rewind(cpu);
+	watch_enter(cpu);
 	mmu_update_mode(cpu);
 	rekey(cpu);
 	return true;
+}
+
+static void leave(struct cpu *cpu)
+{
+	watch_exit(cpu);
+	fpu_save(cpu);
 }
 
 enum cpu_exit_kind cpu_run(struct cpu *cpu)
@@ -441,7 +452,7 @@ enum cpu_exit_kind cpu_run(struct cpu *cpu)
 		kind = run_loop(cpu);
 	while (!kind)
 		kind = run_steps(cpu);
-	fpu_save(cpu);
+	leave(cpu);
 	return kind;
 }
 
@@ -473,7 +484,7 @@ enum cpu_exit_kind cpu_complete(struct cpu *cpu)
 		return CPU_EXIT_INTERNAL;
 	while (!kind && instruction_open(cpu))
 		kind = finish(cpu);
-	fpu_save(cpu);
+	leave(cpu);
 	return kind;
 }
 
@@ -486,6 +497,6 @@ enum result cpu_step_bare(struct cpu *cpu)
 		return RESULT_EXIT;
 	}
 	r = cpu->exec->run ? run_bare(cpu) : step_bare(cpu);
-	fpu_save(cpu);
+	leave(cpu);
 	return r;
 }

@@ -13,6 +13,7 @@
 #include "host/host.h"
 #include "silicon/mmu/log.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 
 #include <string.h>
 
@@ -102,9 +103,20 @@ static enum result translate_span(struct cpu *cpu, struct span *s)
 	return r;
 }
 
-/* The last check is passed: the access will be made. */
-static void commit_span(struct cpu *cpu, struct span *s)
+/* Another processor may have code there. */
+static void announce(struct cpu *cpu, const struct access *a)
 {
+	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
+	unsigned off = a->addr & ~PAGE_MASK;
+
+	watch_begin(cpu, page, GENMASK((off + a->size - 1) / 64, off / 64));
+}
+
+/* The last check is passed: the access will be made. How many writes to others' code were under way before it. */
+static unsigned commit_span(struct cpu *cpu, struct span *s)
+{
+	unsigned before = watch_under_way(cpu);
+
 	for (unsigned i = 0; i < s->nr; i++) {
 		struct access *a = &s->part[i];
 		bool write = a->op & ACCESS_WRITE;
@@ -114,9 +126,12 @@ static void commit_span(struct cpu *cpu, struct span *s)
 		if (write && mmu_log_recording(cpu->tlb->log) && a->hva && a->writable)
 			mmu_log_write(cpu->tlb->log, a->hva, a->addr, a->gpa, a->size);
 		tlb_fill(cpu, a, write || !a->log);
+		if (write && a->hva && a->writable && watch_shared(cpu))
+			announce(cpu, a);
 		if (cpu->tlb->watching && a->op != ACCESS_FETCH)
 			mmu_check_data_bp(cpu, a->addr, a->size, write);
 	}
+	return before;
 }
 
 /* ---- data breakpoints: SDM, debug registers ---- */
@@ -293,11 +308,14 @@ static __noinline enum result write_slow(struct cpu *cpu, enum access_state stat
 {
 	struct span s = split(cpu, addr, size, ACCESS_WRITE, state);
 	enum result r = translate_span(cpu, &s);
+	unsigned before;
 
 	if (r)
 		return r;
-	commit_span(cpu, &s);
-	return write_span(cpu, &s, src);
+	before = commit_span(cpu, &s);
+	r = write_span(cpu, &s, src);
+	watch_end(cpu, before);
+	return r;
 }
 
 static inline enum result read_state(struct cpu *cpu, enum access_state state, gva_t addr,
@@ -403,14 +421,17 @@ enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t
 {
 	struct span s = split(cpu, addr, size, ACCESS_RMW, implicit_state(cpu));
 	enum result r = translate_span(cpu, &s);
+	unsigned before;
 
 	if (r)
 		return r;
-	commit_span(cpu, &s);
+	before = commit_span(cpu, &s);
 	if (s.nr == 2 || !is_ram(&s.part[0]))
-		return cmpxchg_apart(cpu, &s, old, new);
-	return cmpxchg_sized(s.part[0].hva, size, old, new) ? RESULT_OK
-							    : exit_memory(cpu, &s.part[0]);
+		r = cmpxchg_apart(cpu, &s, old, new);
+	else if (!cmpxchg_sized(s.part[0].hva, size, old, new))
+		r = exit_memory(cpu, &s.part[0]);
+	watch_end(cpu, before);
+	return r;
 }
 
 /* A hit moves the bytes at once: nothing of it needs checking. */
@@ -499,7 +520,9 @@ static __noinline enum result pointer_slow(struct cpu *cpu, gva_t addr, uint32_t
 	r = translate_span(cpu, &s);
 	if (r || !is_ram(&s.part[0]))
 		return r;
-	commit_span(cpu, &s);
+	/* The write itself is still to come: it has been made by the time that attention is looked at. */
+	if (commit_span(cpu, &s) != watch_under_way(cpu))
+		cpu_raise(cpu, ATTN_CODE);
 	*ret = s.part[0].hva;
 	return RESULT_OK;
 }

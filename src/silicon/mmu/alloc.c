@@ -2,6 +2,7 @@
 /* Making a TLB: pages of zeroes, which cost memory only once used. Ordinary C, for it calls libc. */
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 
 #include <sys/mman.h>
 
@@ -49,4 +50,36 @@ void direct_destroy(struct direct *d)
 {
 	if (d)
 		munmap(d, sizeof(*d));
+}
+
+struct watch *watch_create(void)
+{
+	struct watch *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return w == MAP_FAILED ? NULL : w;
+}
+
+void watch_destroy(struct watch *w)
+{
+	if (w)
+		munmap(w, sizeof(*w));
+}
+
+bool watch_join(struct watch *w, struct cpu *cpu)
+{
+	if (w->nr_members == WATCH_MEMBERS)
+		return false;
+	cpu->watch = w;
+	cpu->watch_index = w->nr_members;
+	w->member[cpu->watch_index] = (struct watch_member){.cpu = cpu};
+	__atomic_store_n(&w->nr_members, cpu->watch_index + 1, __ATOMIC_SEQ_CST);
+	return true;
+}
+
+void watch_leave(struct cpu *cpu)
+{
+	if (cpu->watch && cpu->watch_index + 1 == cpu->watch->nr_members)
+		__atomic_store_n(&cpu->watch->nr_members, cpu->watch_index, __ATOMIC_SEQ_CST);
+	cpu->watch = NULL;
 }

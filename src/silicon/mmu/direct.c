@@ -2,6 +2,7 @@
 /* The tables of direct.h: filling and flushing them, and the pages that hold translated code. */
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 
 #include <string.h>
 
@@ -195,6 +196,8 @@ static void forget_writes_to(struct direct_saved *saved, const uint8_t *hva)
 
 void direct_flush_writes_to(struct direct *d, const uint8_t *hva)
 {
+	if (!d)
+		return;
 	d->gen++;
 	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
 		forget_writes_to(&d->saved[i], hva);
@@ -328,7 +331,7 @@ bool direct_code_has(const struct direct *d, const uint8_t *hva)
 	return d->nr_code && d->code[code_slot(d, hva)];
 }
 
-bool direct_code_add(struct cpu *cpu, const uint8_t *hva)
+bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen)
 {
 	struct direct *d = cpu->tlb->direct;
 	unsigned slot = code_slot(d, hva);
@@ -341,16 +344,19 @@ bool direct_code_add(struct cpu *cpu, const uint8_t *hva)
 	d->code_lines[slot] = 0;
 	d->nr_code++;
 	tlb_flush_writes_to(cpu->tlb, hva);
+	*ret_gen = watch_add(cpu, hva);
 	return true;
 }
 
 /* What stands behind in the same run of slots may belong before the hole. */
-void direct_code_remove(struct direct *d, const uint8_t *hva)
+void direct_code_remove(struct cpu *cpu, const uint8_t *hva)
 {
+	struct direct *d = cpu->tlb->direct;
 	unsigned slot = code_slot(d, hva);
 
 	if (!d->code[slot])
 		return;
+	watch_remove(cpu, hva);
 	d->code[slot] = NULL;
 	d->nr_code--;
 	for (;;) {
@@ -368,12 +374,15 @@ void direct_code_remove(struct direct *d, const uint8_t *hva)
 	}
 }
 
-void direct_code_lines(struct direct *d, const uint8_t *hva, uint64_t lines)
+void direct_code_lines(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 {
+	struct direct *d = cpu->tlb->direct;
 	unsigned slot = code_slot(d, hva);
 
-	if (d->code[slot])
-		d->code_lines[slot] = lines;
+	if (!d->code[slot])
+		return;
+	d->code_lines[slot] = lines;
+	watch_cover(cpu, hva, lines);
 }
 
 static uint64_t lines_of(const struct access *a)
@@ -415,8 +424,13 @@ uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, 
 	return rights & ~ACCESS_WRITE;
 }
 
-void direct_code_clear(struct direct *d)
+void direct_code_clear(struct cpu *cpu)
 {
+	struct direct *d = cpu->tlb->direct;
+
+	for (unsigned slot = 0; d->nr_code && slot < DIRECT_CODE_SLOTS; slot++)
+		if (d->code[slot])
+			watch_remove(cpu, d->code[slot]);
 	if (d->nr_code)
 		memset(d->code, 0, sizeof(d->code));
 	d->nr_code = 0;

@@ -10,7 +10,8 @@
  * of the present context (context.c): others' are put away, the newest of them, by the log.
  *
  * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
- * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped.
+ * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped. They are
+ * entered in the machine's registry, too (watch.h), for other processors' writes.
  */
 #ifndef SILICON_MMU_DIRECT_H
 #define SILICON_MMU_DIRECT_H
@@ -80,12 +81,15 @@ void direct_destroy(struct direct *d);
 
 /* ---- vCPU thread, general registers only ---- */
 
-/* Register the page at hva, no line of it yet: false if there is no room. */
-bool direct_code_add(struct cpu *cpu, const uint8_t *hva);
-void direct_code_remove(struct direct *d, const uint8_t *hva);
+/*
+ * Register the page at hva, no line of it yet: false if there is no room. If it was not there, *ret_gen is what
+ * watch_add() said, else it stays as it is.
+ */
+bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen);
+void direct_code_remove(struct cpu *cpu, const uint8_t *hva);
 /* From now on writes to these lines of a registered page are noticed. */
-void direct_code_lines(struct direct *d, const uint8_t *hva, uint64_t lines);
-void direct_code_clear(struct direct *d);
+void direct_code_lines(struct cpu *cpu, const uint8_t *hva, uint64_t lines);
+void direct_code_clear(struct cpu *cpu);
 /* True if the page at hva is registered. */
 bool direct_code_has(const struct direct *d, const uint8_t *hva);
 

@@ -9,6 +9,7 @@
 #include "silicon/mmu/tlb.h"
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/log.h"
+#include "silicon/mmu/watch.h"
 
 #include <string.h>
 
@@ -168,11 +169,19 @@ static bool page_watched(const struct tlb *tlb, gva_t addr)
 	return false;
 }
 
-static uint8_t tag_rights(const struct tlb *tlb, const struct access *a, bool may_write)
+static const uint8_t *host_page(const struct access *a)
 {
+	return (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
+}
+
+static uint8_t tag_rights(const struct cpu *cpu, const struct access *a, bool may_write)
+{
+	const struct tlb *tlb = cpu->tlb;
 	uint8_t rights = a->rights;
 
 	if (!a->dirty || !a->writable || !may_write || mmu_log_recording(tlb->log))
+		rights &= ~ACCESS_WRITE;
+	if (rights & ACCESS_WRITE && a->hva && watch_refuses(cpu, host_page(a)))
 		rights &= ~ACCESS_WRITE;
 	if (tlb->watching && page_watched(tlb, a->addr))
 		rights &= ACCESS_FETCH;
@@ -197,7 +206,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page, tlb->salt)];
 	unsigned half = tlb_half(tlb, page);
 	bool fetched = e->tag_fetch == (page | tlb->gen[half]);
-	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(tlb, a, may_write), fetched);
+	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(cpu, a, may_write), fetched);
 
 	if (!a->hva || a->apart || a->state == ACCESS_USER_ALIGN)
 		return;
