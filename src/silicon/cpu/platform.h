@@ -59,6 +59,8 @@ struct platform {
 	void (*set_tpr)(void *opaque, uint8_t tpr);
 	/* Guest TSC, now. */
 	uint64_t (*tsc)(void *opaque);
+	/* Raise ATTN_VIRT when the guest TSC is past this, even if it was halted; replaces the last. May be NULL. */
+	void (*alarm)(void *opaque, uint64_t tsc);
 	/*
 	 * VMCALL or VMMCALL at any CPL, RIP still on it; foreign: the other vendor's of the two. DONE with *ret
 	 * for RAX; USER; FAULT after fault_ud() or the like.
