@@ -318,6 +318,7 @@ void vcpu_watch_create(struct vcpu *vcpu, void *own, struct watch_session *sessi
 	uint32_t slot = session ? take_slot(session) : UINT32_MAX;
 
 	w->page = page;
+	w->told = UINT64_MAX;
 	if (slot != UINT32_MAX) {
 		strncpy(page->elsewhere, session_path, sizeof(page->elsewhere) - 1);
 		page->slot = slot;

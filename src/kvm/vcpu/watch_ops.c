@@ -94,17 +94,19 @@ static enum platform_answer op_mmio_write(void *opaque, gpa_t gpa, unsigned size
 	return answered(opaque, vcpu_platform.mmio_write(opaque, gpa, size, val));
 }
 
-/* SDM, exit qualification for I/O instructions: size, direction, port. */
-static uint64_t io_info(bool in, uint16_t port, unsigned size)
+/* Size, direction, port: as the SDM's exit qualification, or the APM's EXITINFO1 has them. */
+static uint64_t io_info(const struct vcpu *vcpu, bool in, uint16_t port, unsigned size)
 {
-	return (size - 1) | (in ? 8 : 0) | (uint64_t)port << 16;
+	if (vcpu->watch.page->isa == 1)
+		return (size - 1) | (in ? 8 : 0) | (uint64_t)port << 16;
+	return (in ? 1 : 0) | size << 4 | (uint64_t)port << 16;
 }
 
 static enum platform_answer op_pio_read(void *opaque, uint16_t port, unsigned size, uint64_t *ret)
 {
 	enum platform_answer answer;
 
-	watch_open(opaque, WATCH_IO_INSTRUCTION, io_info(true, port, size), 0);
+	watch_open(opaque, WATCH_IO_INSTRUCTION, io_info(opaque, true, port, size), 0);
 	answer = vcpu_platform.pio_read(opaque, port, size, ret);
 	if (answer == PLATFORM_DONE)
 		vcpu_watch_read(opaque, true, port, size, 1, *ret);
@@ -115,7 +117,7 @@ static enum platform_answer op_pio_write(void *opaque, uint16_t port, unsigned s
 {
 	struct ev_kvm_pio ev = {.rw = 1, .port = port, .size = size, .count = 1, .val = val};
 
-	watch_open(opaque, WATCH_IO_INSTRUCTION, io_info(false, port, size), 0);
+	watch_open(opaque, WATCH_IO_INSTRUCTION, io_info(opaque, false, port, size), 0);
 	watch_event(opaque, EV_kvm_pio, &ev, sizeof(ev));
 	return answered(opaque, vcpu_platform.pio_write(opaque, port, size, val));
 }
