@@ -16,7 +16,7 @@
 #define AREA	   0x100000
 #define NR_VCPUS   2
 #define RING_BYTES (4096 * sizeof(struct kvm_dirty_gfn))
-#define SEGMENTS   6
+#define SEGMENTS   4
 #define HARVESTS   6
 
 enum mode { LOG, MANUAL, RING };

@@ -428,7 +428,7 @@ static void test_hlt_waits_for_events(void **state)
 	pthread_create(&thread, NULL, kick_later, vcpu);
 	RUN_TO(KVM_EXIT_IO);
 	pthread_join(thread, NULL);
-	assert_int_equal(regs().rip, 0x3002);
+	assert_int_equal(regs().rip, 0x3000);
 }
 
 static void test_signal_ends_hlt(void **state)

@@ -236,7 +236,7 @@ static int enable_user_space_msr(struct vm *vm, const struct kvm_enable_cap *cap
 
 static int enable_disable_quirks(struct vm *vm, const struct kvm_enable_cap *cap)
 {
-	__atomic_fetch_or(&vm->disabled_quirks, cap->args[0] & VM_QUIRKS, __ATOMIC_RELAXED);
+	__atomic_store_n(&vm->disabled_quirks, cap->args[0] & VM_QUIRKS, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -5,7 +5,8 @@
  *
  * A read leaves the instruction undone: the answer is recorded at re-entry (answers_add()) and the
  * instruction starts anew. If the program has moved RIP meanwhile, the answer is dropped, as KVM does.
- * Writes are handed out one by one after the instruction retired; their continuation keeps count.
+ * Writes are handed out one by one after the instruction retired; their continuation keeps count. OUT shows RIP
+ * at itself, as KVM does, and goes on behind itself if the program leaves RIP there.
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/vm/private.h"
@@ -142,6 +143,22 @@ static void send_mmio(struct vcpu *vcpu, const struct out_write *w)
 	run->mmio.is_write = 1;
 	memcpy(run->mmio.data, &w->data, sizeof(run->mmio.data));
 	vcpu->nr_write = 1;
+	vcpu->complete = complete_writes;
+}
+
+static int complete_out(struct vcpu *vcpu)
+{
+	if (still_there(vcpu))
+		vcpu->cpu.rip = vcpu->rip_behind;
+	return complete_writes(vcpu);
+}
+
+/* Port 7EH: programs know from older KVMs that RIP is behind the OUT (KVM_X86_QUIRK_OUT_7E_INC_RIP). */
+static bool shows_itself(const struct vcpu *vcpu, const struct out_write *w)
+{
+	uint64_t disabled = __atomic_load_n(&vcpu->vm->disabled_quirks, __ATOMIC_RELAXED);
+
+	return w->is_out && (w->addr != 0x7e || disabled & KVM_X86_QUIRK_OUT_7E_INC_RIP);
 }
 
 /* Writes to one port in a row (OUTS) go out together. */
@@ -155,6 +172,13 @@ static void send_io(struct vcpu *vcpu, const struct out_write *w, unsigned left)
 	}
 	fill_io(vcpu, KVM_EXIT_IO_OUT, w->addr, w->size, n);
 	vcpu->nr_write = n;
+	vcpu->complete = complete_writes;
+	if (!shows_itself(vcpu, w))
+		return;
+	vcpu->rip_behind = vcpu->cpu.rip;
+	vcpu->cpu.rip = w->from;
+	remember_place(vcpu);
+	vcpu->complete = complete_out;
 }
 
 static int send_writes(struct vcpu *vcpu)
@@ -170,7 +194,6 @@ static int send_writes(struct vcpu *vcpu)
 		send_io(vcpu, w, out->nr - vcpu->next_write);
 	else
 		send_mmio(vcpu, w);
-	vcpu->complete = complete_writes;
 	return RUN_EXIT;
 }
 

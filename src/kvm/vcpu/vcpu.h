@@ -135,6 +135,7 @@ struct vcpu {
 	unsigned next_write,
 		nr_write;    /* into cpu.out: fragments handed out, and now on their way */
 	uint64_t exit_rip;   /* linear RIP of the instruction that waits for an answer */
+	uint64_t rip_behind; /* RIP behind the OUT that stands there */
 	uint32_t msr_reason; /* KVM_MSR_EXIT_REASON_* of the MSR exit to come */
 	uint8_t eoi_vector;
 	bool tpr_write;

@@ -79,9 +79,11 @@ struct answers {
 
 struct out_write {
 	bool is_port;
+	bool is_out; /* of OUT, which stands at RIP ->from */
 	uint8_t size;
 	uint64_t addr;
 	uint64_t data;
+	uint64_t from;
 };
 
 struct out_writes {

@@ -697,8 +697,13 @@ enum result emul_out(struct cpu *cpu, const struct insn *insn)
 {
 	struct port_access p = port_of(cpu, insn);
 	enum result r = port_check(cpu, &p, false);
+	unsigned nr = cpu->out.nr;
 
 	if (!r)
 		r = sys_io_write(cpu, p.port, p.size, reg_read(cpu, RAX, p.size, false));
+	if (cpu->out.nr > nr) {
+		cpu->out.v[nr].is_out = true;
+		cpu->out.v[nr].from = cpu->rip;
+	}
 	return r ? r : insn_next(cpu, insn);
 }
