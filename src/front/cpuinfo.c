@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * /proc/cpuinfo with another processor: the host's own lines, of which those that name the processor are replaced.
- * Which CPUs there are, their places and clocks stay the host's, on which the program runs.
+ * Which CPUs there are, their places and clocks stay the host's, on which the program runs. Near the host only
+ * what KVM needs is added, where the host has none: VMX or SVM, with what the modules' parameters say of it.
  */
 #include "front/files.h"
 #include "silicon/models/model.h"
@@ -165,6 +166,16 @@ static const struct {
 	{0x48b, 32 + 26, "usr_wait_pause"},
 };
 
+/* Those that stand among the features, too. */
+static const struct {
+	uint32_t msr;
+	uint8_t bit;
+	const char *name;
+} vmx_features[] = {
+	{0x482, 32 + 21, "tpr_shadow"}, {0x48b, 32 + 0, "flexpriority"}, {0x48b, 32 + 1, "ept"},
+	{0x48b, 32 + 5, "vpid"},	{0x481, 32 + 5, "vnmi"},	 {0x48c, 21, "ept_ad"},
+};
+
 static const char *feature_names[NR_FEATURES] = {
 #define FEATURE(name, leaf, subleaf, reg, bit) #name,
 #include "features.def"
@@ -196,6 +207,10 @@ static void write_flags(FILE *to, const struct cpu_model *m)
 	for (unsigned i = 0; i < NR_FEATURES; i++)
 		if (model_program_has(m, i))
 			write_feature(to, i);
+	for (unsigned i = 0; i < ARRAY_SIZE(vmx_features); i++)
+		if (model_program_has(m, FEAT_VMX) &&
+		    model_raw_msr(m, vmx_features[i].msr) >> vmx_features[i].bit & 1)
+			fprintf(to, " %s", vmx_features[i].name);
 	fputs(" rep_good nopl cpuid\n", to);
 	if (!model_program_has(m, FEAT_VMX))
 		return;
@@ -287,6 +302,40 @@ static bool write_line(FILE *to, const char *line, const struct cpu_model *m, co
 	return true;
 }
 
+static bool has_word(const char *line, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const char *at = strstr(line, word); at; at = strstr(at + 1, word))
+		if (at > line && at[-1] == ' ' && (at[len] == ' ' || at[len] == '\n'))
+			return true;
+	return false;
+}
+
+/* A line of the host's, and what of virtualization it does not say. */
+static void write_host_line(FILE *to, const char *line)
+{
+	bool flags = !strncmp(line, "flags\t", strlen("flags\t"));
+
+	if (!flags || has_word(line, "vmx") || has_word(line, "svm"))
+		fputs(line, to);
+	else if (processor_intel())
+		fprintf(to,
+			"%.*s vmx tpr_shadow flexpriority ept vpid vnmi ept_ad\nvmx flags\t: vnmi "
+			"invvpid ept_ad "
+			"flexpriority tsc_offset vtpr mtf vapic ept vpid unrestricted_guest\n",
+			(int)strcspn(line, "\n"), line);
+	else
+		fprintf(to, "%.*s svm npt nrip_save\n", (int)strcspn(line, "\n"), line);
+}
+
+static void write_model_line(FILE *to, const char *line, const struct cpu_model *m,
+			     const struct words *w)
+{
+	if (!write_line(to, line, m, w))
+		fputs(line, to);
+}
+
 void cpuinfo_write(int fd, const struct cpu_model *model)
 {
 	FILE *from = door_next()->fopen("/proc/cpuinfo", "re"), *to;
@@ -297,10 +346,14 @@ void cpuinfo_write(int fd, const struct cpu_model *model)
 
 	to = copy >= 0 ? fdopen(copy, "w") : NULL;
 	if (from && to) {
-		read_words(&w, model);
-		while (getline(&line, &size, from) > 0)
-			if (!write_line(to, line, model, &w))
-				fputs(line, to);
+		if (model)
+			read_words(&w, model);
+		while (getline(&line, &size, from) > 0) {
+			if (model)
+				write_model_line(to, line, model, &w);
+			else
+				write_host_line(to, line);
+		}
 	}
 	free(line);
 	if (from)

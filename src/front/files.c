@@ -78,7 +78,7 @@ struct file files_find(const char *path)
 		return absent;
 	if (path[1] == 's' && !strncmp(path, MODULES, strlen(MODULES)) && is_kvm_module(path))
 		return find_module(path);
-	if (path[1] == 'p' && processor_model() && !strcmp(path, "/proc/cpuinfo"))
+	if (path[1] == 'p' && !strcmp(path, "/proc/cpuinfo"))
 		return (struct file){FILE_TEXT, path};
 	return other;
 }
@@ -88,7 +88,7 @@ static bool may_be_ours(const char *path)
 {
 	if (!path || (uintptr_t)path < PAGE_SIZE || path[0] == '/')
 		return false;
-	return strstr(path, "kvm") || (processor_model() && strstr(path, "cpuinfo"));
+	return strstr(path, "kvm") || strstr(path, "cpuinfo");
 }
 
 struct file files_find_at(int dir, const char *path, char *buf, size_t size)

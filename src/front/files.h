@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Paths that answer as on a machine with KVM and the model's processor: /dev/kvm, the modules' folders below
- * /sys/module, /proc/cpuinfo under a model that is not the host's.
+ * /sys/module, /proc/cpuinfo.
  */
 #ifndef FRONT_FILES_H
 #define FRONT_FILES_H
@@ -46,7 +46,7 @@ void processor_mask(sigset_t *set);
 void patch_all(void);
 void patch_counts(unsigned *ret_sites, unsigned *ret_unproven);
 
-/* cpuinfo.c: write /proc/cpuinfo of this host with the model's processor in it to fd. */
+/* cpuinfo.c: write /proc/cpuinfo of this host with the model's processor in it to fd; NULL: near the host. */
 void cpuinfo_write(int fd, const struct cpu_model *model);
 
 #endif
