@@ -137,6 +137,7 @@ __attribute__((constructor)) static void door_start(void)
 	owner = getpid();
 	pthread_atfork(NULL, NULL, forked);
 	host_signal_set_hooks(&hooks);
+	exec_start();
 	setting_cpu = setting("ANYKVM_CPU");
 	setting_params = setting("ANYKVM_PARAMS");
 	setting_stats = setting("ANYKVM_STATS_FILE");

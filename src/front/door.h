@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -59,6 +60,9 @@ int door_open(int flags);
 bool door_used(void);
 /* A vforked child runs in its parent's memory: what it does to its fds is no news for us. */
 bool door_own_process(void);
+
+/* exec.c: at start, with the environment as it was given. */
+void exec_start(void);
 
 /* fd.c: fds that may be ours, by number; a hint for close() only. */
 void fd_mark(int fd);

@@ -14,7 +14,7 @@ sources() {
 	apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Created-By: Packages' 'Origin: Debian' | sort -u
 }
 packages=systemd-sysv,udev,dbus,kmod,linux-image-amd64,iproute2,iputils-ping,login,passwd,fdisk,dosfstools,e2fsprogs
-packages=$packages,grub2-common,grub-pc-bin,grub-efi-amd64-bin,gcc,libc6-dev,libc6-dev-i386,gdb,cpuid,pciutils,procps
+packages=$packages,grub2-common,grub-pc-bin,grub-efi-amd64-bin,gcc,gcc-multilib,libc6-dev,gdb,cpuid,pciutils,procps
 if [ ! -s debian.ext4 ] || [ "$here/debian_image.sh" -nt debian.ext4 ]; then
 	[ -n "$(sources)" ] || { echo "anykvm: apt knows no archive of Debian's; as root: apt-get update" >&2; exit 1; }
 	sources >debian.list
@@ -35,7 +35,7 @@ if [ ! -s debian.ext4 ] || [ "$here/debian_image.sh" -nt debian.ext4 ]; then
 		chroot "\$1" systemctl -q enable systemd-networkd serial-getty@ttyS0
 		chroot "\$1" systemctl -q disable systemd-networkd-wait-online apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer
 		chroot "\$1" systemctl -q mask systemd-networkd-wait-online.service
-		: >"\$1/etc/apt/sources.list"
+		rm -f "\$1"/etc/apt/sources.list "\$1"/etc/apt/sources.list.d/*
 		rm -rf "\$1"/usr/share/doc/* "\$1"/usr/share/locale/* "\$1"/var/lib/apt/lists/*
 		cat "\$1"/boot/vmlinuz-* >"$work/vmlinuz"
 		cat "\$1"/boot/initrd.img-* >"$work/initrd.img"
