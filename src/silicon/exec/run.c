@@ -180,7 +180,8 @@ static const uint8_t *cold_done(struct run *run, const struct run_site *site,
 	}
 	next = onward(run);
 out:
-	if (next && before->live)
+	/* A store's second half may have put away what the block goes on with. */
+	if (next && (before->live || run->insn[site->insn].flags & INSN_FPU))
 		fpu_load(cpu);
 	return next;
 }
@@ -528,12 +529,22 @@ static uint32_t block_onward(struct run *run)
 	return block;
 }
 
+/* Instructions of standing blocks point to thunks: before any is entered after these were dropped, forget them. */
+static void follow_drops(struct run *run)
+{
+	if (likely(run->seen_drops == run->cpu->exec->nr_drops))
+		return;
+	fpu_save(run->cpu);
+	run_flush(run);
+}
+
 bool run_enter(struct run *run, enum cpu_exit_kind *ret_kind)
 {
 	uint32_t block;
 
 	if (!run_translatable(run->cpu))
 		return false;
+	follow_drops(run);
 	look_around(run);
 	block = block_onward(run);
 	if (block == RUN_NONE)
@@ -607,6 +618,7 @@ enum result run_bare_block(struct run *run)
 	const uint8_t *host;
 	uint32_t block;
 
+	follow_drops(run);
 	look_around(run);
 	block = run_find(run, run_key(cpu), &host);
 	if (block == RUN_NONE && host)

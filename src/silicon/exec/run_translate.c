@@ -343,7 +343,8 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 	if (!rec->keeps)
 		t->slot = -1;
 	t->run->site[t->site].flags = t->site_flags;
-	if (form == FORM_DONE)
+	/* Behind a branch that the trace follows its cold path may lead elsewhere: even to where no branch would. */
+	if (form == FORM_DONE && rec->next == t->rip + t->insn.len)
 		set_next(t, t->nr_cold != nr_cold);
 	t->rip = rec->next;
 	return form;
