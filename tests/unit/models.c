@@ -170,7 +170,7 @@ static void test_every_dump(void **state)
 			assert_true(built.model.nr_cpuid < MODEL_MAX_ROWS);
 			assert_true(has(FEAT_LM));
 			assert_true(has(FEAT_SYSCALL));
-			assert_false(has(FEAT_VMX));
+			assert_int_equal(has(FEAT_VMX), model_intel(&built.model));
 			assert_false(has(FEAT_SVM));
 		}
 	}
@@ -243,12 +243,12 @@ static void test_vector_state_needs_xcr0(void **state)
 static void test_hidden(void **state)
 {
 	static const enum feature hidden[] = {
-		FEAT_HLE,      FEAT_RTM,	FEAT_MPX,	 FEAT_PKU,	    FEAT_OSPKE,
-		FEAT_VMX,      FEAT_SVM,	FEAT_SMX,	 FEAT_MONITOR,	    FEAT_OSXSAVE,
-		FEAT_AMX_TILE, FEAT_AVX_IFMA,	FEAT_CMPCCXADD,	 FEAT_SHSTK,	    FEAT_IBT,
-		FEAT_WAITPKG,  FEAT_ENQCMD,	FEAT_KEY_LOCKER, FEAT_UINTR,	    FEAT_LAM,
-		FEAT_SGX,      FEAT_INTEL_PT,	FEAT_PDCM,	 FEAT_PERFCTR_CORE, FEAT_MWAITX,
-		FEAT_RDPRU,    FEAT_CR8_LEGACY,
+		FEAT_HLE,	 FEAT_RTM,	  FEAT_MPX,	     FEAT_PKU,	   FEAT_OSPKE,
+		FEAT_SVM,	 FEAT_SMX,	  FEAT_MONITOR,	     FEAT_OSXSAVE, FEAT_AMX_TILE,
+		FEAT_AVX_IFMA,	 FEAT_CMPCCXADD,  FEAT_SHSTK,	     FEAT_IBT,	   FEAT_WAITPKG,
+		FEAT_ENQCMD,	 FEAT_KEY_LOCKER, FEAT_UINTR,	     FEAT_LAM,	   FEAT_SGX,
+		FEAT_INTEL_PT,	 FEAT_PDCM,	  FEAT_PERFCTR_CORE, FEAT_MWAITX,  FEAT_RDPRU,
+		FEAT_CR8_LEGACY,
 	};
 	static const struct model_spec *const specs[] = {&model_spec_ice_lake_sp,
 							 &model_spec_milan};
@@ -262,6 +262,7 @@ static void test_hidden(void **state)
 		assert_null(build(&model_spec_host, ~0ull));
 		for (unsigned i = 0; i < ARRAY_SIZE(hidden); i++)
 			assert_false(has(hidden[i]));
+		assert_int_equal(has(FEAT_VMX), s == 0);
 		assert_int_equal(reg(0xa, 0, CPUID_EAX), 0);
 	}
 }

@@ -16,12 +16,13 @@
 #include "kvm/vm/msr_filter.h"
 #include "kvm/vm/private.h"
 #include "kvm/vm/vm.h"
-
-struct cpu_model;
+#include "silicon/models/model.h"
 
 /* What /dev/kvm itself stands for; one per process, set by api_init(), but the counter. */
 struct system {
-	const struct cpu_model *model;
+	const struct cpu_model *model; /* &own, once there is one */
+	struct cpu_model own;	       /* the model, less what parameters take from it */
+	struct vmx_caps vmx;	       /* VMX for guests, if the model has it */
 	struct vm_ops ops;
 	uint64_t ioctls; /* served; atomic */
 };
@@ -64,6 +65,8 @@ struct system *api_system(void);
 
 /* ---- params.c ---- */
 
+/* What kvm_intel's parameters leave of VMX for guests; false: nothing. */
+bool api_params_vmx(struct vmx_options *ret);
 /* Those that VMs follow. */
 void api_params_apply(struct vm_params *ret, bool intel);
 

@@ -44,6 +44,14 @@ static bool has_xsave(const struct system *sys)
 	return feature_has(sys->model->features, FEAT_XSAVE);
 }
 
+/* Bytes of the largest state; 0: guests get neither VMX nor SVM. */
+static long nested_state_size(const struct system *sys)
+{
+	if (feature_has(sys->model->features, FEAT_VMX))
+		return sizeof(struct kvm_nested_state) + sizeof(struct kvm_vmx_nested_state_data);
+	return 0;
+}
+
 /* Asked of the system: of any VM type. */
 static bool private_mem(const struct vm *vm)
 {

@@ -61,14 +61,30 @@ int api_set_tempo(const char *tempo)
 	return 0;
 }
 
+/* Guests may be hypervisors if the model and the parameters say so. */
+static void init_nested(struct system *sys, const struct cpu_model *model)
+{
+	struct vmx_options opt;
+	bool vmx = model_intel(model) && api_params_vmx(&opt);
+
+	sys->own = *model;
+	feature_put(sys->own.features, FEAT_VMX, vmx);
+	if (vmx) {
+		vmx_caps_default(model, &opt, &sys->vmx);
+		sys->ops.params.vmx = &sys->vmx;
+	}
+	sys->model = &sys->own;
+}
+
 int api_init(const char *cpu_model, const char *params)
 {
+	const struct cpu_model *model;
 	const char *why = NULL;
 
 	if (params && api_params_set(params))
 		return -EINVAL;
-	the_system.model = model_find(cpu_model, &why);
-	if (!the_system.model) {
+	model = model_find(cpu_model, &why);
+	if (!model) {
 		host_log("CPU model '%s': %s", cpu_model ? cpu_model : "default",
 			 why ? why : "unknown");
 		return -EINVAL;
@@ -76,7 +92,8 @@ int api_init(const char *cpu_model, const char *params)
 	registry_init();
 	the_system.ops = vcpu_vm_ops;
 	the_system.ops.tempo = tempo_wanted;
-	api_params_apply(&the_system.ops.params, model_intel(the_system.model));
+	api_params_apply(&the_system.ops.params, model_intel(model));
+	init_nested(&the_system, model);
 	the_system.ops.gmem = api_gmem_of;
 	the_system.ops.release = release;
 	return 0;

@@ -38,6 +38,15 @@ long api_msr_feature_list(struct system *sys, void *arg)
 	return list_out(sys, arg, MSR_LIST_FEATURE);
 }
 
+static bool feature_value(const struct system *sys, uint32_t index, uint64_t *ret)
+{
+	if (!sys_msr_feature(sys->model, index, ret))
+		return false;
+	if (index - MSR_VMX_FIRST < NR_VMX_MSRS)
+		*ret = vmx_caps_read(NULL, &sys->vmx, index - MSR_VMX_FIRST);
+	return true;
+}
+
 /* KVM_GET_MSRS on the system fd: how many could be read, in order, before the first unknown. */
 long api_get_feature_msrs(struct system *sys, void *arg)
 {
@@ -55,7 +64,7 @@ long api_get_feature_msrs(struct system *sys, void *arg)
 	for (n = 0; n < head.nmsrs; n++) {
 		uint64_t val;
 
-		if (!sys_msr_feature(sys->model, entries[n].index, &val))
+		if (!feature_value(sys, entries[n].index, &val))
 			break;
 		entries[n].data = val;
 	}

@@ -130,10 +130,27 @@ bool api_param_nth(unsigned nr, struct api_param *ret)
 	return true;
 }
 
+bool api_params_vmx(struct vmx_options *ret)
+{
+	*ret = (struct vmx_options){
+		.ept = values[PARAM_kvm_intel_ept],
+		.ept_ad = values[PARAM_kvm_intel_eptad],
+		.unrestricted = values[PARAM_kvm_intel_unrestricted_guest],
+		.vpid = values[PARAM_kvm_intel_vpid],
+		.flexpriority = values[PARAM_kvm_intel_flexpriority],
+		.apicv = values[PARAM_kvm_intel_enable_apicv],
+		.preemption_timer = values[PARAM_kvm_intel_preemption_timer],
+		.pml = values[PARAM_kvm_intel_pml],
+		.shadow = values[PARAM_kvm_intel_enable_shadow_vmcs],
+	};
+	return values[PARAM_kvm_intel_nested];
+}
+
 void api_params_apply(struct vm_params *ret, bool intel)
 {
 	ret->tdp = values[intel ? PARAM_kvm_intel_ept : PARAM_kvm_amd_npt];
 	ret->ignore_msrs = values[PARAM_kvm_ignore_msrs];
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
+	ret->report_missed_checks = values[PARAM_anykvm_report_missed_checks];
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
 }

@@ -210,12 +210,21 @@ static void add_class(struct list *l, const struct cpu_model *m, uint32_t base)
 		add_leaf(l, m, leaf);
 }
 
+/* Rows show what models could have; parameters may have taken it away. */
+static void mend_nested(struct list *l, const struct cpu_model *m)
+{
+	for (unsigned i = 0; i < l->nr; i++)
+		if (l->v[i].function == 1 && !feature_has(m->features, FEAT_VMX))
+			l->v[i].ecx &= ~(1u << 5);
+}
+
 static void fill_supported(struct list *l, const struct cpu_model *m)
 {
 	add_class(l, m, 0);
 	add_class(l, m, 0x80000000);
 	add_kvm_leaves(l);
 	mend_xsave(l, m);
+	mend_nested(l, m);
 	mend_last(l);
 }
 
@@ -349,6 +358,7 @@ static const struct {
 	{CR4_LA57, FEAT_LA57},
 	{CR4_UMIP, FEAT_UMIP},
 	{CR4_PCIDE, FEAT_PCID},
+	{CR4_VMXE, FEAT_VMX},
 };
 
 /* Before KVM_SET_CPUID2 only silicon limits what the program may set. */
@@ -364,6 +374,8 @@ static void apply_cr4(struct cpu *cpu, bool has_cpuid)
 		    (feature_has(guest, f) && feature_has(cpu->model_features, f)))
 			allowed |= cr4_bits[i].bit;
 	}
+	if (!cpu->virt)
+		allowed &= ~(uint64_t)CR4_VMXE;
 	cpu->cr4_reserved = ~allowed;
 }
 

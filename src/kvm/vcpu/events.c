@@ -134,7 +134,12 @@ long vcpu_smi(struct vcpu *vcpu, void *arg)
 
 void vcpu_queue_exception(struct vcpu *vcpu, uint8_t vector)
 {
-	vcpu->cpu.inject = (struct event){.valid = true, .type = EVENT_EXCEPTION, .vector = vector};
+	vcpu->cpu.inject = (struct event){
+		.valid = true,
+		.type = EVENT_EXCEPTION,
+		.vector = vector,
+		.pending = true,
+	};
 	cpu_update_attention(&vcpu->cpu);
 }
 
@@ -171,6 +176,7 @@ static void gather_trap(struct cpu *cpu)
 		.valid = true,
 		.type = EVENT_EXCEPTION,
 		.vector = VEC_DB,
+		.pending = true,
 		.has_payload = true,
 		.payload = cpu->pending_dr6,
 	};
@@ -189,8 +195,8 @@ static void get_exception(struct vcpu *vcpu, struct kvm_vcpu_events *e)
 	if (!vcpu->vm->exception_payload && ev->has_payload)
 		deliver_payload(cpu);
 	if (!is_soft(ev)) {
-		e->exception.pending = ev->has_payload;
-		e->exception.injected = !ev->has_payload;
+		e->exception.pending = ev->pending && vcpu->vm->exception_payload;
+		e->exception.injected = !e->exception.pending;
 	}
 	e->exception.nr = ev->vector;
 	e->exception.has_error_code = ev->has_error;
@@ -288,6 +294,7 @@ static void set_injection(struct vcpu *vcpu, const struct kvm_vcpu_events *e)
 		ev.vector = e->exception.nr;
 		ev.has_error = e->exception.has_error_code;
 		ev.error = e->exception.error_code;
+		ev.pending = e->exception.pending;
 		ev.has_payload = e->exception_has_payload;
 		ev.payload = e->exception_payload;
 	} else if (e->nmi.injected) {
@@ -301,6 +308,7 @@ static void set_injection(struct vcpu *vcpu, const struct kvm_vcpu_events *e)
 		ev.valid = false;
 	}
 	vcpu->cpu.inject = ev;
+	vcpu->inject_behind = ev.valid && vcpu->complete;
 	if (!vcpu->lapic)
 		vcpu->interrupt_injected = waiting; /* behind the exception or NMI */
 }

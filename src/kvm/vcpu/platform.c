@@ -211,6 +211,11 @@ static void op_window_open(void *opaque)
 	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
 }
 
+static void op_alarm(void *opaque, uint64_t tsc)
+{
+	vcpu_alarm(opaque, tsc);
+}
+
 const struct platform vcpu_platform = {
 	.memory = op_memory,
 	.mark_dirty = op_mark_dirty,
@@ -228,6 +233,7 @@ const struct platform vcpu_platform = {
 	.get_tpr = op_get_tpr,
 	.set_tpr = op_set_tpr,
 	.tsc = op_tsc,
+	.alarm = op_alarm,
 	.hypercall = op_hypercall,
 	.service = op_service,
 	.alone = op_alone,

@@ -264,6 +264,7 @@ static long set_sregs_common(struct vcpu *vcpu, const struct kvm_sregs *s, bool 
 	    mmu_load_pdptes(cpu, cpu->cr3))
 		cpu->fault.valid = false;
 	unhalt_at_reset_vector(vcpu, s);
+	vcpu->judge_guest = cpu_guest(cpu);
 	cpu_update_attention(cpu);
 	cpu_raise(cpu, ATTN_EVENTS);
 	return 0;

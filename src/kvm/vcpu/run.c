@@ -356,6 +356,23 @@ static int run_loop(struct vcpu *vcpu)
 	return r;
 }
 
+/* An event that the program set meanwhile comes behind the instruction that its exit left open. */
+static enum cpu_exit_kind finish_open(struct vcpu *vcpu)
+{
+	struct event held = vcpu->cpu.inject;
+	enum cpu_exit_kind kind;
+
+	if (!vcpu->inject_behind)
+		return run_guest(vcpu, cpu_complete);
+	vcpu->cpu.inject.valid = false;
+	kind = run_guest(vcpu, cpu_complete);
+	if (!vcpu->cpu.inject.valid)
+		vcpu->cpu.inject = held;
+	vcpu->inject_behind = kind != CPU_EXIT_NONE;
+	cpu_update_attention(&vcpu->cpu);
+	return kind;
+}
+
 /* With immediate_exit the open instruction is finished, and nothing further runs. */
 static int complete(struct vcpu *vcpu, bool immediate)
 {
@@ -367,9 +384,9 @@ static int complete(struct vcpu *vcpu, bool immediate)
 		return RUN_AGAIN;
 	vcpu->complete = NULL;
 	r = fn(vcpu);
-	if (r != RUN_AGAIN || !immediate)
+	if (r != RUN_AGAIN || !(immediate || vcpu->inject_behind))
 		return r;
-	kind = run_guest(vcpu, cpu_complete);
+	kind = finish_open(vcpu);
 	return kind == CPU_EXIT_NONE ? RUN_AGAIN : vcpu_handle_exit(vcpu, kind);
 }
 
@@ -408,6 +425,8 @@ static int run_inside(struct vcpu *vcpu)
 	r = complete(vcpu, immediate);
 	if (r != RUN_AGAIN)
 		return r;
+	if (vcpu->judge_guest)
+		vcpu_judge_guest(vcpu);
 	return immediate ? -EINTR : run_loop(vcpu);
 }
 
@@ -423,6 +442,8 @@ static void save_run(struct vcpu *vcpu)
 	run->apic_base = vcpu_get_apic_base(vcpu);
 	if (vcpu->cpu.in_smm)
 		run->flags |= KVM_RUN_X86_SMM;
+	if (cpu_guest(&vcpu->cpu))
+		run->flags |= KVM_RUN_X86_GUEST_MODE;
 	run->ready_for_interrupt_injection = vcpu->vm->irqchip_full || ready_for_injection(vcpu);
 }
 

@@ -84,6 +84,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
 	if (feature_has(model->features, FEAT_XSAVE))
 		cpu->fpu.xfeatures = model->xcr0;
+	vcpu_vmx_create(vcpu);
 }
 
 static void free_parts(struct vcpu *vcpu)
@@ -135,6 +136,8 @@ void vcpu_destroy(struct vcpu *vcpu)
 	if (vcpu->lapic && vcpu->vm->service)
 		service_timer_stop(vcpu->vm->service, &vcpu->timer);
 	vcpu_watch_destroy(vcpu);
+	if (vcpu->vm->service)
+		service_timer_stop(vcpu->vm->service, &vcpu->alarm);
 	free_parts(vcpu);
 }
 

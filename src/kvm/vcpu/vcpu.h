@@ -12,6 +12,7 @@
 #include "kvm/vm/vm.h"
 #include "silicon/chips/lapic.h"
 #include "silicon/cpu/cpu.h"
+#include "silicon/vmx/vmx.h"
 
 #include <signal.h>
 
@@ -132,6 +133,7 @@ struct vcpu {
 
 	/* The one continuation across exits to user space; NULL when nothing is open. */
 	int (*complete)(struct vcpu *vcpu);
+	bool inject_behind; /* the program wants an event injected behind what is open */
 	unsigned next_write,
 		nr_write;    /* into cpu.out: fragments handed out, and now on their way */
 	uint64_t exit_rip;   /* linear RIP of the instruction that waits for an answer */
@@ -158,6 +160,10 @@ struct vcpu {
 	uint8_t sipi_vector;
 	int interrupt_injected; /* KVM_INTERRUPT's vector waiting, or -1 */
 	struct pv *pv;
+	struct vmx vmx;		    /* hangs from cpu.virt on models that have VMX */
+	struct service_timer alarm; /* of the preemption timer */
+	bool judge_guest; /* segments were set in guest mode: VMX may not go on with them */
+	bool evmcs;	  /* KVM_CAP_HYPERV_ENLIGHTENED_VMCS */
 	struct stats_block *stats;
 	struct vcpu_watch watch;
 };
@@ -257,7 +263,9 @@ long vcpu_get_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_set_device_attr(struct vcpu *vcpu, void *arg);
 long vcpu_enable_cap(struct vcpu *vcpu, void *arg);
 long vcpu_get_stats_fd(struct vcpu *vcpu, void *arg);
-long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg); /* RAW */
+long vcpu_get_nested_state(struct vcpu *vcpu, void *arg); /* RAW, VCPU_SLOTS */
+long vcpu_set_nested_state(struct vcpu *vcpu, void *arg); /* RAW, VCPU_SLOTS */
+long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg);	  /* RAW */
 
 /* ---- cpuid.c: system ioctls; user is the program's struct kvm_cpuid2. 0 or -errno ---- */
 

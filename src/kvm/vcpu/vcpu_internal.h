@@ -118,6 +118,17 @@ bool vcpu_msr_ignored(const struct vcpu *vcpu, uint32_t index, bool write);
 /* The MSRs of this room and of kvm/pv; host: the program, by ioctl. */
 enum vcpu_msr vcpu_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
 enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
+
+/* ---- nested_vmx.c ---- */
+
+/* A new vCPU of a VM whose guests get VMX. */
+void vcpu_vmx_create(struct vcpu *vcpu);
+/* A guest's guest that the program made impossible ends in a triple fault, as KVM has it. */
+void vcpu_judge_guest(struct vcpu *vcpu);
+/* struct platform's alarm. */
+void vcpu_alarm(struct vcpu *vcpu, uint64_t tsc);
+enum vcpu_msr vcpu_vmx_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
+enum vcpu_msr vcpu_vmx_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 /* Guest TSC, now. */
 uint64_t vcpu_tsc(const struct vcpu *vcpu);
 

@@ -119,4 +119,8 @@ struct kvm_run_memory_fault {
 #define KVM_X86_SW_PROTECTED_VM 1
 #endif
 
+#ifndef KVM_RUN_X86_GUEST_MODE
+#define KVM_RUN_X86_GUEST_MODE BIT(2)
+#endif
+
 #endif

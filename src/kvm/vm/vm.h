@@ -75,6 +75,8 @@ enum vm_request {
 	VM_REQUEST_FILTER, /* MSR filter or bus changed, dirty log: a safepoint and nothing else */
 };
 
+struct vmx_caps;
+
 /* Module parameters that VMs follow. */
 struct vm_params {
 	/*
@@ -83,6 +85,8 @@ struct vm_params {
 	 */
 	bool tdp;
 	bool ignore_msrs, report_ignored_msrs;
+	bool report_missed_checks;
+	const struct vmx_caps *vmx; /* what guests get of VMX; NULL: nothing */
 	uint32_t tsc_tolerance_ppm;
 };
 

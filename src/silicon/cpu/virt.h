@@ -121,6 +121,8 @@ struct virt_ops {
 	uint64_t (*tsc)(struct cpu *cpu, uint64_t tsc);
 	/* RESET# and INIT: the extension is off. */
 	void (*reset)(struct cpu *cpu);
+	/* SMM begins, its area is written; or RSM has loaded the registers. May be NULL. */
+	void (*smm)(struct cpu *cpu, bool enter);
 };
 
 struct virt {
@@ -134,6 +136,7 @@ struct virt {
 	 * exiting: both true.
 	 */
 	bool if_apart, if_host;
+	uint64_t cr0_ones, cr4_ones; /* VMX operation: MOV to CR0 and CR4 may not clear these */
 	bool vnmi; /* in guest mode: cpu->nmi_blocked is the virtual NMI's; physical ones always exit */
 	uint64_t
 		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */

@@ -22,6 +22,7 @@ enum lending {
 	NATIVE,
 	VENDOR,
 	IMMUNE,
+	INTEL,
 	HOST,
 };
 
@@ -201,6 +202,8 @@ static bool offered(struct model_built *b, const struct model_host *host, enum f
 	case VENDOR:
 	case IMMUNE:
 		return vendors_own(b, f);
+	case INTEL:
+		return b->model.vendor == VENDOR_INTEL;
 	case HOST:
 		return b->model.vendor == VENDOR_INTEL && host_has(host, f);
 	case HIDE:

@@ -44,6 +44,8 @@ enum result sys_inject(struct cpu *cpu)
 	cpu->inject.valid = false;
 	cpu_lower(cpu, ATTN_INJECT);
 	cpu->answers.used = 0;
+	if (ev.pending && event_intercepted(cpu, &ev, NULL))
+		return RESULT_AGAIN;
 	return deliver_event(cpu, &ev);
 }
 

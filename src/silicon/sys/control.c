@@ -61,7 +61,7 @@ static bool cr0_allowed(const struct cpu *cpu, uint64_t val)
 {
 	uint64_t changed = cpu->cr0 ^ val;
 
-	if (!cr0_consistent(val))
+	if (!cr0_consistent(val) || (cpu->virt && (cpu->virt->cr0_ones & ~val)))
 		return false;
 	if (!(changed & CR0_PG))
 		return true;
@@ -136,7 +136,7 @@ static bool cr4_allowed(const struct cpu *cpu, uint64_t val)
 {
 	uint64_t changed = cpu->cr4 ^ val;
 
-	if (val & cpu->cr4_reserved)
+	if ((val & cpu->cr4_reserved) || (cpu->virt && (cpu->virt->cr4_ones & ~val)))
 		return false;
 	if (cpu_long_mode(cpu)) {
 		if (!(val & CR4_PAE) || (changed & CR4_LA57))

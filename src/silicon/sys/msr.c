@@ -7,6 +7,7 @@
  */
 #include "silicon/sys/msr_internal.h"
 
+#define MSR_TSC			0x10
 #define UCODE_INTEL		0x100000000ull
 #define UCODE_AMD		0x01000065ull
 #define DE_CFG_LFENCE_SERIALIZE BIT(1)
@@ -31,6 +32,8 @@ static const struct msr_row *find_row(uint32_t index)
 
 static bool row_exists(const struct cpu_model *model, const struct msr_row *row)
 {
+	if (row->gate == FEAT_VMX && !feature_has(model->features, FEAT_VMX))
+		return false;
 	if (row->flags & MSR_FLAG_INTEL)
 		return model_intel(model);
 	return !(row->flags & MSR_FLAG_AMD) || !model_intel(model);
@@ -133,6 +136,8 @@ enum result sys_rdmsr(struct cpu *cpu, uint32_t index, uint64_t *ret)
 		return fault_gp(cpu, 0);
 	*ret = 0;
 	r = sys_msr_get(cpu, index, MSR_GUEST, ret);
+	if (r == MSR_OK && index == MSR_TSC && cpu_guest(cpu))
+		*ret = cpu->virt->ops->tsc(cpu, *ret);
 	return r == MSR_OK ? RESULT_OK : refused(cpu, index, false, 0, r);
 }
 

@@ -275,10 +275,12 @@ SET(misc_enable)
 }
 
 #define FEAT_CTL_LOCKED BIT(0)
+#define FEAT_CTL_VMX	BIT(2)
 #define FEAT_CTL_LMCE	BIT(20)
 /* VMX inside and outside of SMX, SGX launch control, SGX: saved states of other machines may have them. */
-#define FEAT_CTL_BY_HOST (FEAT_CTL_LOCKED | BIT(1) | BIT(2) | BIT(17) | BIT(18) | FEAT_CTL_LMCE)
-#define MCG_LMCE_P	 BIT(27)
+#define FEAT_CTL_BY_HOST \
+	(FEAT_CTL_LOCKED | BIT(1) | FEAT_CTL_VMX | BIT(17) | BIT(18) | FEAT_CTL_LMCE)
+#define MCG_LMCE_P BIT(27)
 
 SET(feat_ctl)
 {
@@ -286,6 +288,8 @@ SET(feat_ctl)
 
 	if (cpu->msr.mcg_cap & MCG_LMCE_P)
 		allowed |= FEAT_CTL_LMCE;
+	if (feature_has(cpu->guest_features, FEAT_VMX))
+		allowed |= FEAT_CTL_VMX;
 	if (by == MSR_GUEST && (cpu->msr.feat_ctl & FEAT_CTL_LOCKED))
 		return MSR_DENIED;
 	if (val & ~(by == MSR_HOST ? FEAT_CTL_BY_HOST : allowed))

@@ -267,6 +267,8 @@ enum result sys_smi(struct cpu *cpu)
 		return RESULT_EXIT;
 	}
 	/* All checks passed. */
+	if (cpu->virt && cpu->virt->ops->smm)
+		cpu->virt->ops->smm(cpu, true);
 	enter_state(cpu);
 	sys_world_changed(cpu);
 	return RESULT_OK;
@@ -348,6 +350,8 @@ enum result sys_rsm(struct cpu *cpu)
 		return shut_down(cpu);
 	/* All checks passed. */
 	restore(cpu, &image);
+	if (cpu->virt && cpu->virt->ops->smm)
+		cpu->virt->ops->smm(cpu, false);
 	sys_world_changed(cpu);
 	return RESULT_OK;
 }

@@ -35,6 +35,20 @@ bool vmx_timer_left(const struct cpu *cpu, uint64_t *ret)
 	return true;
 }
 
+uint64_t vmx_timer_deadline(const struct cpu *cpu)
+{
+	return vmx_of(cpu)->timer_end >> timer_shift(vmx_of(cpu));
+}
+
+void vmx_timer_set_deadline(struct cpu *cpu, uint64_t deadline)
+{
+	struct vmx *v = vmx_of(cpu);
+
+	v->timer_end = deadline << timer_shift(v);
+	if (cpu->platform->alarm)
+		platform_call(cpu, alarm, v->timer_end);
+}
+
 /* A platform without an alarm is asked for the time at each instruction. */
 static bool timer_watched(const struct cpu *cpu)
 {

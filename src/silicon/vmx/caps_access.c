@@ -6,7 +6,7 @@
 #include "silicon/vmx/vmx_internal.h"
 
 /* CR4 bits that a model knows, for a value without a vCPU. */
-#define CR4_ALL 0x00f37fffull
+#define CR4_ALL 0x01f77fffull
 
 uint64_t vmx_caps_read(const struct cpu *cpu, const struct vmx_caps *caps, enum vmx_msr msr)
 {

@@ -164,6 +164,7 @@ void entry_begin(struct cpu *cpu)
 	v->tpr_due = ctl(v, CPU_TPR_SHADOW);
 	v->ple_first = v->ple_last = 0;
 	v->nr_entries++;
+	vmx_fix_control(cpu);
 	start_timer(cpu);
 	cpu->looked = false;
 	sys_world_changed(cpu);
@@ -206,6 +207,25 @@ static void inject(struct cpu *cpu)
 	};
 }
 
+/*
+ * The APIC-access page is to be memory of this machine: processors do not ask for that, but KVM, which has to map it, gives
+ * up on the entry, and the machine's owner hears of it.
+ */
+static bool apic_page_absent(struct cpu *cpu)
+{
+	struct vmx *v = vmx_of(cpu);
+	uint8_t byte;
+
+	return ctl2(v, CPU2_APIC_ACCESS) &&
+	       mmu_read_phys_bytes(cpu, get(v, VMCS_APIC_ACCESS_ADDR), &byte, 1) == RESULT_FAULT;
+}
+
+static enum result give_up(struct cpu *cpu)
+{
+	cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_EMULATION};
+	return RESULT_EXIT;
+}
+
 static enum result failed(struct cpu *cpu, uint32_t reason, uint64_t qualification)
 {
 	exit_failed_entry(cpu, reason | REASON_ENTRY_FAILED, qualification);
@@ -222,6 +242,8 @@ enum result vmx_entry(struct cpu *cpu, bool launch)
 	const struct entry_check *row = check_stage(cpu, CHECK_GUEST);
 	unsigned bad;
 
+	if (apic_page_absent(cpu))
+		return give_up(cpu);
 	if (row) {
 		check_report(cpu, row);
 		return failed(cpu, REASON_GUEST_STATE, check_qualification(row));

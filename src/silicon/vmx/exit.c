@@ -239,6 +239,7 @@ void vmx_leave_guest(struct cpu *cpu)
 	v->virt.if_apart = v->virt.if_host = v->virt.vnmi = false;
 	v->timer_armed = v->mtf = v->apic_wrote = false;
 	cpu->looked = false;
+	vmx_fix_control(cpu);
 	cpu_lower(cpu, ATTN_VIRT);
 }
 
@@ -265,6 +266,13 @@ static void to_host(struct cpu *cpu)
 			       get(v, VMCS_EXIT_MSR_LOAD_COUNT)))
 		vmx_abort(cpu, ABORT_LOAD_MSR);
 	sys_world_changed(cpu);
+}
+
+void exit_quietly(struct cpu *cpu)
+{
+	vmx_of(cpu)->linked = false;
+	to_host(cpu);
+	answers_reset(cpu);
 }
 
 void exit_make(struct cpu *cpu, const struct exit_info *info)

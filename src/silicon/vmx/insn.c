@@ -125,6 +125,7 @@ static enum result enter_operation(struct cpu *cpu, const struct virt_insn *insn
 	v->virt.blocks_init = true;
 	v->vmxon_ptr = addr;
 	v->current = GPA_NONE;
+	vmx_fix_control(cpu);
 	return succeed(cpu, insn);
 }
 

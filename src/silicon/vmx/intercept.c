@@ -546,7 +546,7 @@ bool vmx_event(struct cpu *cpu, const struct event *ev, const struct event *caus
 		.reason = REASON_EXCEPTION_NMI,
 		.qualification = exception_qualification(ev),
 		.intr_info = event_info(ev),
-		.intr_error = ev->has_error ? ev->error : 0,
+		.intr_error = ev->has_error ? (uint16_t)ev->error : 0,
 		.insn_len = ev->type == EVENT_EXCEPTION ? 0 : ev->insn_len,
 		.set_rf = fault_class(ev),
 	};

@@ -46,10 +46,10 @@ bool vmx_image_set(struct cpu *cpu, gpa_t gpa, const void *data)
 	const struct vmcs_image *image = data;
 	struct vmx *v = vmx_of(cpu);
 
-	if (image->revision != VMX_REVISION)
+	if ((image->revision & ~(uint32_t)VMCS_SHADOW_BIT) != VMX_REVISION)
 		return false;
 	v->current = gpa;
-	v->current_shadow = false;
+	v->current_shadow = image->revision & VMCS_SHADOW_BIT;
 	v->launched = image->launched;
 	memcpy(v->vmcs, image->f, sizeof(v->vmcs));
 	return true;
@@ -78,6 +78,22 @@ bool vmx_guest_refused(struct cpu *cpu)
 	return check_stage(cpu, CHECK_GUEST);
 }
 
+bool vmx_running_invalid(struct cpu *cpu)
+{
+	uint64_t kept[NR_VMCS_FIELDS];
+	struct vmx *v = vmx_of(cpu);
+	bool bad;
+
+	if (!v->virt.guest || ctl2(v, CPU2_UNRESTRICTED))
+		return false;
+	memcpy(kept, v->vmcs, sizeof(kept));
+	exit_save_guest(cpu, v->vmcs);
+	v->vmcs[VMCS_ENTRY_INTR_INFO] = 0;
+	bad = check_stage(cpu, CHECK_GUEST);
+	memcpy(v->vmcs, kept, sizeof(kept));
+	return bad;
+}
+
 void vmx_enter_restored(struct cpu *cpu)
 {
 	struct event inject = cpu->inject;
@@ -92,4 +108,29 @@ void vmx_enter_restored(struct cpu *cpu)
 	entry_begin(cpu);
 	cpu->inject = inject;
 	cpu_update_attention(cpu);
+}
+
+bool vmx_wants_link(const struct cpu *cpu)
+{
+	const struct vmx *v = vmx_of(cpu);
+
+	return ctl2(v, CPU2_SHADOW) && get(v, VMCS_LINK_POINTER) != GPA_NONE;
+}
+
+void vmx_set_on(struct cpu *cpu, gpa_t vmxon)
+{
+	struct vmx *v = vmx_of(cpu);
+
+	v->on = true;
+	v->virt.blocks_init = true;
+	v->vmxon_ptr = vmxon;
+	v->current = GPA_NONE;
+	vmx_fix_control(cpu);
+}
+
+void vmx_leave_nested(struct cpu *cpu)
+{
+	if (cpu_guest(cpu))
+		exit_quietly(cpu);
+	vmx_off(cpu);
 }

@@ -48,13 +48,11 @@ struct vmx_options {
 struct vmx {
 	struct virt virt; /* first */
 	struct vmx_caps caps;
-	bool on;	     /* between VMXON and VMXOFF */
-	bool current_shadow; /* the current VMCS is a shadow VMCS */
-	bool launched;	     /* its launch state */
-	bool linked;	     /* ->link is the shadow VMCS of the guest that runs */
-	bool in_smm;	     /* SMM interrupted VMX operation: RSM goes back to it */
-	bool smm_guest;	     /* and it was in guest mode */
-	bool smm_on;
+	bool on;		/* between VMXON and VMXOFF */
+	bool current_shadow;	/* the current VMCS is a shadow VMCS */
+	bool launched;		/* its launch state */
+	bool linked;		/* ->link is the shadow VMCS of the guest that runs */
+	bool smm_on, smm_guest; /* SMM interrupted VMX operation, guest mode: RSM goes back to it */
 	gpa_t vmxon_ptr, current; /* GPA_NONE: none */
 	gpa_t link_ptr;
 	uint64_t vmcs[NR_VMCS_FIELDS]; /* of the current VMCS */
@@ -102,14 +100,25 @@ void vmx_off(struct cpu *cpu);
 void vmx_image_get(struct cpu *cpu, void *image);
 /* The shadow VMCS of the running guest; false if there is none. */
 bool vmx_image_get_link(struct cpu *cpu, void *image);
-/* Make image the current VMCS at gpa. False: its revision is wrong, or it is a shadow VMCS. */
+/* Make image the current VMCS at gpa. False: its revision is wrong. */
 bool vmx_image_set(struct cpu *cpu, gpa_t gpa, const void *image);
 bool vmx_image_set_link(struct cpu *cpu, const void *image);
 /* The checks of controls and host state, or of guest state, refuse the current VMCS. */
 bool vmx_state_refused(struct cpu *cpu);
 bool vmx_guest_refused(struct cpu *cpu);
+/* The guest that runs was given a state that no entry would have let it have. */
+bool vmx_running_invalid(struct cpu *cpu);
 /* Be in guest mode by the current VMCS, without the entry's loads of MSR lists and its event. */
 void vmx_enter_restored(struct cpu *cpu);
+/* The guest that would run has a shadow VMCS. */
+bool vmx_wants_link(const struct cpu *cpu);
+/* In VMX root operation with no current VMCS. */
+void vmx_set_on(struct cpu *cpu, gpa_t vmxon);
+/* Off; in guest mode the host's state is loaded first, without an exit that anybody sees. */
+void vmx_leave_nested(struct cpu *cpu);
+/* When the preemption timer expires, in its units from the TSC's 0 on. */
+uint64_t vmx_timer_deadline(const struct cpu *cpu);
+void vmx_timer_set_deadline(struct cpu *cpu, uint64_t deadline);
 /* Out of guest mode without an exit: struct cpu stays as it is. */
 void vmx_leave_guest(struct cpu *cpu);
 /* What is left of the preemption timer, in its units; false: it does not count. */

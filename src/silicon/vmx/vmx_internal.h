@@ -144,6 +144,8 @@ void vmx_exit_insn(struct cpu *cpu, uint32_t reason, uint64_t qualification, uin
 uint32_t event_info(const struct event *ev);
 /* Save the guest's state in vmcs, which may be a copy. */
 void exit_save_guest(struct cpu *cpu, uint64_t *vmcs);
+/* The host's state is loaded, and that is all. */
+void exit_quietly(struct cpu *cpu);
 /* An entry failed after its first checks: the host's state is loaded, nothing is saved. */
 void exit_failed_entry(struct cpu *cpu, uint32_t reason, uint64_t qualification);
 
@@ -190,6 +192,11 @@ bool vapic_msr_read(struct cpu *cpu, uint32_t index);
 bool vapic_msr_write(struct cpu *cpu, uint32_t index);
 /* An access to the APIC-access page. */
 enum result vapic_access(struct cpu *cpu, struct stage2 *s);
+
+/* ---- vmx.c ---- */
+
+/* Bits of CR0 and CR4 that VMX operation keeps at 1. */
+void vmx_fix_control(struct cpu *cpu);
 
 /* ---- attend.c ---- */
 
