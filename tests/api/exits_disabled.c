@@ -7,7 +7,7 @@
 
 #include <signal.h>
 #include <sys/time.h>
-#include <time.h>
+#include <x86intrin.h>
 
 static void nothing(int sig)
 {
@@ -73,50 +73,49 @@ static void test_mwait(void)
 	close(m.vm);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec t;
+/* The guest's TSC at an OUT, and the host's before and behind it. */
+struct reading {
+	uint64_t before, guest, behind;
+};
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static uint64_t guest_rdtsc(struct machine *m)
+/* rdtsc; out %al,$0x80; jmp back */
+static struct reading read_tsc(struct machine *m)
 {
+	struct reading r = {.before = __rdtsc()};
 	struct kvm_regs regs;
 
 	RUN_TO(m, KVM_EXIT_IO);
+	r.behind = __rdtsc();
 	CHECK_EQ(ioctl(m->vcpu, KVM_GET_REGS, &regs), 0);
-	return (uint32_t)regs.rax | regs.rdx << 32;
+	r.guest = (uint32_t)regs.rax | regs.rdx << 32;
+	return r;
 }
 
-/* rdtsc; out %al,$0x80; jmp back. The guest's cycles over host nanoseconds, in kHz. */
-static long measure(struct machine *m)
+/*
+ * Between two readings the guest's TSC goes on by what the host's does, times the ratio: by no less than from behind
+ * the first to before the second, and by no more than from before the first to behind the second, whatever the load.
+ */
+static void expect_khz(struct machine *m, long khz, long host)
 {
-	uint64_t before = now_ns(), tsc, least, most;
+	struct reading a = read_tsc(m), b;
+	double ratio = (double)khz / host;
 
-	tsc = guest_rdtsc(m);
-	least = now_ns();
 	usleep(50000);
-	most = now_ns();
-	tsc = guest_rdtsc(m) - tsc;
-	least = most - least;
-	most = now_ns() - before;
-	/* Between the two, whatever the load: */
-	return tsc * 1000000 / ((least + most) / 2);
+	b = read_tsc(m);
+	CHECK(b.guest - a.guest >= (b.before - a.behind) * ratio * 0.99999 - 2);
+	CHECK(b.guest - a.guest <= (b.behind - a.before) * ratio * 1.00001 + 2);
 }
 
-static void expect_khz(struct machine *m, long khz)
+/* What KVM can let happen is announced, other flags of the interface are ignored, and what is none refused. */
+static void test_flags(void)
 {
-	long got = 0;
+	struct machine m = machine_open();
+	long flags = ioctl(m.vm, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS);
 
-	/* A measurement that was interrupted for long says nothing. */
-	for (unsigned i = 0; i < 20; i++) {
-		got = measure(m);
-		if (labs(got - khz) < khz / 50)
-			return;
-	}
-	CHECK_EQ(got, khz);
+	CHECK(flags & KVM_X86_DISABLE_EXITS_PAUSE);
+	CHECK_EQ(enable_cap(m.vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_CSTATE), 0);
+	CHECK_ERR(enable_cap(m.vm, KVM_CAP_X86_DISABLE_EXITS, 1 << 4), EINVAL);
+	close(m.vm);
 }
 
 static void test_tsc(void)
@@ -129,13 +128,13 @@ static void test_tsc(void)
 	CHECK_EQ(ioctl(m.vm, KVM_SET_TSC_KHZ, vm_khz), 0);
 	MACHINE_CODE(&m, 0x0f, 0x31, 0xe6, 0x80, 0xeb, 0xfa);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0), vm_khz);
-	expect_khz(&m, vm_khz);
+	expect_khz(&m, vm_khz, host);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, host / 3), 0);
-	expect_khz(&m, host / 3);
+	expect_khz(&m, host / 3, host);
 	CHECK_ERR(ioctl(m.vcpu, KVM_SET_TSC_KHZ, 0x7fffffff), EINVAL);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, 0), 0);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0), host);
-	expect_khz(&m, host);
+	expect_khz(&m, host, host);
 	close(m.vcpu);
 	close(m.vm);
 }
@@ -144,6 +143,7 @@ int main(void)
 {
 	test_hlt();
 	test_mwait();
+	test_flags();
 	test_tsc();
 	return 0;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Random ioctls on system, VM and vCPU fds, by two threads, while a guest of random bytes runs:
- * ioctls [SECONDS [SEED]].
+ * ioctls [SECONDS [SEED [ROUNDS]]], for at least so long and so many.
  *
  * A round makes a VM, does some hundred calls, closes everything. Checked: each call succeeds or
- * fails with an errno that Linux's code has for it, or EIO once an SMI without memory has ended the VM; nothing hangs; at the end as many fds, maps and
+ * fails with an errno that Linux's code has for it, or EIO once an SMI without memory has ended the VM; nothing hangs; at the end as many fds, threads, maps and
  * as much memory are in use as after the first rounds. Arguments are what a GET gave with bytes
  * changed, zeros, noise, or made for the call; pointers good, bad, and straddling the end of a page.
  */
@@ -25,7 +25,7 @@
 #define RING_BYTES   0x4000ul /* of dirty rings */
 #define OPS_A_ROUND  400
 #define WARM_ROUNDS  50
-#define HANG_SECONDS 30
+#define HANG_SECONDS 60
 #define HEAP_NOISE   0x20000
 
 #define PAGE_BYTES 4096ul
@@ -871,21 +871,31 @@ static void run_round(uint64_t seed)
 /* ---- leaks ---- */
 
 struct usage {
-	unsigned fds, maps;
+	unsigned fds, threads, maps;
 	size_t heap;
 };
 
-static struct usage usage_now(void)
+static unsigned entries_of(const char *name)
 {
-	struct usage u = {0};
-	DIR *dir = opendir("/proc/self/fd");
-	FILE *maps;
-	int c;
+	DIR *dir = opendir(name);
+	unsigned nr = 0;
 
 	CHECK(dir);
 	while (readdir(dir))
-		u.fds++;
+		nr++;
 	closedir(dir);
+	return nr;
+}
+
+static struct usage usage_now(void)
+{
+	struct usage u = {
+		.fds = entries_of("/proc/self/fd"),
+		.threads = entries_of("/proc/self/task"),
+	};
+	FILE *maps;
+	int c;
+
 	maps = fopen("/proc/self/maps", "r");
 	CHECK(maps);
 	while ((c = fgetc(maps)) != EOF)
@@ -899,10 +909,15 @@ static void check_usage(const struct usage *was, unsigned rounds)
 {
 	struct usage is = usage_now();
 
-	fprintf(stderr, "ioctls: %u rounds, fds %u -> %u, maps %u -> %u, heap %zu -> %zu\n", rounds,
-		was->fds, is.fds, was->maps, is.maps, was->heap, is.heap);
+	fprintf(stderr,
+		"ioctls: %u rounds, fds %u -> %u, threads %u -> %u, maps %u -> %u, heap %zu -> "
+		"%zu\n",
+		rounds, was->fds, is.fds, was->threads, is.threads, was->maps, is.maps, was->heap,
+		is.heap);
 	if (is.fds > was->fds)
 		fail("fds leak");
+	if (is.threads > was->threads)
+		fail("threads leak");
 	if (!is.heap) /* a sanitizer has the heap, and looks for leaks itself */
 		return;
 	if (is.maps > was->maps + 20)
@@ -916,6 +931,7 @@ int main(int argc, char **argv)
 {
 	double seconds = argc > 1 ? atof(argv[1]) : 10, end = fuzz_now() + seconds;
 	uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 0) : 1;
+	unsigned wanted = argc > 3 ? atoi(argv[3]) : 0;
 	struct sigaction kick = {.sa_handler = nothing};
 	struct usage warm = {0};
 	unsigned rounds = 0;
@@ -937,7 +953,7 @@ int main(int argc, char **argv)
 		if (rounds == WARM_ROUNDS)
 			warm = usage_now();
 		run_round(seed + rounds++);
-	} while (fuzz_now() < end);
+	} while (rounds < wanted || fuzz_now() < end);
 	if (rounds > WARM_ROUNDS)
 		check_usage(&warm, rounds);
 	return 0;

@@ -23,9 +23,9 @@
 #define RING_PML      512
 #define RING_MAX      (65536u * sizeof(struct kvm_dirty_gfn))
 
-#define DISABLE_EXITS                                                                            \
-	(KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_MWAIT | \
-	 KVM_X86_DISABLE_EXITS_CSTATE)
+/* Not the residency of C-states, whose MSRs there are not. */
+#define DISABLE_EXITS \
+	(KVM_X86_DISABLE_EXITS_PAUSE | KVM_X86_DISABLE_EXITS_HLT | KVM_X86_DISABLE_EXITS_MWAIT)
 #define HYPERCALL_EXITS BIT(KVM_HC_MAP_GPA_RANGE)
 #define XEN_FLAGS                                                                   \
 	(KVM_XEN_HVM_CONFIG_HYPERCALL_MSR | KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL |    \
