@@ -128,9 +128,15 @@ PARTS = [
     ("sanitize", 240, build_part("sanitize", "gcc", SANITIZE)),
     ("sanitize-tests", 150, meson_part("sanitize", ["unit", "guest", "api", "fuzz", "regress", "programs"], 900, ASAN)),
 ]
+SELFTESTS = ["python3", "tests/selftests/run.py", "--build", "@BUILD@"]
 LONG = [
+    ("selftests-long", 1500, command_part(SELFTESTS, 5400)),
+    ("selftests-user", 1500, command_part(SELFTESTS + ["--as", "user"], 5400)),
+    ("selftests-container", 1500, command_part(SELFTESTS + ["--as", "container"], 5400)),
+    ("selftests-storm", 1500, command_part(SELFTESTS + ["--storm"], 5400)),
     ("tempos", 600, meson_part(".", ["tempos"], 3600)),
     ("fuzz-long", 1800, meson_part(".", ["fuzz-long"], 3600)),
+    ("sanitize-long", 1200, meson_part("sanitize", ["fuzz-many"], 3600, ASAN)),
     ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
     ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),
     ("stress-long", 2400, meson_part(".", ["stress-long"], 3600)),

@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""run.py [--build DIR] [--fast] [--only NAME,...] [--models NAME,...] [--known FILE] [--update]
+"""run.py [--build DIR] [--fast] [--only NAME,...] [--models NAME,...] [--known FILE] [--update] [--as user|container] [--storm]
 
 Linux's KVM selftests on anykvm, as an Intel and as an AMD processor. Prints one table and writes it to
 DIR/selftests.tsv. known.tsv names what does not pass yet, with the reason: a test that passes and stands there,
 or does not pass and does not, fails the run. A pass counts only if anykvm's counters moved, and is partial
 where a part of the test was skipped. The tests are built into DIR/selftests on the first call
 (ANYKVM_SELFTESTS names a folder where that has been done).
+
+--as user: without any privilege. --as container: in a user and mount namespace of its own, whose /dev has no devices but the
+usual null, zero and the like. --storm: threads inside KVM_RUN get a signal each millisecond (storm.c). --fast: FAST.
 """
-import argparse, concurrent.futures, os, re, signal, subprocess, sys, tempfile, threading, time
+import argparse, concurrent.futures, os, re, signal, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MODELS = ["ice-lake-sp", "milan"]
@@ -24,6 +27,20 @@ FAST = """coalesced_io_test guest_memfd_test guest_print_test kvm_binary_stats_t
     xapic_state_test xcr0_cpuid_test xen_vmcall_test xss_msr_test""".split()
 # KVM has the capability that it wants only without two-dimensional paging.
 PARAMS = {"smaller_maxphyaddr_emulation_test": ["kvm_intel.ept=0", "kvm_amd.npt=0"]}
+# Busy threads by the dozen, or writes that must not stand still for 10 ms: alone, after all others.
+ALONE = ["hardware_disable_test", "dirty_log_test"]
+CONTAINER = """d=$(mktemp -d) && mount -t tmpfs none $d && mkdir $d/shm && mount -t tmpfs none $d/shm &&
+    for f in null zero full random urandom; do : >$d/$f && mount --bind /dev/$f $d/$f || exit 99; done &&
+    mount --move $d /dev && ! [ -e /dev/kvm ] && exec "$@" """
+NOBODY = 65534
+PLACES = {
+    None: [],
+    "user": ["setpriv", "--reuid=%d" % NOBODY, "--regid=%d" % NOBODY, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+             "--no-new-privs"],
+    "container": ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", CONTAINER, "sh"],
+}
+# In the dynamic linker's order the storm stands before anykvm: it sees ioctl() first.
+STORM = 'LD_PRELOAD="%s $LD_PRELOAD" exec "$@"'
 INNER_SKIP = re.compile(r"^ok .*# SKIP.*|^.*skipping.*|^# SKIP.*", re.I | re.M)
 
 
@@ -66,15 +83,18 @@ class Runner:
         self.build = os.path.abspath(args.build)
         self.programs = programs(where)
         self.limit = args.limit
-        self.held = threading.Lock()
+        # An ordinary user is one already.
+        self.place = PLACES[args.place] if args.place != "user" or not os.getuid() else []
+        self.storm = ["sh", "-c", STORM % os.path.join(self.build, "tests/selftests/storm.so"), "sh"] if args.storm else []
 
     def one(self, test, model):
         stats = tempfile.NamedTemporaryFile(prefix="anykvm-stats-", mode="w+")
-        command = [os.path.join(self.build, "anykvm"), "run", "--cpu", model]
+        os.chmod(stats.name, 0o666)
+        command = self.place + [os.path.join(self.build, "anykvm"), "run", "--cpu", model]
         for param in PARAMS.get(test, []):
             command += ["--param", param]
         began = time.monotonic()
-        child = subprocess.Popen(command + ["--", self.programs[test]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        child = subprocess.Popen(command + ["--"] + self.storm + [self.programs[test]], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                  stderr=subprocess.STDOUT, cwd=os.path.dirname(self.programs[test]), text=True,
                                  errors="replace", start_new_session=True,
                                  env=dict(os.environ, ANYKVM_STATS_FILE=stats.name))
@@ -131,6 +151,8 @@ def parse():
     parser.add_argument("--known", default=os.path.join(HERE, "known.tsv"))
     parser.add_argument("--update", action="store_true", help="rewrite known.tsv, keeping reasons")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--as", dest="place", choices=["user", "container"])
+    parser.add_argument("--storm", action="store_true")
     parser.add_argument("--limit", type=int, default=LIMIT)
     return parser.parse_args()
 
@@ -149,17 +171,20 @@ def main():
     names = args.only.split(",") if args.only else FAST if args.fast else sorted(runner.programs)
     known = known_read(args.known)
     rows, wrong = [], []
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        runs = {pool.submit(runner.one, test, model): (test, model) for model in args.models.split(",") for test in names}
-        for run in concurrent.futures.as_completed(runs):
-            test, model = runs[run]
-            result, line, took = run.result()
-            why = verdict(known, test, model, result)
-            rows.append((test, model, result, "%.1f" % took, line))
-            wrong += [(test, model, result, why)] if why else []
-            print("%-40s %-12s %-8s %6.1f  %s" % (test, model, result, took, line[:110]), flush=True)
+    todo = [(test, model) for model in args.models.split(",") for test in names]
+    for jobs, part in ((args.jobs, [t for t in todo if t[0] not in ALONE]), (1, [t for t in todo if t[0] in ALONE])):
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            runs = {pool.submit(runner.one, test, model): (test, model) for test, model in part}
+            for run in concurrent.futures.as_completed(runs):
+                test, model = runs[run]
+                result, line, took = run.result()
+                why = verdict(known, test, model, result)
+                rows.append((test, model, result, "%.1f" % took, line))
+                wrong += [(test, model, result, why)] if why else []
+                print("%-40s %-12s %-8s %6.1f  %s" % (test, model, result, took, line[:110]), flush=True)
     rows.sort(key=lambda row: (row[1], row[0]))
-    with open(os.path.join(args.build, "selftests.tsv"), "w", encoding="utf-8") as out:
+    name = "selftests%s%s.tsv" % ("." + args.place if args.place else "", ".storm" if args.storm else "")
+    with open(os.path.join(args.build, name), "w", encoding="utf-8") as out:
         out.writelines("\t".join(row[:4]) + "\n" for row in rows)
     for model in args.models.split(","):
         tally = {}
