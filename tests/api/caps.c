@@ -26,6 +26,9 @@ int main(void)
 	CHECK_EQ(ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS), KVM_SYNC_X86_VALID_FIELDS);
 	/* What cannot be done is not announced, and refused. */
 	CHECK_ERR(enable_cap(vm, KVM_CAP_TSC_CONTROL, 1), EINVAL);
+	CHECK_EQ(ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_HALT_POLL), 1);
+	CHECK_ERR(enable_cap(vm, KVM_CAP_HALT_POLL, 1ull << 32), EINVAL);
+	CHECK_EQ(enable_cap(vm, KVM_CAP_HALT_POLL, 0xffffffff), 0);
 	CHECK_ERR(enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, 16), EINVAL);
 	CHECK_EQ(enable_cap(vm, KVM_CAP_X86_DISABLE_EXITS, KVM_X86_DISABLE_EXITS_PAUSE), 0);
 	CHECK_ERR(enable_cap(vm, KVM_CAP_EXIT_HYPERCALL, 1), EINVAL);

@@ -229,6 +229,14 @@ static int enable_triple_fault_event(struct vm *vm, const struct kvm_enable_cap 
 	return set_flag(&vm->triple_fault_event, cap);
 }
 
+static int enable_halt_poll(struct vm *vm, const struct kvm_enable_cap *cap)
+{
+	if (cap->args[0] != (uint32_t)cap->args[0])
+		return -EINVAL;
+	__atomic_store_n(&vm->halt_poll, cap->args[0] | VM_HALT_POLL_SET, __ATOMIC_RELAXED);
+	return 0;
+}
+
 static int enable_exit_on_emulation(struct vm *vm, const struct kvm_enable_cap *cap)
 {
 	return cap->args[0] & ~1ull ? -EINVAL : set_flag(&vm->exit_on_emulation, cap);

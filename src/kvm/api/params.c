@@ -153,4 +153,8 @@ void api_params_apply(struct vm_params *ret, bool intel)
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
 	ret->report_missed_checks = values[PARAM_anykvm_report_missed_checks];
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
+	ret->halt_poll_ns = values[PARAM_kvm_halt_poll_ns];
+	ret->halt_poll_grow = values[PARAM_kvm_halt_poll_ns_grow];
+	ret->halt_poll_grow_start = values[PARAM_kvm_halt_poll_ns_grow_start];
+	ret->halt_poll_shrink = values[PARAM_kvm_halt_poll_ns_shrink];
 }

@@ -80,7 +80,7 @@ static enum pv_result eoi_set(struct vcpu *vcpu, uint32_t index, bool host, uint
 	return pv_eoi_set(vcpu, val);
 }
 
-/* The host does not poll before it lets a halted vCPU's thread sleep: what the guest says is kept. */
+/* A guest that polls by itself takes bit 0 away: the host need not. */
 static enum pv_result poll_get(struct vcpu *vcpu, uint32_t index, uint64_t *ret)
 {
 	*ret = vcpu->pv->poll_control;
@@ -93,6 +93,11 @@ static enum pv_result poll_set(struct vcpu *vcpu, uint32_t index, bool host, uin
 		return PV_DENIED;
 	vcpu->pv->poll_control = val;
 	return PV_OK;
+}
+
+bool pv_poll_allowed(const struct vcpu *vcpu)
+{
+	return vcpu->pv->poll_control & 1;
 }
 
 static const struct row {

@@ -63,6 +63,13 @@ int pv_clock_paused(struct pv *pv);
 bool pv_steal_available(void);
 /* REQ_STEAL: show the guest what was stolen. */
 void pv_steal_update(struct vcpu *vcpu);
+/* The vCPU's thread is about to sleep: until the next pv_entered() others may leave requests in memory. */
+void pv_steal_preempted(struct vcpu *vcpu);
+
+/* ---- msrs.c ---- */
+
+/* MSR_KVM_POLL_CONTROL: halts may poll. */
+bool pv_poll_allowed(const struct vcpu *vcpu);
 
 /* ---- apf.c ---- */
 

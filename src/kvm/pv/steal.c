@@ -3,8 +3,8 @@
  * Steal time (Documentation/virt/kvm/x86/msr.rst, MSR_KVM_STEAL_TIME): how long the vCPU's thread was ready to run
  * and had to wait, which the host's scheduler tells in /proc/thread-self/schedstat.
  *
- * No vCPU is ever shown as preempted, for the process is not told when it is; a guest that asks for a TLB flush
- * by that byte all the same gets it.
+ * A vCPU is shown as preempted while its thread sleeps in HLT, so that others leave a TLB flush to it in memory; else
+ * never, for the process is not told when it is.
  */
 #include "host/guard.h"
 #include "host/host.h"
@@ -75,6 +75,21 @@ static bool take_preempted(struct vcpu *vcpu, uint8_t *hva, gpa_t gpa)
 	if (old)
 		vm_mark_dirty(vcpu->vm, gpa);
 	return true;
+}
+
+/* Found 0, it stays so unless set here: others write only to what is not 0. */
+void pv_steal_preempted(struct vcpu *vcpu)
+{
+	struct pv *pv = vcpu->pv;
+	gpa_t gpa =
+		(pv->steal_msr & KVM_STEAL_VALID_BITS) + offsetof(struct kvm_steal_time, preempted);
+	uint8_t *hva, none = 0;
+
+	if (!(pv->steal_msr & KVM_MSR_ENABLED))
+		return;
+	hva = vm_hva_writable(vcpu->vm, gpa, 1);
+	if (hva && host_cmpxchg_8(hva, &none, KVM_VCPU_PREEMPTED) && !none)
+		vm_mark_dirty(vcpu->vm, gpa);
 }
 
 static bool write_version(struct vcpu *vcpu, gpa_t gpa, uint32_t version)

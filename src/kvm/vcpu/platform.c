@@ -200,6 +200,11 @@ static void op_alone(void *opaque, bool on)
 	vcpu_alone(opaque, on);
 }
 
+static unsigned op_spun(void *opaque)
+{
+	return vcpu_spun(opaque);
+}
+
 /* RFLAGS.IF may have opened: the program that waits to inject an interrupt wants to know. */
 static void op_window_open(void *opaque)
 {
@@ -237,5 +242,6 @@ const struct platform vcpu_platform = {
 	.hypercall = op_hypercall,
 	.service = op_service,
 	.alone = op_alone,
+	.spun = op_spun,
 	.window_open = op_window_open,
 };

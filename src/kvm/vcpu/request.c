@@ -259,21 +259,3 @@ bool vcpu_service(struct vcpu *vcpu)
 	pass_safepoint(vcpu);
 	return service_ends(vcpu, leave);
 }
-
-void vcpu_block(struct vcpu *vcpu)
-{
-	uint64_t began = host_monotonic_ns();
-
-	vcpu_watch_stats(vcpu);
-	stats_set(vcpu->stats, STAT_VCPU_blocking, 1);
-	vcpu_set_running(vcpu, VCPU_BLOCKED);
-	while (!__atomic_load_n(&vcpu->kicked, __ATOMIC_SEQ_CST) && !vcpu_signalled(vcpu))
-		host_futex_wait(&vcpu->kicked, 0, 0);
-	vcpu_set_running(vcpu, VCPU_INSIDE);
-	stats_set(vcpu->stats, STAT_VCPU_blocking, 0);
-	pv_entered(vcpu);
-	if (vcpu->mp_state == KVM_MP_STATE_HALTED)
-		stats_add(vcpu->stats, STAT_VCPU_halt_wait_ns, host_monotonic_ns() - began);
-	if (unlikely(vcpu->watch.on))
-		vcpu_watch_woken(vcpu, host_monotonic_ns() - began);
-}

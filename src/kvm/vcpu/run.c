@@ -161,7 +161,6 @@ static bool make_runnable(struct vcpu *vcpu)
 		pv_xen_poll_end(vcpu);
 		vcpu->unhalted = false;
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
-		vcpu_count(vcpu, halt_wakeup);
 		return true;
 	}
 	return false;

@@ -62,6 +62,7 @@ enum vcpu_request {
 enum vcpu_running {
 	VCPU_OUTSIDE, /* not in KVM_RUN */
 	VCPU_BLOCKED, /* in KVM_RUN, waiting for an event: touches no slot and no bus */
+	VCPU_POLLING, /* the same, but no futex: it looks at ->kicked all the time */
 	VCPU_INSIDE,  /* in KVM_RUN, anywhere else: may hold on to slots until its next safepoint */
 };
 
@@ -128,6 +129,7 @@ struct vcpu {
 	bool leave;	     /* vcpu_service() wants out of cpu_run() */
 	bool halted_in_guest; /* HLT with KVM_X86_DISABLE_EXITS_HLT: waits, but is no state of KVM's */
 	bool unhalted;	      /* KVM's paravirtual kick arrived */
+	uint32_t poll_ns;     /* how long to poll when halted (halt.c) */
 	bool wait_flush;      /* other vCPUs were asked to flush: wait for them before guest code */
 	bool eoi_offered;     /* the guest may end its interrupt in memory: pv_eoi_sync() */
 

@@ -34,8 +34,6 @@ void vcpu_alone(struct vcpu *vcpu, bool on);
 bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req);
 bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req);
 void vcpu_clear_request(struct vcpu *vcpu, enum vcpu_request req);
-/* Wait for a kick or a signal. */
-void vcpu_block(struct vcpu *vcpu);
 /* ->wait_flush: return when every other vCPU that was asked to flush has, or runs no guest code. */
 void vcpu_wait_flushed(struct vcpu *vcpu);
 /* The vCPU that vcpu_run_interrupted() speaks to on this thread, or NULL. */
@@ -45,6 +43,13 @@ static inline bool vcpu_signalled(const struct vcpu *vcpu)
 {
 	return __atomic_load_n(&vcpu->signal_pending, __ATOMIC_SEQ_CST);
 }
+
+/* ---- halt.c ---- */
+
+/* Wait for a kick or a signal. */
+void vcpu_block(struct vcpu *vcpu);
+/* The guest spins: let other threads of the host run. How many PAUSEs later to do so again. */
+unsigned vcpu_spun(struct vcpu *vcpu);
 
 /* ---- ring.c ---- */
 

@@ -255,6 +255,11 @@ static void op_alone(void *opaque, bool on)
 	vcpu_platform.alone(opaque, on);
 }
 
+static unsigned op_spun(void *opaque)
+{
+	return vcpu_platform.spun(opaque);
+}
+
 static void op_window_open(void *opaque)
 {
 	vcpu_platform.window_open(opaque);
@@ -280,5 +285,6 @@ const struct platform vcpu_watch_platform = {
 	.hypercall = op_hypercall,
 	.service = op_service,
 	.alone = op_alone,
+	.spun = op_spun,
 	.window_open = op_window_open,
 };

@@ -12,6 +12,7 @@
 #include "kvm/vm/slot_array.h"
 #include "silicon/mmu/watch.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -44,6 +45,13 @@ static bool create_parts(struct vm *vm)
 	       !(vm->ops->create && vm->ops->create(vm));
 }
 
+static unsigned host_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+}
+
 int vm_create(const struct vm_ops *ops, struct vm **ret)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
@@ -55,6 +63,7 @@ int vm_create(const struct vm_ops *ops, struct vm **ret)
 	vm->ops = ops;
 	vm->tsc_khz = host_tsc_khz();
 	vm->apic_bus_cycle_ns = 1;
+	vm->host_cpus = host_cpus();
 	init_locks(vm);
 	if (!create_parts(vm)) {
 		vm_destroy(vm);

@@ -88,7 +88,10 @@ struct vm_params {
 	bool report_missed_checks;
 	const struct vmx_caps *vmx; /* what guests get of VMX; NULL: nothing */
 	uint32_t tsc_tolerance_ppm;
+	uint32_t halt_poll_ns, halt_poll_grow, halt_poll_grow_start, halt_poll_shrink;
 };
+
+#define VM_HALT_POLL_SET BIT(63)
 
 struct vm_ops {
 	struct vm_params params;
@@ -164,7 +167,9 @@ struct vm {
 	gpa_t tss_addr, identity_map_addr;
 	bool hide_platform_info; /* guests' RDMSR of MSR_PLATFORM_INFO faults */
 	uint32_t tsc_khz;	 /* default of new vCPUs */
-	struct watch *watch;	 /* silicon/mmu/watch.h: for the vCPUs' code; vm->lock */
+	unsigned host_cpus;	 /* that the process may use */
+	uint64_t halt_poll;  /* KVM_CAP_HALT_POLL's nanoseconds, with VM_HALT_POLL_SET; atomic */
+	struct watch *watch; /* silicon/mmu/watch.h: for the vCPUs' code; vm->lock */
 	struct pv_vm *pv;
 	struct stats_block *stats;
 };

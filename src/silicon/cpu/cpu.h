@@ -133,6 +133,7 @@ struct cpu {
 	 * open without a look. Cleared by who may have missed something: events that found IF shut, the program.
 	 */
 	bool looked;
+	uint32_t spins; /* PAUSEs left until platform->spun() */
 	bool smi_pending;
 	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */

@@ -73,6 +73,10 @@ struct platform {
 	 * host instruction makes atomic. May nest. NULL: there is no other.
 	 */
 	void (*alone)(void *opaque, bool on);
+	/*
+	 * As many PAUSEs as it said last were executed: let others run. How many more until the next call; may be NULL.
+	 */
+	unsigned (*spun)(void *opaque);
 	/* The processor changed what others look at: CR0/CR4/EFER/APIC-relevant state, IF window. */
 	void (*window_open)(void *opaque);
 };

@@ -508,6 +508,11 @@ enum result emul_pause(struct cpu *cpu, const struct insn *insn)
 {
 	if (cpu_intercept(cpu, INTERCEPT_PAUSE, 0))
 		return EMUL_INTERCEPTED;
+	if (cpu->spins)
+		cpu->spins--;
+	else if (cpu->platform->spun)
+		cpu->spins = platform_call(cpu, spun);
+	__builtin_ia32_pause();
 	return insn_next(cpu, insn);
 }
 

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Waiting in HLT: polling as KVM_CAP_HALT_POLL and MSR_KVM_POLL_CONTROL have it, as far as the counters tell, and what
+ * others read and write in memory meanwhile (MSR_KVM_STEAL_TIME's preempted byte).
+ */
+#include "pv.h"
+
+#include <linux/kvm_para.h>
+#include <pthread.h>
+
+#define PAGE_GPA  0x3000
+#define PREEMPTED (PAGE_GPA + 16)
+#define VECTOR	  0x50
+
+static uint64_t value_of(int fd, const char *name)
+{
+	struct kvm_stats_header h;
+	struct kvm_stats_desc *desc;
+	uint64_t val = ~0ull;
+	size_t size;
+
+	CHECK_EQ(pread(fd, &h, sizeof(h), 0), sizeof(h));
+	size = sizeof(*desc) + h.name_size;
+	desc = malloc(size);
+	for (unsigned i = 0; i < h.num_desc; i++) {
+		CHECK_EQ(pread(fd, desc, size, h.desc_offset + i * size), size);
+		if (!strcmp(desc->name, name))
+			CHECK_EQ(pread(fd, &val, 8, h.data_offset + desc->offset), 8);
+	}
+	free(desc);
+	CHECK(val != ~0ull);
+	return val;
+}
+
+static void *run(void *opaque)
+{
+	RUN_TO((struct machine *)opaque, KVM_EXIT_IO);
+	return NULL;
+}
+
+/* A guest in HLT until an interrupt comes, again and again: the handler returns there. */
+static struct machine halting(int *ret_stats)
+{
+	static const uint8_t handler[] = {0xe6, 0x80, 0xcf};
+	struct machine m = machine_irqchip();
+	const uint32_t entry = HANDLER_GPA;
+
+	memcpy(m.ram + HANDLER_GPA, handler, sizeof(handler));
+	memcpy(m.ram + 4 * VECTOR, &entry, sizeof(entry));
+	/* 1: sti; hlt; jmp 1b */
+	MACHINE_CODE(&m, 0xfb, 0xf4, 0xeb, 0xfc);
+	lapic_enable(&m);
+	*ret_stats = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
+	return m;
+}
+
+/* Nothing in service any more. */
+static void end_of_interrupt(struct machine *m)
+{
+	struct kvm_lapic_state state;
+
+	CHECK_EQ(ioctl(m->vcpu, KVM_GET_LAPIC, &state), 0);
+	memset(state.regs + LAPIC_ISR, 0, 0x80);
+	CHECK_EQ(ioctl(m->vcpu, KVM_SET_LAPIC, &state), 0);
+}
+
+static void wait_for(struct machine *m, uint8_t byte)
+{
+	while (__atomic_load_n(&m->ram[PREEMPTED], __ATOMIC_SEQ_CST) != byte)
+		usleep(100);
+}
+
+static void halt_once(struct machine *m, void (*meanwhile)(struct machine *m))
+{
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, run, m), 0);
+	meanwhile(m);
+	send_msi(m, VECTOR);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	end_of_interrupt(m);
+}
+
+static void nothing(struct machine *m)
+{
+}
+
+/* Halts that end soon are what polling grows by. */
+static void test_no_polling(bool by_guest)
+{
+	int stats;
+	struct machine m = halting(&stats);
+
+	if (by_guest)
+		CHECK_EQ(msr_set(m.vcpu, MSR_KVM_POLL_CONTROL, 0), 1);
+	else
+		CHECK_EQ(enable_cap(m.vm, KVM_CAP_HALT_POLL, 0), 0);
+	for (unsigned i = 0; i < 100; i++)
+		halt_once(&m, nothing);
+	CHECK_EQ(value_of(stats, "halt_attempted_poll"), 0);
+	CHECK_EQ(value_of(stats, "halt_successful_poll"), 0);
+	CHECK_EQ(value_of(stats, "halt_poll_success_ns"), 0);
+	CHECK_EQ(value_of(stats, "halt_poll_fail_ns"), 0);
+	CHECK(value_of(stats, "halt_wakeup") <= 100);
+}
+
+static void test_counters(void)
+{
+	int stats;
+	struct machine m = halting(&stats);
+
+	CHECK_EQ(enable_cap(m.vm, KVM_CAP_HALT_POLL, 0xffffffff), 0);
+	for (unsigned i = 0; i < 100; i++)
+		halt_once(&m, nothing);
+	CHECK(value_of(stats, "halt_successful_poll") <= value_of(stats, "halt_attempted_poll"));
+	CHECK(value_of(stats, "halt_successful_poll") + value_of(stats, "halt_wakeup") <= 100);
+	CHECK(!value_of(stats, "halt_poll_success_ns") == !value_of(stats, "halt_successful_poll"));
+}
+
+static void leave_a_flush(struct machine *m)
+{
+	uint8_t shown = KVM_VCPU_PREEMPTED;
+
+	wait_for(m, shown);
+	CHECK(__atomic_compare_exchange_n(&m->ram[PREEMPTED], &shown,
+					  KVM_VCPU_PREEMPTED | KVM_VCPU_FLUSH_TLB, false,
+					  __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+}
+
+static void see_it(struct machine *m)
+{
+	wait_for(m, KVM_VCPU_PREEMPTED);
+}
+
+/* While the thread sleeps the byte is set; it is 0 when guest code runs, whatever was left there. */
+static void test_preempted(void)
+{
+	int stats;
+	struct machine m = halting(&stats);
+
+	if (!ioctl(m.kvm, KVM_CHECK_EXTENSION, KVM_CAP_STEAL_TIME))
+		return;
+	CHECK_EQ(enable_cap(m.vm, KVM_CAP_HALT_POLL, 0), 0);
+	memset(m.ram + PAGE_GPA, 0, 64);
+	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_STEAL_TIME, PAGE_GPA | 1), 1);
+	halt_once(&m, leave_a_flush);
+	CHECK_EQ(m.ram[PREEMPTED], 0);
+	halt_once(&m, see_it);
+	CHECK_EQ(m.ram[PREEMPTED], 0);
+	/* Not shown where it is not asked for. */
+	CHECK_EQ(msr_set(m.vcpu, MSR_KVM_STEAL_TIME, 0), 1);
+	halt_once(&m, nothing);
+	CHECK_EQ(m.ram[PREEMPTED], 0);
+}
+
+int main(void)
+{
+	test_no_polling(false);
+	test_no_polling(true);
+	test_counters();
+	test_preempted();
+	return 0;
+}
