@@ -17,6 +17,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -144,7 +146,10 @@ static void check_limits(void)
 
 static void check_device(void)
 {
-	if (access("/dev/kvm", R_OK | W_OK))
+	struct stat st;
+
+	if (stat("/dev/kvm", &st) || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(10, 232) ||
+	    access("/dev/kvm", R_OK | W_OK))
 		say(FINE, "/dev/kvm", "the host offers none; none is needed");
 	else
 		say(FINE, "/dev/kvm",
