@@ -15,7 +15,8 @@ sources() {
 }
 packages=systemd-sysv,udev,dbus,kmod,linux-image-amd64,iproute2,iputils-ping,login,passwd,fdisk,dosfstools,e2fsprogs
 packages=$packages,grub2-common,grub-pc-bin,grub-efi-amd64-bin,gcc,gcc-multilib,libc6-dev,gdb,cpuid,pciutils,procps
-if [ ! -s debian.ext4 ] || [ "$here/debian_image.sh" -nt debian.ext4 ]; then
+# What it was made by; debian.ext4 is made anew when that changes.
+if [ ! -s debian.ext4 ] || ! cmp -s "$here/debian_image.sh" debian.made; then
 	[ -n "$(sources)" ] || { echo "anykvm: apt knows no archive of Debian's; as root: apt-get update" >&2; exit 1; }
 	sources >debian.list
 	work=$(pwd)/debian.tmp
@@ -48,7 +49,8 @@ if [ ! -s debian.ext4 ] || [ "$here/debian_image.sh" -nt debian.ext4 ]; then
 	mv "$work/vmlinuz" debian.vmlinuz
 	mv "$work/initrd.img" debian.initrd
 	mv "$work/root.ext4" debian.ext4
-	rm -rf "$work"
+	cp "$here/debian_image.sh" debian.made
+	rm -rf "$work" debian.disk
 fi
 if [ ! -s repository.ext4 ]; then
 	rm -rf repository && mkdir repository

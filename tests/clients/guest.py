@@ -11,7 +11,7 @@ class Failure(Exception):
 
 
 class Guest:
-    def __init__(self, build, options, machine="pc", cpu="host", model=None, memory="1G", kvm=True):
+    def __init__(self, build, options, machine="pc", cpu="host", model=None, memory="1G", fds=()):
         self.scratch = tempfile.mkdtemp(prefix="anykvm-guest-")
         self.stats = os.path.join(self.scratch, "stats")
         self.text, self.nr, self.end, self.events, self.seen = "", 0, False, [], 0
@@ -21,11 +21,15 @@ class Guest:
             "-display", "none", "-serial", "stdio", "-m", memory, "-chardev", "socket,id=qmp,fd=%d" % theirs.fileno(), "-mon",
             "qmp,mode=control"]
         self.proc = subprocess.Popen(command + options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                     pass_fds=[theirs.fileno()], env=dict(os.environ, ANYKVM_STATS_FILE=self.stats))
+                                     pass_fds=[theirs.fileno()] + list(fds), env=dict(os.environ, ANYKVM_STATS_FILE=self.stats))
         theirs.close()
         self.qmp = ours.makefile("rw")
         self.qmp_socket = ours
-        self.ask("qmp_capabilities")
+        try:
+            self.ask("qmp_capabilities")
+        except Failure:
+            self.close()
+            raise
 
     def ask(self, command, **arguments):
         """A command of QEMU's machine protocol, and its answer. What happens meanwhile goes to .events."""
@@ -39,9 +43,13 @@ class Guest:
                 raise Failure("%s: %s" % (command, got["error"]))
 
     def message(self):
-        line = self.qmp.readline()
+        try:
+            line = self.qmp.readline()
+        except ConnectionError:
+            line = ""
         if not line:
-            raise Failure("QEMU's machine protocol ended")
+            self.drain(1)
+            raise Failure("QEMU's machine protocol ended: " + self.text[-1500:])
         got = json.loads(line)
         if "event" in got:
             self.events.append(got["event"])
@@ -154,10 +162,10 @@ def pflash(scratch, code, variables):
 
 def debian(build):
     """Make what is not there of the Debian guest: root file system, repository, and the disk on which it installed itself."""
-    subprocess.run(["sh", os.path.join(HERE, "debian_image.sh"), build], check=True)
+    subprocess.run(["sh", os.path.join(HERE, "debian_image.sh"), build], check=True)  # Takes a disk of an older system away.
     place = os.path.join(build, "guest")
     target, root = os.path.join(place, "debian.disk"), os.path.join(place, "debian.ext4")
-    if os.path.exists(target) and os.path.getmtime(target) > max(os.path.getmtime(root), os.path.getmtime(HERE + "/debian/install.sh")):
+    if os.path.exists(target):
         return place
     with tempfile.TemporaryDirectory() as scratch:
         with open(target + ".tmp", "wb") as out:
@@ -165,11 +173,12 @@ def debian(build):
         guest = Guest(build, disk(root, "virtio-blk-pci") + disk(target + ".tmp", "virtio-blk-pci", False) +
                       disk(scripts_disk(scratch), "virtio-blk-pci") +
                       ["-kernel", place + "/debian.vmlinuz", "-initrd", place + "/debian.initrd", "-append",
-                       "root=/dev/vda rw console=ttyS0 quiet"])
+                       "root=/dev/vda rw console=ttyS0 quiet init=/bin/sh reboot=t", "-no-reboot"])
         try:
-            guest.login(400)
-            guest.run("mount -o ro LABEL=scripts /mnt && sh /mnt/install.sh", 900)
-            guest.type("poweroff\n")
+            guest.wait(r"\n# ", 800)
+            guest.type("stty -echo; PS1=; mount -o ro /dev/vdc /mnt\n")
+            guest.run("sh /mnt/install.sh", 1500)
+            guest.type("echo 1 >/proc/sys/kernel/sysrq; echo b >/proc/sysrq-trigger\n")
             guest.wait_exit(120)
         finally:
             guest.close()
