@@ -31,6 +31,7 @@ def session(machine, say):
     machine.wait_event("RESET", 120)
     machine.login(800)
     machine.run("hello && /root/sum && /root/sum32")
+    machine.run("systemctl is-system-running --wait || :", 900)  # The button has its driver.
     say("again after its reboot")
     machine.ask("system_powerdown")
     machine.wait_event("POWERDOWN")
