@@ -9,14 +9,44 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-static int map(uint8_t **ret, size_t size, int prot, int fd)
+#define HUGE_PAGE ((size_t)2 << 20)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+/* Where a view can have huge pages, if it is so large: unused addresses around it are given back. */
+static uint8_t *reserve(size_t size)
 {
-	void *p = mmap(NULL, size, prot, MAP_SHARED, fd, 0);
+	size_t spare = size < HUGE_PAGE ? 0 : HUGE_PAGE;
+	uint8_t *p = mmap(NULL, size + spare, PROT_NONE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
 
 	if (p == MAP_FAILED)
+		return NULL;
+	before = spare ? ALIGN_UP((uintptr_t)p, spare) - (uintptr_t)p : 0;
+	if (before)
+		munmap(p, before);
+	if (spare - before)
+		munmap(p + before + size, spare - before);
+	return p + before;
+}
+
+static int map(uint8_t **ret, size_t size, int prot, int fd)
+{
+	uint8_t *at = reserve(size);
+	int err;
+
+	if (!at)
 		return -errno;
-	madvise(p, size, MADV_DONTFORK);
-	*ret = p;
+	if (mmap(at, size, prot, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+		err = -errno;
+		munmap(at, size);
+		return err;
+	}
+	madvise(at, size, MADV_DONTFORK);
+	*ret = at;
 	return 0;
 }
 
@@ -52,6 +82,18 @@ void host_code_settle(const struct host_code *code, size_t from, size_t to)
 	if (from < to)
 		host_syscall(SYS_madvise, (long)(code->rw + from), to - from, MADV_DONTNEED, 0, 0,
 			     0);
+}
+
+size_t host_code_prepare(const struct host_code *code, size_t at)
+{
+	size_t from = ALIGN_DOWN(at, HUGE_PAGE), to = from + HUGE_PAGE;
+
+	if (to > code->size)
+		return code->size;
+	((volatile uint8_t *)code->rw)[at] =
+		0; /* a file's page must be there, or there is nothing to collapse */
+	host_syscall(SYS_madvise, (long)(code->rx + from), HUGE_PAGE, MADV_COLLAPSE, 0, 0, 0);
+	return to;
 }
 
 void host_code_free(struct host_code *code)

@@ -49,6 +49,11 @@ void host_code_free(struct host_code *code);
  * they count once. Writing there again is allowed. After the first KVM_RUN, too.
  */
 void host_code_settle(const struct host_code *code, size_t from, size_t to);
+/*
+ * Code is about to be written from at on, where nothing stands yet: have it executed from a huge page, if the host
+ * gives one. Returns up to where that is prepared. After the first KVM_RUN, too.
+ */
+size_t host_code_prepare(const struct host_code *code, size_t at);
 
 /* ---- fault.c: host faults that are ours ---- */
 

@@ -20,7 +20,7 @@
 
 struct run_record;
 
-/* What blocks may take at first, and times that they may take where the guest's programs need it: run_flush(). */
+/* What blocks may take at first, and times that they may take where the guest's programs need it: run_grow(). */
 #define RUN_GROWTH	4u
 #define RUN_CODE	(16u << 20)
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
@@ -35,15 +35,16 @@ struct run_record;
 #define RUN_PAGES	2048u
 #define RUN_KEYS	10u
 #define RUN_BLOCK_INSNS 64u
-#define RUN_HEAT_BITS	14
+#define RUN_HEAT_BITS	18
 #define RUN_HOT		400u /* visits: what a trace saves repays its making */
 #define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
 #define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
 #define RUN_SOON \
-	(4ull << 30)	   /* retired instructions between flushes: then there is too little room */
-#define RUN_JUMP_BITS	17 /* of RIP: index into a jump cache */
+	(4ull    \
+	 << 30) /* retired instructions until it is full again: then there is too little room */
+#define RUN_JUMP_BITS	18 /* of an index into a jump cache */
 #define RUN_JUMPS	(1u << RUN_JUMP_BITS)
-#define RUN_JUMP_LOG	65536u
+#define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
 #define RUN_SLOTS	16u    /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
@@ -58,7 +59,7 @@ struct run_record;
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
 #define RUN_HEAD_LEAVE	10u	   /* from a block's entry to its way out (emit_head()) */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
-#define RUN_SYNC_TICKS	(1u << 19) /* of the TSC, between epochs that frequent instructions begin */
+#define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin */
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
@@ -142,11 +143,22 @@ struct run_page {
 	uint8_t copy[PAGE_SIZE];
 };
 
-/* Code for the targets of indirect jumps: entries as in struct direct_map, with RIP for the page. */
+/*
+ * Code for the targets of indirect jumps: minus RIP, as in struct direct_map, and the code beside it, for the two are of
+ * one cache line. Translated code makes the index, times the entry's size, by run_jump_index()'s sum and one PDEP.
+ */
 struct run_jumps {
-	uint64_t neg[RUN_JUMPS];
-	uint64_t code[RUN_JUMPS];
+	struct {
+		uint64_t neg, code;
+	} to[RUN_JUMPS];
+	uint32_t block[RUN_JUMPS];
 };
+
+/* Functions begin at multiples of 16: what stands 1 << RUN_JUMP_BITS apart is put one apart. */
+static inline unsigned run_jump_index(uint64_t rip)
+{
+	return (rip + (rip >> RUN_JUMP_BITS)) % RUN_JUMPS;
+}
 
 /* Code that was stepped. */
 struct run_heat {
@@ -157,10 +169,7 @@ struct run_heat {
 /* What was entered in the jump caches for one half of the address space. */
 struct run_jump_log {
 	uint32_t nr;
-	struct run_jump {
-		uint32_t entry; /* key index << RUN_JUMP_BITS | index */
-		uint32_t block;
-	} v[RUN_JUMP_LOG];
+	uint32_t v[RUN_JUMP_LOG];	       /* key index << RUN_JUMP_BITS | index */
 	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
 };
 
@@ -186,7 +195,7 @@ enum run_leave {
 struct run {
 	/* Known to translated code. */
 	uint64_t page_mask;    /* ~4095 */
-	uint64_t jump_mask;    /* RUN_JUMPS - 1 */
+	uint64_t jump_mask;    /* of an index, times 16 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t only_if, only_df, only_smap, only_tsd;
@@ -209,12 +218,13 @@ struct run {
 
 	struct host_code code;
 	uint32_t used;
-	uint32_t settled; /* up to here the writable view is given back */
-	uint32_t first;	  /* offset behind the stubs */
+	uint32_t settled;  /* up to here the writable view is given back */
+	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
+	uint32_t first;	   /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
 
-	uint32_t growth;     /* times RUN_CODE, RUN_SITES and so on may be used */
-	uint64_t flushed_at; /* ->retired then */
+	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used */
+	uint64_t grown_at; /* ->retired then, or at the last flush */
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
 	struct run_group *group;
@@ -238,17 +248,19 @@ struct run {
 	/* Pages that other processors may still write to unseen; above RUN_OPEN: not all are listed. */
 	uint32_t nr_open;
 	uint32_t open[RUN_OPEN];
-	uint64_t hurried;    /* newest generation that others were asked for */
-	uint32_t nr_fresh;   /* pages that are not stale, or RUN_LISTED */
+	uint64_t hurried; /* newest generation that others were asked for */
+	uint32_t nr_fresh
+		[2]; /* pages that are not stale, or RUN_LISTED; by half of the address space */
 	uint32_t nr_aliased; /* above RUN_ALIASED: not all are listed */
 	uint32_t aliased[RUN_ALIASED];
 	uint32_t nr_compared; /* epochs since they were made so */
-	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
+	uint16_t fresh[2][RUN_GROWTH * RUN_PAGES];
 	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
 	uint32_t seen_drops;		 /* of thunks */
 	struct run_jump_log jump_log[2]; /* by half of the address space */
 	unsigned context;		 /* of the lower half's jumps */
 	uint64_t version;		 /* of it */
+	uint8_t half_shift;		 /* as in struct tlb */
 	struct run_jumps_saved saved[DIRECT_CONTEXTS];
 
 	/* Counters, said at the end with opt.perf. */
@@ -269,6 +281,8 @@ void run_perf_note(struct run *run, uint32_t block);
 void run_destroy(struct run *run);
 /* Forget all blocks. */
 void run_flush(struct run *run);
+/* Full: have more room, if it was so soon. False: not now, or there is no more. */
+bool run_grow(struct run *run);
 
 /* ---- run_block.c: general registers only ---- */
 

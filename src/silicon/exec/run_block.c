@@ -26,7 +26,7 @@ static void clear_jump(struct run *run, uint32_t logged)
 {
 	unsigned index = logged % RUN_JUMPS;
 
-	run->jumps[logged >> RUN_JUMP_BITS].neg[index] = index ? 0 : DIRECT_NEVER;
+	run->jumps[logged >> RUN_JUMP_BITS].to[index].neg = index ? 0 : DIRECT_NEVER;
 }
 
 static void log_clear(struct run *run, struct run_jump_log *log)
@@ -34,7 +34,7 @@ static void log_clear(struct run *run, struct run_jump_log *log)
 	if (!log->nr)
 		return;
 	for (unsigned i = 0; i < log->nr; i++)
-		clear_jump(run, log->v[i].entry);
+		clear_jump(run, log->v[i]);
 	log->nr = 0;
 	__builtin_memset(log->filter, 0, sizeof(log->filter));
 }
@@ -77,11 +77,11 @@ static void log_drop(struct run *run, struct run_jump_log *log, const struct dir
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < log->nr; i++) {
-		struct run_jump jump = log->v[i];
-		uint64_t rip = -run->jumps[jump.entry >> RUN_JUMP_BITS].neg[jump.entry % RUN_JUMPS];
+		uint32_t jump = log->v[i];
+		uint64_t rip = -run->jumps[jump >> RUN_JUMP_BITS].to[jump % RUN_JUMPS].neg;
 
 		if (within(span, rip) || within(span, rip + RUN_MAX_INSN - 1))
-			clear_jump(run, jump.entry);
+			clear_jump(run, jump);
 		else
 			log->v[kept++] = jump;
 	}
@@ -107,25 +107,34 @@ int run_key_index(struct run *run, uint32_t key)
 	return run->nr_keys++;
 }
 
+/* True if the log has the entry, for what stands there. */
+static bool entered(const struct run *run, const uint64_t *neg, unsigned index,
+		    const struct run_jump_log *log)
+{
+	return *neg != (index ? 0 : DIRECT_NEVER) &&
+	       log == &run->jump_log[tlb_half(run->cpu->tlb, -*neg)];
+}
+
 void run_jump_add(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
 	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = b->rip % RUN_JUMPS;
+	unsigned index = run_jump_index(b->rip);
+	bool logged = entered(run, &jumps->to[index].neg, index, log);
 
 	if (b->key & RUN_KEY_PLAIN)
 		return;
-	if (jumps->neg[index] == -b->rip && jumps->code[index] == (uint64_t)run->code.rx + b->cross)
-		return;
-	if (log->nr == RUN_JUMP_LOG)
+	if (!logged && log->nr == RUN_JUMP_LOG)
 		log_clear(run, log);
-	jumps->code[index] = (uint64_t)run->code.rx + b->cross;
-	jumps->neg[index] = -b->rip;
+	jumps->to[index].code = (uint64_t)run->code.rx + b->cross;
+	jumps->to[index].neg = -b->rip;
+	jumps->block[index] = block;
 	filter_add(log, b->rip);
 	filter_add(log, b->rip + RUN_MAX_INSN - 1);
-	log->v[log->nr++] = (struct run_jump){key << RUN_JUMP_BITS | index, block};
+	if (!logged)
+		log->v[log->nr++] = key << RUN_JUMP_BITS | index;
 }
 
 /* Unless another block's stands in its place. */
@@ -133,20 +142,20 @@ static void jump_drop(struct run *run, const struct run_block *b)
 {
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = b->rip % RUN_JUMPS;
+	unsigned index = run_jump_index(b->rip);
 
-	if (jumps->neg[index] == -b->rip)
+	if (jumps->to[index].neg == -b->rip)
 		clear_jump(run, key << RUN_JUMP_BITS | index);
 }
 
 const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
 {
-	unsigned index = rip % RUN_JUMPS;
+	unsigned index = run_jump_index(rip);
 
 	for (unsigned i = 0; i < run->nr_keys; i++)
 		if (run->key[i] == key)
-			return run->jumps[i].neg[index] == -rip
-				       ? (const uint8_t *)run->jumps[i].code[index]
+			return run->jumps[i].to[index].neg == -rip
+				       ? (const uint8_t *)run->jumps[i].to[index].code
 				       : NULL;
 	return NULL;
 }
@@ -161,12 +170,14 @@ static void page_jumps_drop(struct run *run, const struct run_page *page)
 
 /* ---- what of it follows the TLB ---- */
 
-static bool jump_stands(const struct run *run, struct run_jump jump)
+/* The block that a jump of the log leads to still, or RUN_NONE. */
+static uint32_t jump_block(const struct run *run, uint32_t jump)
 {
-	const struct run_block *b = &run->block[jump.block];
+	const struct run_jumps *jumps = &run->jumps[jump >> RUN_JUMP_BITS];
+	uint32_t block = jumps->block[jump % RUN_JUMPS];
+	const struct run_block *b = &run->block[block];
 
-	return run->jumps[jump.entry >> RUN_JUMP_BITS].neg[jump.entry % RUN_JUMPS] == -b->rip &&
-	       !b->dead;
+	return jumps->to[jump % RUN_JUMPS].neg == -b->rip && !b->dead ? block : RUN_NONE;
 }
 
 static void jumps_save(const struct run *run, struct run_jumps_saved *ret)
@@ -175,9 +186,12 @@ static void jumps_save(const struct run *run, struct run_jumps_saved *ret)
 
 	ret->nr = 0;
 	ret->version = run->version;
-	for (unsigned i = log->nr; i-- && ret->nr < RUN_JUMP_SAVED;)
-		if (jump_stands(run, log->v[i]))
-			ret->block[ret->nr++] = log->v[i].block;
+	for (unsigned i = log->nr; i-- && ret->nr < RUN_JUMP_SAVED;) {
+		uint32_t block = jump_block(run, log->v[i]);
+
+		if (block != RUN_NONE)
+			ret->block[ret->nr++] = block;
+	}
 }
 
 static void jumps_load(struct run *run, const struct run_jumps_saved *saved)
@@ -189,7 +203,35 @@ static void jumps_load(struct run *run, const struct run_jumps_saved *saved)
 			run_jump_add(run, saved->block[i]);
 }
 
-/* The lower half is another context's, or was flushed. */
+static void make_half_stale(struct run *run, unsigned half)
+{
+	for (unsigned i = 0; i < run->nr_fresh[half]; i++)
+		run->stale[run->fresh[half][i]] = 1;
+	run->nr_fresh[half] = 0;
+}
+
+static void make_all_stale(struct run *run)
+{
+	make_half_stale(run, 0);
+	make_half_stale(run, 1);
+}
+
+/*
+ * Jumps into a half that was flushed stay, to stale pages: so who comes into one again is found by its translation, for
+ * a page that stands at one address only; those into others are forgotten.
+ */
+static void follow_half(struct run *run, unsigned half)
+{
+	if (run->nr_aliased > RUN_ALIASED) {
+		log_clear(run, &run->jump_log[half]);
+		return;
+	}
+	for (unsigned i = 0; i < run->nr_aliased; i++)
+		page_jumps_drop(run, &run->page[run->aliased[i]]);
+	make_half_stale(run, half);
+}
+
+/* The lower half is another context's. */
 static void follow_context(struct run *run, const struct direct *d)
 {
 	if (run->version == d->version[run->context])
@@ -200,25 +242,21 @@ static void follow_context(struct run *run, const struct direct *d)
 	jumps_load(run, &run->saved[d->now]);
 }
 
-static void make_all_stale(struct run *run)
+static void follow_lower(struct run *run, const struct direct *d)
 {
-	for (unsigned i = 0; i < run->nr_fresh; i++)
-		run->stale[run->fresh[i]] = 1;
-	run->nr_fresh = 0;
+	if (run->context != d->now) {
+		follow_context(run, d);
+	} else if (run->version != d->version[d->now]) {
+		run->version = d->version[d->now];
+		follow_half(run, 0);
+	}
 }
 
-/*
- * Jumps into the upper half stay, to stale pages: so who comes into one again is found by its translation, for a page
- * that stands at one address only; those into others are forgotten.
- */
-static void follow_upper(struct run *run)
+/* What the halves are has changed. */
+static void forget_halves(struct run *run)
 {
-	if (run->nr_aliased > RUN_ALIASED) {
-		log_clear(run, &run->jump_log[1]);
-		return;
-	}
-	for (unsigned i = 0; i < run->nr_aliased; i++)
-		page_jumps_drop(run, &run->page[run->aliased[i]]);
+	run->half_shift = run->cpu->tlb->half_shift;
+	run_jumps_clear(run);
 	make_all_stale(run);
 }
 
@@ -226,10 +264,11 @@ void run_jumps_follow(struct run *run)
 {
 	struct direct *d = run->cpu->tlb->direct;
 
-	if (run->context != d->now || run->version != d->version[d->now])
-		follow_context(run, d);
+	if (run->half_shift != run->cpu->tlb->half_shift)
+		forget_halves(run);
+	follow_lower(run, d);
 	if (d->upper_flushed)
-		follow_upper(run);
+		follow_half(run, 1);
 	for (unsigned i = 0; i < d->nr_flushed; i++)
 		follow_span(run, &d->flushed[i]);
 	direct_flushed_clear(d);
@@ -452,9 +491,10 @@ static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
 static void set_fresh(struct run *run, struct run_page *page)
 {
 	uint32_t number = page - run->page;
+	unsigned half = tlb_half(run->cpu->tlb, page->va);
 
 	if (run->stale[number] != RUN_LISTED)
-		run->fresh[run->nr_fresh++] = number;
+		run->fresh[half][run->nr_fresh[half]++] = number;
 	run->stale[number] = 0;
 }
 
@@ -564,10 +604,12 @@ void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
  */
 static bool compare_now(struct run *run)
 {
-	if (run->nr_fresh > RUN_FRESH_FEW || run->nr_compared++ == RUN_COMPARE)
+	if (run->nr_fresh[0] + run->nr_fresh[1] > RUN_FRESH_FEW ||
+	    run->nr_compared++ == RUN_COMPARE)
 		return false;
-	for (unsigned i = 0; i < run->nr_fresh; i++)
-		page_compare(run, &run->page[run->fresh[i]], ~0ull);
+	for (unsigned half = 0; half < 2; half++)
+		for (unsigned i = 0; i < run->nr_fresh[half]; i++)
+			page_compare(run, &run->page[run->fresh[half][i]], ~0ull);
 	return true;
 }
 

@@ -616,20 +616,23 @@ static uint64_t relative_target(const struct translation *t)
 	return t->code32 ? (uint32_t)target : target;
 }
 
-/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index. */
+/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index, times 16. */
 static void emit_find_code(struct translation *t)
 {
 	t->slot = -1;
-	EMIT(&t->e, "\xc4\x62\x8a\xf5\x3c\x25"); /* pext jump_mask,%r14,%r15 */
+	EMIT(&t->e, "\xc4\x43\xfb\xf0\xfe"); /* rorx $,%r14,%r15 */
+	emit8(&t->e, RUN_JUMP_BITS);
+	emit_lea(&t->e, R15, R14, R15, 0, 0);
+	EMIT(&t->e, "\xc4\x62\x83\xf5\x3c\x25"); /* pdep jump_mask,%r15,%r15 */
 	emit32(&t->e, emit_low(&t->run->jump_mask));
-	emit_load_table(&t->e, RCX, t->jumps->neg, R15);
+	emit_mem(&t->e, 0x48, 0x8b, RCX, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].neg));
 	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
 	run_to_cold(t, emit_jmp_rcx(&t->e));
 }
 
 static void emit_jump_found(struct translation *t)
 {
-	emit_mem(&t->e, 0x40, 0xff, 4, REG_NONE, R15, 3, emit_low(t->jumps->code));
+	emit_mem(&t->e, 0x40, 0xff, 4, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
 }
 
 /* r14 = the operand of FF /2 and FF /4. */
@@ -664,7 +667,7 @@ static void emit_jump(struct translation *t)
 static void emit_call(struct translation *t)
 {
 	emit_find_code(t);
-	emit_load_table(&t->e, R15, t->jumps->code, R15);
+	emit_mem(&t->e, 0x48, 0x8b, R15, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
 	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
 	emit_push_imm(t, t->rip + t->z.length);
 	run_retire_here(t);

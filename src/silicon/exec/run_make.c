@@ -157,19 +157,29 @@ static void *pages_alloc(size_t size, int flags)
 	return mem == MAP_FAILED ? NULL : mem;
 }
 
+/* For tables that are looked up in all the time, at addresses that have nothing to do with each other. */
+static void *huge_alloc(size_t size, int flags)
+{
+	void *mem = pages_alloc(size, flags);
+
+	if (mem)
+		madvise(mem, size, MADV_HUGEPAGE);
+	return mem;
+}
+
 static bool make_tables(struct run *run)
 {
 	run->site = pages_alloc(RUN_GROWTH * RUN_SITES * sizeof(*run->site), 0);
 	run->group = pages_alloc(RUN_GROWTH * RUN_GROUPS * sizeof(*run->group), 0);
 	run->insn = pages_alloc(RUN_GROWTH * RUN_INSNS * sizeof(*run->insn), 0);
 	run->insn_table = pages_alloc(sizeof(uint32_t) << RUN_INSN_BITS, 0);
-	run->block = pages_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block), 0);
-	run->block_table = pages_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
+	run->block = huge_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block), 0);
+	run->block_table = huge_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
 	run->exit = pages_alloc(RUN_GROWTH * RUN_EXITS * sizeof(*run->exit), 0);
 	run->page = pages_alloc(RUN_GROWTH * RUN_PAGES * sizeof(*run->page), 0);
 	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS, 0);
-	run->jumps = pages_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
-	run->visits = pages_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
+	run->jumps = huge_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
+	run->visits = huge_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
 	return run->record && run->group && run->visits && run->site && run->insn &&
 	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
@@ -198,14 +208,16 @@ static void free_tables(struct run *run)
 	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
 }
 
-/* Full again so soon: a program whose code is larger than the room. */
-static void grow(struct run *run)
+/* A program whose code is larger than the room. */
+bool run_grow(struct run *run)
 {
 	uint64_t now = run->cpu->retired;
 
-	if (run->growth < RUN_GROWTH && now - run->flushed_at < RUN_SOON)
-		run->growth *= 2;
-	run->flushed_at = now;
+	if (run->growth == RUN_GROWTH || now - run->grown_at >= RUN_SOON)
+		return false;
+	run->growth *= 2;
+	run->grown_at = now;
+	return true;
 }
 
 /* Not those of a new vCPU, which are empty: their memory would be there before there is any use for it. */
@@ -221,13 +233,14 @@ static void clear_tables(struct run *run)
 
 void run_flush(struct run *run)
 {
-	grow(run);
+	run->grown_at = run->cpu->retired;
 	clear_tables(run);
 	run_jumps_clear(run);
 	direct_code_clear(run->cpu);
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
 		run->nr_pages = 0;
-	run->nr_keys = run->nr_fresh = run->nr_aliased = run->nr_open = 0;
+	run->nr_keys = run->nr_fresh[0] = run->nr_fresh[1] = 0;
+	run->nr_aliased = run->nr_open = 0;
 	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
 		run->saved[i].nr = 0;
 	run->used = run->settled = run->first;
@@ -342,7 +355,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->growth = 1;
 	run->page_mask = PAGE_MASK;
-	run->jump_mask = RUN_JUMPS - 1;
+	run->jump_mask = (RUN_JUMPS - 1) * sizeof(run->jumps->to[0]);
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
@@ -360,7 +373,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		return -ENOMEM;
 	}
 	for (unsigned i = 0; i < RUN_KEYS; i++)
-		run->jumps[i].neg[0] = DIRECT_NEVER;
+		run->jumps[i].to[0].neg = DIRECT_NEVER;
 	if (run->opt.perf)
 		open_perf_map(run);
 	cpu->tlb->two_pages = run->opt.two_pages;

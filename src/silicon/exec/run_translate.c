@@ -26,8 +26,18 @@ static bool has_room(const struct run *run)
 	       run->nr_blocks < times * RUN_BLOCKS &&
 	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= times * RUN_EXITS &&
 	       run->nr_groups + RUN_SLOTS <= times * RUN_GROUPS &&
-	       run->nr_pages + 2 <= times * RUN_PAGES &&
-	       run->seen_drops == run->cpu->exec->nr_drops;
+	       run->nr_pages + 2 <= times * RUN_PAGES;
+}
+
+/* A small code cache (opt.code_size) does not grow, though tables may. */
+static void make_room(struct run *run, uint32_t key)
+{
+	bool keyed = run_key_index(run, key & ~RUN_KEY_PLAIN) >= 0;
+
+	if (keyed && run->seen_drops == run->cpu->exec->nr_drops &&
+	    (has_room(run) || (run_grow(run) && has_room(run))))
+		return;
+	run_flush(run);
 }
 
 /* ---- instructions ---- */
@@ -91,15 +101,15 @@ static void emit_cross(struct translation *t, uint32_t exit)
 {
 	uint64_t target = t->run->exit[exit].target;
 	struct emit *e = &t->e;
-	unsigned index = target % RUN_JUMPS;
+	unsigned index = run_jump_index(target);
 
 	emit_mov_imm(e, R14, target);
-	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->neg[index]));
+	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->to[index].neg));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
 	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
 	emit_jmp(e, t->run->stub_leave);
-	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->code[index]));
+	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->to[index].code));
 }
 
 void run_end(struct translation *t, uint64_t target)
@@ -455,6 +465,8 @@ static void translate_all(struct translation *t)
 
 static void settle(struct run *run)
 {
+	if (run->used + RUN_CODE_ROOM > run->prepared && run->prepared < run->code.size)
+		run->prepared = host_code_prepare(&run->code, max(run->prepared, run->used));
 	if (run->used - run->settled < RUN_SETTLE)
 		return;
 	host_code_settle(&run->code, run->settled, run->used);
@@ -522,15 +534,14 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	uint32_t head, count;
 	int jumps;
 
-	if (!has_room(run) || run_key_index(run, key & ~RUN_KEY_PLAIN) < 0)
-		run_flush(run);
+	make_room(run, key);
 	jumps = run_key_index(run, key & ~RUN_KEY_PLAIN);
-	t.page = run_page_get(run, host, run->cpu->rip);
+	t.start = t.rip = hot && run->nr_path ? run->path[0] : run->cpu->rip;
+	t.page = run_page_get(run, host, t.start);
 	if (jumps < 0 || !t.page)
 		return RUN_NONE;
 	t.jumps = &run->jumps[jumps];
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
-	t.start = t.rip = hot && run->nr_path ? run->path[0] : run->cpu->rip;
 	t.first_site = run->nr_sites;
 	if (!collect(&t, hot))
 		return RUN_NONE;

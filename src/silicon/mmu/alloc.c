@@ -40,6 +40,7 @@ struct direct *direct_create(void)
 	if (d == MAP_FAILED)
 		return NULL;
 	madvise(d, sizeof(*d), MADV_DONTFORK);
+	madvise(d, sizeof(*d), MADV_HUGEPAGE);
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
 			d->map[state][kind].neg[0] = DIRECT_NEVER;
