@@ -69,6 +69,8 @@ struct system *api_system(void);
 bool api_params_vmx(struct vmx_options *ret);
 /* Those that VMs follow. */
 void api_params_apply(struct vm_params *ret, bool intel);
+/* Take from the model's features what kvm_amd's parameters switch off. */
+void api_params_hide(struct cpu_model *model);
 
 /* ---- gmem.c ---- */
 

@@ -49,6 +49,8 @@ static long nested_state_size(const struct system *sys)
 {
 	if (feature_has(sys->model->features, FEAT_VMX))
 		return sizeof(struct kvm_nested_state) + sizeof(struct kvm_vmx_nested_state_data);
+	if (feature_has(sys->model->features, FEAT_SVM))
+		return sizeof(struct kvm_nested_state) + KVM_STATE_NESTED_SVM_VMCB_SIZE;
 	return 0;
 }
 

@@ -68,6 +68,7 @@ static void init_nested(struct system *sys, const struct cpu_model *model)
 	bool vmx = model_intel(model) && api_params_vmx(&opt);
 
 	sys->own = *model;
+	api_params_hide(&sys->own);
 	feature_put(sys->own.features, FEAT_VMX, vmx);
 	if (vmx) {
 		vmx_caps_default(model, &opt, &sys->vmx);

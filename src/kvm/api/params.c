@@ -4,6 +4,7 @@
  * once at start.
  */
 #include "kvm/api/api_internal.h"
+#include "silicon/models/model.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -157,4 +158,28 @@ void api_params_apply(struct vm_params *ret, bool intel)
 	ret->halt_poll_grow = values[PARAM_kvm_halt_poll_ns_grow];
 	ret->halt_poll_grow_start = values[PARAM_kvm_halt_poll_ns_grow_start];
 	ret->halt_poll_shrink = values[PARAM_kvm_halt_poll_ns_shrink];
+}
+
+/* What nested hypervisors of AMD's find; without nesting, nothing. Without the feature, what builds on it goes, too. */
+static const struct {
+	enum param param;
+	enum feature feature;
+} hiding[] = {
+	{PARAM_kvm_amd_nested, FEAT_SVM},
+	{PARAM_kvm_amd_npt, FEAT_NPT},
+	{PARAM_kvm_amd_nrips, FEAT_NRIPS},
+	{PARAM_kvm_amd_vgif, FEAT_VGIF},
+	{PARAM_kvm_amd_vls, FEAT_V_VMSAVE_VMLOAD},
+	{PARAM_kvm_amd_vnmi, FEAT_VNMI},
+	{PARAM_kvm_amd_vgif, FEAT_VNMI},
+	{PARAM_kvm_amd_pause_filter_count, FEAT_PAUSEFILTER},
+	{PARAM_kvm_amd_pause_filter_count, FEAT_PFTHRESHOLD},
+	{PARAM_kvm_amd_pause_filter_thresh, FEAT_PFTHRESHOLD},
+};
+
+void api_params_hide(struct cpu_model *model)
+{
+	for (unsigned i = 0; i < ARRAY_SIZE(hiding); i++)
+		if (!values[hiding[i].param])
+			feature_put(model->features, hiding[i].feature, false);
 }

@@ -83,6 +83,7 @@ static const struct leaf_rule {
 	{0x80000006, LEAF_PLAIN, {~0u, ~0u, ~0u, ~0x00030000u}},
 	{0x80000007, LEAF_PLAIN, {0, 0, 0, 1u << 8}},
 	{0x80000008, LEAF_PLAIN, {0xffff, ~0u, ~0xffff0f00u, 0}},
+	{0x8000000a, LEAF_PLAIN, {~0u, ~0u, 0, ~0u}},
 	{0x80000019, LEAF_PLAIN, {~0u, ~0u, 0, 0}},
 	{0x8000001a, LEAF_PLAIN, {0x7, 0, 0, 0}},
 	{0x8000001d, LEAF_ALL, {~0u, ~0u, ~0u, ~0u}},
@@ -171,6 +172,48 @@ static void mend_xsave(struct list *l, const struct cpu_model *m)
 	}
 }
 
+static const struct {
+	uint32_t leaf;
+	uint8_t subleaf, reg, bit;
+} feature_bits[NR_FEATURES] = {
+#define FEATURE(name, leaf, subleaf, reg, bit) {leaf, subleaf, reg, bit},
+#include "features.def"
+#undef FEATURE
+};
+
+#define SVM_REVISION 1
+#define SVM_ASIDS    8
+#define LEAF_SVM     0x8000000a
+
+/* Bits of a word that are features which the model, parameters considered, has not. */
+static uint32_t lacking(const struct cpu_model *m, uint32_t leaf, enum cpuid_reg reg)
+{
+	uint32_t bits = 0;
+
+	for (unsigned i = 0; i < NR_FEATURES; i++)
+		if (feature_bits[i].leaf == leaf && feature_bits[i].reg == reg &&
+		    !feature_has(m->features, i))
+			bits |= 1u << feature_bits[i].bit;
+	return bits;
+}
+
+static void mend_svm(struct list *l, const struct cpu_model *m)
+{
+	bool svm = feature_has(m->features, FEAT_SVM);
+
+	for (unsigned i = 0; i < l->nr; i++) {
+		struct kvm_cpuid_entry2 *e = &l->v[i];
+
+		if (e->function == 0x80000001 && !svm)
+			e->ecx &= ~(1u << 2);
+		if (e->function != LEAF_SVM)
+			continue;
+		e->eax = svm ? SVM_REVISION : 0;
+		e->ebx = svm ? SVM_ASIDS : 0;
+		e->edx = svm ? e->edx & ~lacking(m, LEAF_SVM, CPUID_EDX) : 0;
+	}
+}
+
 /* The last leaves that KVM of Linux 6.12 lists. */
 #define LAST_BASIC    0x24u
 #define LAST_EXTENDED 0x80000022u
@@ -225,6 +268,7 @@ static void fill_supported(struct list *l, const struct cpu_model *m)
 	add_kvm_leaves(l);
 	mend_xsave(l, m);
 	mend_nested(l, m);
+	mend_svm(l, m);
 	mend_last(l);
 }
 
@@ -318,15 +362,6 @@ static uint32_t entry_reg(const struct kvm_cpuid_entry2 *e, unsigned reg)
 
 	return v[reg];
 }
-
-static const struct {
-	uint32_t leaf;
-	uint8_t subleaf, reg, bit;
-} feature_bits[NR_FEATURES] = {
-#define FEATURE(name, leaf, subleaf, reg, bit) {leaf, subleaf, reg, bit},
-#include "features.def"
-#undef FEATURE
-};
 
 static void apply_features(struct vcpu *vcpu)
 {

@@ -198,6 +198,8 @@ static void get_exception(struct vcpu *vcpu, struct kvm_vcpu_events *e)
 		e->exception.pending = ev->pending && vcpu->vm->exception_payload;
 		e->exception.injected = !e->exception.pending;
 	}
+	if (!vcpu->vm->exception_payload)
+		e->exception.injected |= e->exception.pending;
 	e->exception.nr = ev->vector;
 	e->exception.has_error_code = ev->has_error;
 	e->exception.error_code = ev->error;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE (KVM api.rst): sizes, formats and the copying; what is in it is each
- * extension's (nested_vmx.c).
+ * extension's (nested_vmx.c, nested_svm.c).
  *
  * The state is put together whole before it is copied out, and judged whole before it is taken, so that a failure
  * leaves a vCPU outside of VMX or SVM operation at worst, as KVM does.
@@ -18,7 +18,7 @@
 
 static const struct nested_format *format_of(const struct vcpu *vcpu)
 {
-	return model_intel(vcpu->cpu.model) ? &nested_vmx : NULL;
+	return model_intel(vcpu->cpu.model) ? &nested_vmx : &nested_svm;
 }
 
 long vcpu_get_nested_state(struct vcpu *vcpu, void *arg)
@@ -28,7 +28,7 @@ long vcpu_get_nested_state(struct vcpu *vcpu, void *arg)
 	uint32_t room;
 	long r = 0;
 
-	if (!format || !vcpu->cpu.virt)
+	if (!vcpu->cpu.virt)
 		return -EINVAL;
 	if (ioctl_copy_in(&room, &user->size, sizeof(room)))
 		return -EFAULT;
@@ -60,7 +60,7 @@ long vcpu_set_nested_state(struct vcpu *vcpu, void *arg)
 	struct kvm_nested_state head;
 	long r;
 
-	if (!format || !vcpu->cpu.virt)
+	if (!vcpu->cpu.virt)
 		return -EINVAL;
 	if (ioctl_copy_in(&head, arg, sizeof(head)))
 		return -EFAULT;

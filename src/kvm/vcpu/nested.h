@@ -16,6 +16,6 @@ struct nested_format {
 	long (*set)(struct vcpu *vcpu, const struct kvm_nested_state *head, const void *data);
 };
 
-extern const struct nested_format nested_vmx;
+extern const struct nested_format nested_vmx, nested_svm;
 
 #endif

@@ -196,6 +196,8 @@ static bool efer_valid(const struct vcpu *vcpu, uint64_t efer)
 		allowed |= EFER_NX;
 	if (feature_has(f, FEAT_FXSR_OPT))
 		allowed |= EFER_FFXSR;
+	if (feature_has(f, FEAT_SVM))
+		allowed |= EFER_SVME;
 	return !(efer & ~allowed);
 }
 

@@ -6,6 +6,7 @@
 #include "kvm/pv/pv.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/watch.h"
+#include "silicon/svm/svm.h"
 #include "silicon/sys/sys.h"
 
 #include <stdio.h>
@@ -87,9 +88,19 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	vcpu_vmx_create(vcpu);
 }
 
+/* SVM for the guest's own guests. */
+static bool create_virt(struct vcpu *vcpu)
+{
+	struct cpu *cpu = &vcpu->cpu;
+
+	return !feature_has(cpu->model_features, FEAT_SVM) || svm_create(cpu);
+}
+
 static void free_parts(struct vcpu *vcpu)
 {
 	watch_leave(&vcpu->cpu);
+	if (feature_has(vcpu->cpu.model_features, FEAT_SVM))
+		svm_destroy(&vcpu->cpu);
 	if (vcpu->cpu.exec)
 		exec_destroy(vcpu->cpu.exec);
 	if (vcpu->cpu.tlb)
@@ -116,7 +127,7 @@ int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void 
 	vcpu->run = run;
 	vcpu->pio_data = (uint8_t *)run + VCPU_PIO_PAGE * PAGE_SIZE;
 	init_cpu(vcpu, model);
-	if (!create_parts(vcpu)) {
+	if (!create_virt(vcpu) || !create_parts(vcpu)) {
 		free_parts(vcpu);
 		return -ENOMEM;
 	}

@@ -96,6 +96,7 @@ struct msrs {
 	uint64_t mcg_cap, mcg_status, mcg_ctl, mce_banks[32 * 4], mci_ctl2[32];
 	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr, syscfg;
 	uint64_t tsc_adjust;
+	uint64_t vm_cr, vm_hsave_pa, tsc_ratio; /* SVM */
 	uint64_t extra[32]; /* rows that need a plain 64-bit home and nothing else */
 };
 

@@ -42,7 +42,9 @@ struct event {
 	uint32_t error;
 	uint8_t insn_len; /* of the soft types: return address = RIP + insn_len */
 	bool keeps_nmis;  /* NMI that SVM injects: others are not held back behind it */
-	bool pending;	  /* to be injected, but first a guest hypervisor may take it */
+	bool pending;	  /* in cpu->inject: a guest hypervisor may still take it */
+	bool has_return;  /* SVM injects it: the return address is ->return_rip */
+	uint64_t return_rip;
 	bool has_payload; /* payload not yet in CR2 or DR6 */
 	uint64_t payload; /* #PF: the address; #DB: DR6 bits */
 };

@@ -98,6 +98,9 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, 
 #define EFER_SVME  BIT(12)
 #define EFER_FFXSR BIT(14)
 
+#define VM_CR_LOCK   BIT(3)
+#define VM_CR_SVMDIS BIT(4)
+
 #define DR6_FIXED_1  0xffff0ff0ull /* bits that read as 1 with neither RTM nor bus-lock events */
 #define DR6_BD	     BIT(13)
 #define DR6_BS	     BIT(14)

@@ -119,6 +119,13 @@ struct virt_ops {
 	bool (*cr_write)(struct cpu *cpu, unsigned nr, uint64_t *val);
 	/* In guest mode: L1's guest TSC to L2's. */
 	uint64_t (*tsc)(struct cpu *cpu, uint64_t tsc);
+	/*
+	 * SMI, before memory becomes SMM's; area: the state-save area, filled already. Leave guest mode without an
+	 * exit and note it there. False: the state cannot be kept. May be NULL.
+	 */
+	bool (*smi)(struct cpu *cpu, uint8_t *area);
+	/* RSM, registers restored from area: back to guest mode, if it was left. False: shutdown. */
+	bool (*rsm)(struct cpu *cpu, const uint8_t *area);
 	/* RESET# and INIT: the extension is off. */
 	void (*reset)(struct cpu *cpu);
 	/* SMM begins, its area is written; or RSM has loaded the registers. May be NULL. */

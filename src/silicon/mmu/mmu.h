@@ -171,6 +171,13 @@ enum result mmu_read_phys_bytes(struct cpu *cpu, gpa_t gpa, void *dst, uint32_t 
 enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, uint32_t size);
 
 /*
+ * Set bits of a table entry of 4 or 8 bytes that was read as val. RESULT_AGAIN: it changed meanwhile. Entries in ROM
+ * keep theirs.
+ */
+enum result mmu_set_phys_bits(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t val,
+			      uint64_t bits);
+
+/*
  * Data breakpoints: collect the matches of an access into ->pending_dr6. Accesses made by this room do
  * it themselves; a page with an armed breakpoint never hits in the TLB.
  */

@@ -337,9 +337,11 @@ static enum result set_bits(struct walker *w, struct step *step, uint64_t bits)
 
 	if ((step->val & bits) == bits || !step->writable)
 		return RESULT_OK;
-	r = translate_entry(w, step, ACCESS_WRITE);
-	if (r)
-		return r;
+	if (w->stage2) {
+		r = translate_entry(w, step, ACCESS_WRITE);
+		if (r)
+			return r;
+	}
 	if (step->log)
 		platform_call(w->cpu, mark_dirty, step->gpa);
 	mmu_log_table(w->cpu->tlb->log, step->hva, step->gpa, w->entry_bytes);
@@ -556,6 +558,22 @@ enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, ui
 		size -= part;
 	}
 	return RESULT_OK;
+}
+
+enum result mmu_set_phys_bits(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t val,
+			      uint64_t bits)
+{
+	struct walker w = {.cpu = cpu, .entry_bytes = size};
+	struct step step = {.gpa = gpa, .gpa2 = gpa, .val = val};
+	struct ram_page page;
+
+	tlb_memory(cpu, gpa, &page);
+	if (!page.hva)
+		return RESULT_AGAIN;
+	step.hva = page.hva + (gpa & ~PAGE_MASK);
+	step.writable = page.writable;
+	step.log = page.log;
+	return set_bits(&w, &step, bits);
 }
 
 enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret)

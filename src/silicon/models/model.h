@@ -65,6 +65,12 @@ static inline bool model_null_clears_base(const struct cpu_model *m)
 	return m->vendor == VENDOR_INTEL;
 }
 
+/* An error code's EXT bit stands for any event but software interrupts (Intel), or for external ones alone (AMD). */
+static inline bool model_ext_by_exceptions(const struct cpu_model *m)
+{
+	return m->vendor == VENDOR_INTEL;
+}
+
 /* LOCK MOV CR0 is MOV CR8. */
 static inline bool model_lock_mov_cr8(const struct cpu_model *m)
 {

@@ -46,6 +46,7 @@ enum result sys_inject(struct cpu *cpu)
 	cpu->answers.used = 0;
 	if (ev.pending && event_intercepted(cpu, &ev, NULL))
 		return RESULT_AGAIN;
+	ev.pending = false;
 	return deliver_event(cpu, &ev);
 }
 

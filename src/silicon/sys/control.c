@@ -236,12 +236,21 @@ static bool efer_allowed(const struct cpu *cpu, uint64_t val, enum msr_origin by
 	return !(cpu_paging(cpu) && ((cpu->msr.efer ^ val) & EFER_LME));
 }
 
+/* APM, VM_CR: SVMDIS. */
+static bool svm_disabled(const struct cpu *cpu, uint64_t val)
+{
+	return (val & ~cpu->msr.efer & EFER_SVME) && (cpu->msr.vm_cr & VM_CR_SVMDIS);
+}
+
 bool sys_efer_write(struct cpu *cpu, uint64_t val, enum msr_origin by)
 {
 	uint64_t changed;
 
-	if (!efer_allowed(cpu, val, by))
+	if (!efer_allowed(cpu, val, by) || (by == MSR_GUEST && svm_disabled(cpu, val)))
 		return false;
+	/* Without SVM there is no GIF. */
+	if (cpu->virt && !cpu->virt->guest && !(val & EFER_SVME))
+		cpu->virt->gif = true;
 	val = (val & ~EFER_LMA) | (cpu->msr.efer & EFER_LMA);
 	changed = cpu->msr.efer ^ val;
 	cpu->msr.efer = val;

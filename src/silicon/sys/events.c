@@ -48,7 +48,7 @@ static bool event_is_soft(const struct event *ev)
 /* Return address: past the instruction for those that are instructions. */
 static uint64_t return_rip(const struct cpu *cpu, const struct event *ev)
 {
-	uint64_t rip = cpu->rip;
+	uint64_t rip = ev->has_return ? ev->return_rip : cpu->rip;
 
 	if (event_is_soft(ev) || ev->type == EVENT_PRIV_SOFT_EXC)
 		rip += ev->insn_len;
@@ -396,9 +396,17 @@ static enum result deliver_once(struct cpu *cpu, const struct event *ev)
 	return deliver_protected(cpu, &f);
 }
 
-static void set_ext(const struct event *during, struct event *fault)
+static bool event_is_external(const struct cpu *cpu, const struct event *ev)
 {
-	if (!event_is_soft(during) && fault->has_error && vector_in(SELECTOR_ERRORS, fault->vector))
+	if (model_ext_by_exceptions(cpu->model))
+		return !event_is_soft(ev);
+	return ev->type == EVENT_INTERRUPT || ev->type == EVENT_NMI;
+}
+
+static void set_ext(const struct cpu *cpu, const struct event *during, struct event *fault)
+{
+	if (event_is_external(cpu, during) && fault->has_error &&
+	    vector_in(SELECTOR_ERRORS, fault->vector))
 		fault->error |= ERROR_EXT;
 }
 
@@ -498,7 +506,7 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 		}
 		if (r != RESULT_FAULT)
 			continue;
-		set_ext(&cur, &cpu->fault);
+		set_ext(cpu, &cur, &cpu->fault);
 		if (fault_intercepted(cpu, &cur))
 			return RESULT_AGAIN;
 		cause = cur;
@@ -601,7 +609,7 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 	if (r == RESULT_AGAIN)
 		r = deliver_once(cpu, &ev);
 	if (r == RESULT_FAULT)
-		set_ext(&ev, &cpu->fault);
+		set_ext(cpu, &ev, &cpu->fault);
 	if (r == RESULT_FAULT && cpu_guest(cpu) && fault_intercepted(cpu, &ev))
 		return RESULT_AGAIN;
 	if (r)

@@ -353,6 +353,39 @@ SET(osvw)
 	return guest_has(cpu, FEAT_OSVW) ? set_plain(cpu, row, index, by, val) : MSR_DENIED;
 }
 
+/* ---- SVM ---- */
+
+/* R_INIT, DIS_A20M and the like are kept; LOCK and SVMDIS stay once SVM is disabled. */
+SET(vm_cr)
+{
+	uint64_t old = cpu->msr.vm_cr, mask = 0x1f;
+
+	if (val & ~mask)
+		return MSR_DENIED;
+	if (old & VM_CR_SVMDIS)
+		mask &= ~(VM_CR_LOCK | VM_CR_SVMDIS);
+	val = (old & ~mask) | (val & mask);
+	if ((val & VM_CR_SVMDIS) && (cpu->msr.efer & EFER_SVME))
+		return MSR_DENIED;
+	return set_plain(cpu, row, index, by, val);
+}
+
+/* The program may restore what KVM of old took. */
+SET(vm_hsave_pa)
+{
+	if (by == MSR_GUEST && ((val & ~PAGE_MASK) || val >> cpu->maxphyaddr))
+		return MSR_DENIED;
+	return set_plain(cpu, row, index, by, val & PAGE_MASK);
+}
+
+/* QEMU wrote 0 where there is no such register. */
+SET(tsc_ratio)
+{
+	if (!guest_has(cpu, FEAT_TSCRATEMSR))
+		return by == MSR_HOST && (!val || val == cpu->msr.tsc_ratio) ? MSR_OK : MSR_DENIED;
+	return val >> 40 ? MSR_DENIED : set_plain(cpu, row, index, by, val);
+}
+
 /* ---- memory types ---- */
 
 static bool memory_types_ok(uint64_t val, unsigned nr, uint8_t allowed)

@@ -256,6 +256,10 @@ enum result sys_smi(struct cpu *cpu)
 
 	capture(cpu, &image);
 	pack(layout_of(cpu), &image, area);
+	if (cpu->virt && cpu->virt->ops->smi && !cpu->virt->ops->smi(cpu, area)) {
+		cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_DEAD};
+		return RESULT_EXIT;
+	}
 	cpu->in_smm = true;
 	mmu_flush_all(cpu);
 	r = mmu_write_phys_bytes(cpu, cpu->msr.smbase + AREA_OFFSET, area, sizeof(area));
@@ -352,6 +356,8 @@ enum result sys_rsm(struct cpu *cpu)
 	restore(cpu, &image);
 	if (cpu->virt && cpu->virt->ops->smm)
 		cpu->virt->ops->smm(cpu, false);
+	if (cpu->virt && cpu->virt->ops->rsm && !cpu->virt->ops->rsm(cpu, area))
+		return shut_down(cpu);
 	sys_world_changed(cpu);
 	return RESULT_OK;
 }

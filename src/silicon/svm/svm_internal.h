@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* Private to svm/. */
+#ifndef SILICON_SVM_SVM_INTERNAL_H
+#define SILICON_SVM_SVM_INTERNAL_H
+
+#include "silicon/models/features.h"
+#include "silicon/svm/svm.h"
+#include "silicon/svm/vmcb.h"
+#include "silicon/sys/sys.h"
+
+struct svm {
+	struct virt virt; /* first */
+	gpa_t vmcb_gpa;
+	struct vmcb vmcb;      /* in guest mode: ->control is in force; ->save is scratch */
+	struct vmcb_save host; /* what VMRUN saved */
+	uint64_t host_pdpte[4];
+	bool host_nmi_blocked;
+	uint16_t pause_left; /* of pause_count */
+	uint64_t pause_last; /* L1's TSC at the last PAUSE */
+};
+
+extern const struct virt_ops svm_ops; /* svm.c */
+
+static inline struct svm *svm_of(struct cpu *cpu)
+{
+	return (struct svm *)cpu->virt;
+}
+
+static inline const struct svm *svm_of_const(const struct cpu *cpu)
+{
+	return (const struct svm *)cpu->virt;
+}
+
+static inline bool svm_has(const struct cpu *cpu, enum feature f)
+{
+	return feature_has(cpu->guest_features, f);
+}
+
+/* An intercept by its exit code, 60h to BFh. */
+static inline bool svm_wants(const struct cpu *cpu, unsigned code)
+{
+	unsigned n = code - SVM_EXIT_INTR;
+
+	return svm_of_const(cpu)->vmcb.control.intercepts[ICPT_MISC1 + n / 32] >> n % 32 & 1;
+}
+
+/* Addresses in rAX: the address size counts, and a page's start within the physical width is asked for. */
+static inline uint64_t svm_rax(const struct cpu *cpu, const struct virt_insn *insn)
+{
+	uint64_t mask = insn->addrsize == 8 ? ~0ull : BIT(8 * insn->addrsize) - 1;
+
+	return cpu->gpr[RAX] & mask;
+}
+
+static inline bool svm_page_ok(const struct cpu *cpu, gpa_t gpa)
+{
+	return !(gpa & ~PAGE_MASK) && !(gpa >> cpu->maxphyaddr);
+}
+
+/* RIP behind the present instruction, which is noted in cpu->virt->insn. */
+static inline uint64_t svm_next_rip(const struct cpu *cpu)
+{
+	uint64_t rip = cpu->rip + cpu->virt->insn.len;
+
+	return cpu_64bit(cpu) ? rip : (uint32_t)rip;
+}
+
+static inline enum result svm_done(struct cpu *cpu)
+{
+	cpu->rip = svm_next_rip(cpu);
+	return RESULT_OK;
+}
+
+/* ---- exit.c ---- */
+
+/* Between struct cpu and a save area: what VMRUN and #VMEXIT move. */
+void svm_capture(const struct cpu *cpu, struct vmcb_save *s);
+void svm_restore(struct cpu *cpu, const struct vmcb_save *s);
+struct vmcb_segment svm_pack_segment(const struct segment *seg);
+struct segment svm_unpack_segment(const struct vmcb_segment *s);
+/* EXITINTINFO of an event; NULL: none. */
+uint64_t svm_event_info(const struct event *ev);
+/* #VMEXIT. next_rip 0: none; cause: the event whose delivery it interrupts, or NULL. */
+void svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2, uint64_t next_rip,
+	      const struct event *cause);
+/* The same of the instruction that is noted. */
+static inline void svm_exit_insn(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2)
+{
+	svm_exit(cpu, code, info1, info2, svm_next_rip(cpu), NULL);
+}
+/* Out of guest mode without a word in memory. */
+void svm_world_back(struct cpu *cpu);
+
+/* ---- enter.c ---- */
+
+enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn);
+/* Guest mode's derived state, from the control area: intercepts, stage 2, virtual interrupts. */
+void svm_derive(struct cpu *cpu);
+/* A row of tables/svm_checks.def that fails, or NULL. */
+const char *svm_check_control(const struct cpu *cpu, const struct vmcb_control *c);
+const char *svm_check_save(const struct cpu *cpu, const struct vmcb_save *s);
+
+/* ---- intercepts.c ---- */
+
+bool svm_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification);
+bool svm_event(struct cpu *cpu, const struct event *ev, const struct event *cause);
+
+/* ---- npt.c ---- */
+
+enum result svm_translate(struct cpu *cpu, struct stage2 *s);
+void svm_refused(struct cpu *cpu, const struct event *cause);
+
+/* ---- insns.c ---- */
+
+enum result svm_insn(struct cpu *cpu, enum virt_op op, const struct virt_insn *insn);
+
+/* ---- vintr.c ---- */
+
+bool svm_attend(struct cpu *cpu, enum virt_stage stage);
+uint64_t svm_cr_read(struct cpu *cpu, unsigned nr);
+bool svm_cr_write(struct cpu *cpu, unsigned nr, uint64_t *val);
+uint64_t svm_tsc(struct cpu *cpu, uint64_t tsc);
+
+#endif
