@@ -25,7 +25,9 @@ FAST = """coalesced_io_test guest_memfd_test guest_print_test kvm_binary_stats_t
     set_boot_cpu_id set_sregs_test smaller_maxphyaddr_emulation_test smm_test state_test svm_int_ctl_test svm_nested_shutdown_test
     svm_nested_soft_inject_test svm_vmcall_test sync_regs_test
     tsc_msrs_test tsc_scaling_sync ucna_injection_test userspace_io_test userspace_msr_exit_test
-    xapic_state_test xcr0_cpuid_test xen_vmcall_test xss_msr_test""".split()
+    xapic_state_test xcr0_cpuid_test xen_vmcall_test xss_msr_test nested_exceptions_test triple_fault_event_test
+    vmx_apic_access_test vmx_close_while_nested_test vmx_dirty_log_test vmx_invalid_nested_guest_state vmx_msrs_test
+    vmx_set_nested_state_test vmx_tsc_adjust_test""".split()
 # KVM has the capability that it wants only without two-dimensional paging.
 PARAMS = {"smaller_maxphyaddr_emulation_test": ["kvm_intel.ept=0", "kvm_amd.npt=0"]}
 # Busy threads by the dozen, or writes that must not stand still for 10 ms: alone, after all others.

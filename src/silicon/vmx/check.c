@@ -454,3 +454,8 @@ const char *vmx_check_name(struct cpu *cpu)
 		row = check_stage(cpu, CHECK_GUEST);
 	return row ? row->name : NULL;
 }
+
+const char *vmx_check_nth(unsigned n)
+{
+	return n < ARRAY_SIZE(checks) ? checks[n].name : NULL;
+}

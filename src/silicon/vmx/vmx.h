@@ -126,5 +126,7 @@ bool vmx_timer_left(const struct cpu *cpu, uint64_t *ret);
 
 /* For unit tests: the row that refuses the current VMCS, by name; NULL: none. */
 const char *vmx_check_name(struct cpu *cpu);
+/* The n-th row's name, or NULL past the end. */
+const char *vmx_check_nth(unsigned n);
 
 #endif
