@@ -148,6 +148,7 @@ enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
 enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret);
 /* The TLB's view must follow CR3, memory slots, and what mmu_update_mode() looks at. */
 void mmu_flush_all(struct cpu *cpu);		  /* global entries and memory lookups too */
+void mmu_flush_translations(struct cpu *cpu);	  /* global entries too: memory is the same */
 void mmu_flush_cr3(struct cpu *cpu);		  /* all but global entries */
 void mmu_flush_page(struct cpu *cpu, gva_t addr); /* INVLPG: global ones too */
 /* With CR4.PCIDE, after CR3 was set: go to its PCID's entries; keep: all those that it has (bit 63). */

@@ -29,9 +29,14 @@ void tlb_forget_memory(struct tlb *tlb)
 
 void mmu_flush_all(struct cpu *cpu)
 {
+	tlb_forget_memory(cpu->tlb);
+	mmu_flush_translations(cpu);
+}
+
+void mmu_flush_translations(struct cpu *cpu)
+{
 	struct tlb *tlb = cpu->tlb;
 
-	tlb_forget_memory(tlb);
 	tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
 	tlb_forget_contexts(tlb);
 	tlb->context[tlb->now].pcid = mmu_context(cpu).pcid;
@@ -293,5 +298,5 @@ void mmu_update_mode(struct cpu *cpu)
 		return;
 	tlb->basis = basis;
 	tlb->watching = basis.dr7;
-	mmu_flush_all(cpu);
+	mmu_flush_translations(cpu);
 }

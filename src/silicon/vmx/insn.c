@@ -328,7 +328,7 @@ static enum result do_invept(struct cpu *cpu, const struct virt_insn *insn)
 		return r;
 	if (type == 1 && !eptp_ok(cpu, desc[0]))
 		return fail(cpu, insn, VMX_ERR_INV_OPERAND);
-	mmu_flush_all(cpu);
+	mmu_flush_translations(cpu);
 	return succeed(cpu, insn);
 }
 
@@ -358,7 +358,7 @@ static enum result do_invvpid(struct cpu *cpu, const struct virt_insn *insn)
 		return r;
 	if (!invvpid_ok(cpu, type, desc))
 		return fail(cpu, insn, VMX_ERR_INV_OPERAND);
-	mmu_flush_all(cpu);
+	mmu_flush_translations(cpu);
 	return succeed(cpu, insn);
 }
 
@@ -386,7 +386,7 @@ static enum result do_vmfunc(struct cpu *cpu, const struct virt_insn *insn)
 	if (!eptp_ok(cpu, eptp))
 		return vmfunc_exit(cpu);
 	put(v, VMCS_EPTP, eptp);
-	mmu_flush_all(cpu);
+	mmu_flush_translations(cpu);
 	advance(cpu, insn);
 	return RESULT_OK;
 }
