@@ -4,7 +4,7 @@
 import fcntl, html.parser, json, os, pty, re, resource, select, shutil, struct, subprocess, sys, tempfile, termios, time
 import xml.etree.ElementTree as xml
 
-command, watched = sys.argv[1:]
+command, watched = map(os.path.abspath, sys.argv[1:])
 folder = tempfile.mkdtemp()
 os.chdir(folder)
 wrong = []

@@ -3,7 +3,7 @@
 """stat.py COMMAND WATCHED - run --stat and stat, in a pipe and in a terminal, against a guest whose exits are known."""
 import fcntl, os, pty, re, select, signal, struct, subprocess, sys, tempfile, termios, time
 
-command, watched = sys.argv[1:]
+command, watched = map(os.path.abspath, sys.argv[1:])
 wrong = []
 
 

@@ -3,7 +3,7 @@
 """trace.py COMMAND LIBRARY WATCHED DEEP - anykvm trace against guests whose exits are known, read back by Debian's trace-cmd."""
 import os, pty, re, resource, shutil, signal, subprocess, sys, tempfile, time
 
-command, library, watched, deep = sys.argv[1:]
+command, library, watched, deep = map(os.path.abspath, sys.argv[1:])
 folder = tempfile.mkdtemp()
 os.chdir(folder)
 wrong = []
