@@ -151,6 +151,8 @@ static const struct own_msr {
 	{MSR_TSC_ADJUST, MSR_TSC_ADJUST, adjust_get, adjust_set},
 	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, deadline_get, deadline_set},
 	{LAPIC_MSR_FIRST, LAPIC_MSR_LAST, x2apic_get, x2apic_set},
+	{MSR_FEATURE_CONTROL, MSR_FEATURE_CONTROL, vcpu_feature_control_get,
+	 vcpu_feature_control_set},
 	{MSR_VMX_FIRST, MSR_VMX_FIRST + NR_VMX_MSRS - 1, vcpu_vmx_msr_get, vcpu_vmx_msr_set},
 };
 

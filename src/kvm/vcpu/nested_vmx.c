@@ -224,6 +224,19 @@ enum vcpu_msr vcpu_vmx_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uin
 	return VCPU_MSR_OK;
 }
 
+enum vcpu_msr vcpu_feature_control_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	return VCPU_MSR_UNKNOWN;
+}
+
+/* As QEMU does at reset, before it sets the registers. */
+enum vcpu_msr vcpu_feature_control_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	if (host && !val && vcpu->cpu.virt == &vcpu->vmx.virt)
+		vmx_leave_nested(&vcpu->cpu);
+	return VCPU_MSR_UNKNOWN;
+}
+
 void vcpu_judge_guest(struct vcpu *vcpu)
 {
 	vcpu->judge_guest = false;

@@ -132,6 +132,9 @@ void vcpu_vmx_create(struct vcpu *vcpu);
 void vcpu_judge_guest(struct vcpu *vcpu);
 /* struct platform's alarm. */
 void vcpu_alarm(struct vcpu *vcpu, uint64_t tsc);
+/* IA32_FEATURE_CONTROL is silicon's, but the program leaves VMX operation by writing 0. */
+enum vcpu_msr vcpu_feature_control_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
+enum vcpu_msr vcpu_feature_control_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 enum vcpu_msr vcpu_vmx_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret);
 enum vcpu_msr vcpu_vmx_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 /* Guest TSC, now. */
