@@ -91,16 +91,18 @@ static void listed_msrs_can_be_saved_and_restored(void **state)
 	}
 }
 
-/* What the feature list says can be set on a vCPU. */
+/* What the feature list says can be set on a vCPU; VMX's are the platform's, of which this one has none. */
 static void feature_msrs_can_be_set(void **state)
 {
 	for (enum vendor v = VENDOR_INTEL; v <= VENDOR_AMD; v++) {
 		struct cpu_model copy;
 		struct flat *f = msr_machine(&copy, v);
 		uint32_t list[32];
-		unsigned n = sys_msr_list(&copy, MSR_LIST_FEATURE, list, 32);
 		uint64_t val;
+		unsigned n;
 
+		feature_put(copy.features, FEAT_VMX, false);
+		n = sys_msr_list(&copy, MSR_LIST_FEATURE, list, 32);
 		assert_true(listed(list, n, ARCH_CAPS));
 		assert_int_equal(listed(list, n, DE_CFG), v == VENDOR_AMD);
 		for (unsigned i = 0; i < n; i++) {
