@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 BUILD ?= build
 MESON_FLAGS ?=
 
-.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-bench need-check
+.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-bench need-check need-long
 .DEFAULT_GOAL := build
 
 need-build:
@@ -24,6 +24,8 @@ need-bench: need-run
 	@sh tools/need bench
 need-check: need-run
 	@sh tools/need check
+need-long: need-check
+	@sh tools/need long
 
 $(BUILD)/build.ninja: | need-build
 	@meson setup $(BUILD) --prefix $(PREFIX) $(MESON_FLAGS) >/dev/null || { cat $(BUILD)/meson-logs/meson-log.txt; exit 1; }
@@ -37,7 +39,7 @@ run: need-run
 check: need-check build
 	@python3 tests/check.py --build $(BUILD)
 
-check-long: need-check build
+check-long: need-long build
 	@python3 tests/check.py --build $(BUILD) --long
 
 check-selftests: need-check build

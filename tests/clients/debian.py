@@ -8,15 +8,16 @@ off when the ACPI button is pressed. anykvm's counters must have moved.
 import argparse, os, sys, tempfile, time
 
 import guest
+from systems import pflash
 
 
-def options(place, firmware, scratch):
+def options(build, place, firmware, scratch):
     ret = guest.disk(os.path.join(place, "debian.disk"), "virtio-blk-pci,bootindex=0")
     ret += guest.disk(os.path.join(place, "repository.ext4"), "virtio-blk-pci")
     ret += guest.disk(guest.scripts_disk(scratch), "virtio-blk-pci")
     ret += ["-netdev", "user,id=n0", "-device", "virtio-net-pci,netdev=n0,romfile=", "-device", "virtio-rng-pci"]
     if firmware == "ovmf":
-        ret += guest.pflash(scratch, "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
+        ret += pflash(build, scratch, "OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd")
     return ret
 
 
@@ -28,14 +29,14 @@ def session(machine, say):
     machine.run("mount -o ro LABEL=scripts /mnt && sh /mnt/work.sh", 900)
     say("lease, package, gcc")
     machine.type("reboot\n")
-    machine.wait_event("RESET", 120)
+    machine.wait_event("RESET", 600)
     machine.login(800)
     machine.run("hello && /root/sum && /root/sum32")
     machine.run("systemctl is-system-running --wait || :", 900)  # The button has its driver.
     say("again after its reboot")
     machine.ask("system_powerdown")
     machine.wait_event("POWERDOWN")
-    machine.wait_event("SHUTDOWN", 120)
+    machine.wait_event("SHUTDOWN", 600)
     machine.wait_exit(60)
     say("powered off by ACPI")
 
@@ -54,7 +55,7 @@ def main():
     say("disk made")
     with tempfile.TemporaryDirectory() as scratch:
         ovmf = args.firmware == "ovmf"
-        machine = guest.Guest(build, options(place, args.firmware, scratch), machine="q35" if ovmf else "pc",
+        machine = guest.Guest(build, options(build, place, args.firmware, scratch), machine="q35" if ovmf else "pc",
                               cpu="host,host-phys-bits-limit=40" if ovmf else "host", model=args.model)
         try:
             session(machine, say)

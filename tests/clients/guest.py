@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A guest in QEMU on anykvm: its serial line and QEMU's machine protocol in the hands of a test."""
-import json, os, re, select, shutil, socket, subprocess, sys, tempfile, time
+import json, os, re, select, shutil, socket, subprocess, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LOG = os.environ.get("GUEST_LOG")  # a file for all that comes from the serial line
@@ -62,14 +62,16 @@ class Guest:
         end = time.monotonic() + limit
         while name not in self.events:
             self.drain(0.1)
-            if time.monotonic() > end or self.end:
+            if time.monotonic() > end:
                 raise Failure("no event %s; seen: %s" % (name, self.events))
-            while select.select([self.qmp_socket], [], [], 0)[0]:
+            while name not in self.events and select.select([self.qmp_socket], [], [], 0)[0]:
                 self.message()
         self.events.remove(name)
 
     def drain(self, wait):
-        if not self.end and select.select([self.proc.stdout], [], [], wait)[0]:
+        if self.end:
+            time.sleep(wait)
+        elif select.select([self.proc.stdout], [], [], wait)[0]:
             data = os.read(self.proc.stdout.fileno(), 65536)
             self.end = not data
             if LOG:
@@ -151,13 +153,6 @@ def scripts_disk(scratch):
         out.truncate(4 << 20)
     subprocess.run(["/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-L", "scripts", "-d", os.path.join(HERE, "debian"), image], check=True)
     return image
-
-
-def pflash(scratch, code, variables):
-    own = os.path.join(scratch, "vars")
-    shutil.copy("/usr/share/OVMF/" + variables, own)
-    return ["-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/" + code, "-drive",
-            "if=pflash,format=raw,unit=1,file=" + own]
 
 
 def debian(build):

@@ -72,6 +72,7 @@ image() {
 	grep " $suite " /tests.list >main.list # That script makes the guest's apt know this one only.
 	mirror=$(awk -v suite="$suite" '$3 == suite { print $2; exit }' /tests.list)
 	RELEASE=$suite MIRROR=$mirror debvm-create -r "$suite" -o image.tmp -- --include=linux-image-cloud-amd64 \
+		--customize-hook='chroot "$1" systemctl -q enable serial-getty@ttyS0' \
 		--customize-hook='/usr/share/autopkgtest/setup-commands/setup-testbed "$1"' ./main.list >found 2>&1 || { tail -n 30 found; return 1; }
 	mv image.tmp image.ext4
 }
