@@ -2,6 +2,7 @@
 /* The loop of lock-step (lockstep.h): stretches in pairs, all else stepped alone. */
 #include "silicon/exec/lockstep.h"
 #include "silicon/exec/decode.h"
+#include "silicon/exec/emul.h"
 #include "silicon/mmu/tlb.h"
 
 /* What other threads raise: not seen within a stretch, but after it. */
@@ -15,8 +16,11 @@ static const uint16_t alone[] = {
 	ZYDIS_MNEMONIC_RDSEED, ZYDIS_MNEMONIC_WRMSR,  ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL,
 };
 
-static bool must_be_alone(const struct insn *insn)
+/* Guest mode, and the way into it, have state beside struct cpu. */
+static bool must_be_alone(const struct cpu *cpu, const struct insn *insn)
 {
+	if (cpu_guest(cpu) || (insn && insn->run == emul_virt))
+		return true;
 	for (unsigned i = 0; insn && i < ARRAY_SIZE(alone); i++)
 		if (insn->op == alone[i])
 			return true;
@@ -80,7 +84,7 @@ static void step_stretch(struct lockstep *ls, uint64_t limit)
 	ls->cut = false;
 	do {
 		insn = step_peek(cpu);
-		if (must_be_alone(insn))
+		if (must_be_alone(cpu, insn))
 			break;
 		repeats = !insn || insn->flags & (INSN_REP | INSN_REPNE);
 		rip = cpu->rip;
@@ -315,7 +319,7 @@ static enum cpu_exit_kind round_one(struct lockstep *ls)
 	uint64_t limit = cpu->retired + LOCKSTEP_LONG;
 	uint32_t seen = attention(cpu);
 
-	if (!run_translatable(cpu) || must_be_alone(step_peek(cpu)))
+	if (!run_translatable(cpu) || must_be_alone(cpu, step_peek(cpu)))
 		return step_alone(ls);
 	if (!seen)
 		return stretch(ls, limit);
@@ -387,7 +391,7 @@ enum result lockstep_bare(struct run *run)
 	lockstep_calls_begin(ls);
 	ls->stale = true;
 	want_single_blocks(run);
-	if (must_be_alone(step_peek(run->cpu))) {
+	if (must_be_alone(run->cpu, step_peek(run->cpu))) {
 		r = step_bare(run->cpu);
 	} else {
 		begin(ls);

@@ -22,13 +22,13 @@ static const uint8_t codes[NR_INTERCEPTS] = {
 	[INTERCEPT_SMI] = SVM_EXIT_SMI,		  [INTERCEPT_INIT] = SVM_EXIT_INIT,
 	[INTERCEPT_SHUTDOWN] = SVM_EXIT_SHUTDOWN, [INTERCEPT_CPUID] = SVM_EXIT_CPUID,
 	[INTERCEPT_HLT] = SVM_EXIT_HLT,		  [INTERCEPT_INVD] = SVM_EXIT_INVD,
-	[INTERCEPT_WBINVD] = SVM_EXIT_WBINVD,	  [INTERCEPT_INVPCID] = SVM_EXIT_INVPCID,
-	[INTERCEPT_RDPMC] = SVM_EXIT_RDPMC,	  [INTERCEPT_RDTSC] = SVM_EXIT_RDTSC,
-	[INTERCEPT_RDTSCP] = SVM_EXIT_RDTSCP,	  [INTERCEPT_MONITOR] = SVM_EXIT_MONITOR,
-	[INTERCEPT_XSETBV] = SVM_EXIT_XSETBV,	  [INTERCEPT_IRET] = SVM_EXIT_IRET,
-	[INTERCEPT_PUSHF] = SVM_EXIT_PUSHF,	  [INTERCEPT_POPF] = SVM_EXIT_POPF,
-	[INTERCEPT_ICEBP] = SVM_EXIT_ICEBP,	  [INTERCEPT_RSM] = SVM_EXIT_RSM,
-	[INTERCEPT_FERR] = SVM_EXIT_FERR,	  [INTERCEPT_RDPRU] = SVM_EXIT_RDPRU,
+	[INTERCEPT_WBINVD] = SVM_EXIT_WBINVD,	  [INTERCEPT_RDPMC] = SVM_EXIT_RDPMC,
+	[INTERCEPT_RDTSC] = SVM_EXIT_RDTSC,	  [INTERCEPT_RDTSCP] = SVM_EXIT_RDTSCP,
+	[INTERCEPT_MONITOR] = SVM_EXIT_MONITOR,	  [INTERCEPT_XSETBV] = SVM_EXIT_XSETBV,
+	[INTERCEPT_IRET] = SVM_EXIT_IRET,	  [INTERCEPT_PUSHF] = SVM_EXIT_PUSHF,
+	[INTERCEPT_POPF] = SVM_EXIT_POPF,	  [INTERCEPT_ICEBP] = SVM_EXIT_ICEBP,
+	[INTERCEPT_RSM] = SVM_EXIT_RSM,		  [INTERCEPT_FERR] = SVM_EXIT_FERR,
+	[INTERCEPT_RDPRU] = SVM_EXIT_RDPRU,
 };
 
 /* Not instructions: no nRIP. */
@@ -65,6 +65,22 @@ static bool soft_int(struct cpu *cpu, enum intercept kind, uint64_t vector)
 static bool invlpg(struct cpu *cpu, enum intercept kind, uint64_t addr)
 {
 	return told(cpu, SVM_EXIT_INVLPG, addr);
+}
+
+/* The descriptor's address, and the type. */
+static bool invpcid(struct cpu *cpu, enum intercept kind, uint64_t q)
+{
+	const struct virt_insn *insn = &cpu->virt->insn;
+	uint64_t type = cpu->gpr[insn->reg & 0xf], addr = insn->off;
+
+	if (!svm_wants(cpu, SVM_EXIT_INVPCID))
+		return false;
+	if (!cpu_64bit(cpu))
+		addr = (uint32_t)(addr + cpu->seg[insn->seg].base);
+	else if (insn->seg >= SEG_FS)
+		addr += cpu->seg[insn->seg].base;
+	svm_exit_insn(cpu, SVM_EXIT_INVPCID, addr, cpu_64bit(cpu) ? type : (uint32_t)type);
+	return true;
 }
 
 /* VMCALL is #UD on silicon, for which KVM puts VMMCALL there, unless the #UD is the guest hypervisor's. */
@@ -278,13 +294,14 @@ static bool nothing(struct cpu *cpu, enum intercept kind, uint64_t q)
 
 static bool (*const handlers[NR_INTERCEPTS])(struct cpu *cpu, enum intercept kind, uint64_t q) = {
 	[INTERCEPT_EXCEPTION] = nothing, [INTERCEPT_TASK_SWITCH] = task_switch,
-	[INTERCEPT_INVLPG] = invlpg,	 [INTERCEPT_VMCALL] = hypercall,
-	[INTERCEPT_CR_READ] = cr_read,	 [INTERCEPT_CR_WRITE] = cr_write,
-	[INTERCEPT_DR_READ] = dr_read,	 [INTERCEPT_DR_WRITE] = dr_write,
-	[INTERCEPT_IO] = port,		 [INTERCEPT_MSR_READ] = msr,
-	[INTERCEPT_MSR_WRITE] = msr,	 [INTERCEPT_MWAIT] = mwait,
-	[INTERCEPT_PAUSE] = pause,	 [INTERCEPT_DT_READ] = dt_read,
-	[INTERCEPT_DT_WRITE] = dt_write, [INTERCEPT_SOFT_INT] = soft_int,
+	[INTERCEPT_INVLPG] = invlpg,	 [INTERCEPT_INVPCID] = invpcid,
+	[INTERCEPT_VMCALL] = hypercall,	 [INTERCEPT_CR_READ] = cr_read,
+	[INTERCEPT_CR_WRITE] = cr_write, [INTERCEPT_DR_READ] = dr_read,
+	[INTERCEPT_DR_WRITE] = dr_write, [INTERCEPT_IO] = port,
+	[INTERCEPT_MSR_READ] = msr,	 [INTERCEPT_MSR_WRITE] = msr,
+	[INTERCEPT_MWAIT] = mwait,	 [INTERCEPT_PAUSE] = pause,
+	[INTERCEPT_DT_READ] = dt_read,	 [INTERCEPT_DT_WRITE] = dt_write,
+	[INTERCEPT_SOFT_INT] = soft_int,
 };
 
 bool svm_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification)
