@@ -139,7 +139,7 @@ LONG = [
     ("sanitize-long", 1200, meson_part("sanitize", ["fuzz-many"], 3600, ASAN)),
     ("insn-long", 2400, meson_part(".", ["insn-long"], 7200)),
     ("clients-long", 1200, meson_part(".", ["clients-long"], 3600)),
-    ("stress-long", 2400, meson_part(".", ["stress-long"], 3600)),
+    ("stress-long", 4800, meson_part(".", ["stress-long"], 9000)),
 ]
 
 

@@ -96,6 +96,33 @@ size_t host_code_prepare(const struct host_code *code, size_t at)
 	return to;
 }
 
+#define LOW_START 0x1000000ul
+#define LOW_END	  0x80000000ul
+#define LOW_STEP  0x100000ul
+
+static void *map_low(void *at, size_t size, int flags)
+{
+	void *mem = mmap(at, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | flags, -1, 0);
+
+	return mem == MAP_FAILED ? NULL : mem;
+}
+
+/* MAP_32BIT knows the upper half of the room only. */
+void *host_low_alloc(size_t size)
+{
+	void *mem = map_low(NULL, size, MAP_32BIT);
+
+	for (uint64_t at = LOW_START; !mem && at + size <= LOW_END; at += LOW_STEP)
+		mem = map_low((void *)at, size, MAP_FIXED_NOREPLACE);
+	/* Kernels that do not know the flag take the address as a hint. */
+	if (mem && (uint64_t)mem + size > LOW_END) {
+		munmap(mem, size);
+		return NULL;
+	}
+	return mem;
+}
+
 void host_code_free(struct host_code *code)
 {
 	if (!code->size)

@@ -45,6 +45,11 @@ struct host_code {
 int host_code_alloc(struct host_code *code, size_t size);
 void host_code_free(struct host_code *code);
 /*
+ * Zeroed private memory below 2 GiB, for code with 32-bit displacements; munmap() frees it. NULL: there is no room. Not
+ * after the first KVM_RUN.
+ */
+void *host_low_alloc(size_t size);
+/*
  * What stands between these offsets is written for now: take its pages out of the writable view, so that
  * they count once. Writing there again is allowed. After the first KVM_RUN, too.
  */

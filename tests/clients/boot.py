@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""boot.py --build DIR [--machine M] [--cpu C] [--run COMMAND] - boot Debian's kernel in QEMU on anykvm.
+"""boot.py --build DIR [--machine M] [--cpu C] [--smp N] [--run COMMAND] - boot Debian's kernel in QEMU on anykvm.
 
-Passes if the guest says BOOT-OK, its commands succeed, QEMU ends with status 0, and anykvm's own counters say
+Passes if the guest says BOOT-OK, has all its processors, its commands succeed, its kernel complains of nothing, QEMU ends with status 0, and anykvm's own counters say
 that the guest's instructions were its work.
 """
 import argparse, os, re, subprocess, sys, tempfile
@@ -11,7 +11,8 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 MACHINES = {"microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
 
 
-def boot(build, machine, cpu, runs, limit, memory="256M", extra=(), extra_append=""):
+def boot(build, machine, cpu, runs, limit, memory="256M", extra=(), extra_append="",
+         image="initramfs.cpio"):
     """Returns (status, serial output, counters)."""
     guest = os.path.join(build, "guest")
     stats = tempfile.NamedTemporaryFile(prefix="anykvm-stats-")
@@ -19,7 +20,7 @@ def boot(build, machine, cpu, runs, limit, memory="256M", extra=(), extra_append
     command = [os.path.join(build, "anykvm"), "run", "--", "qemu-system-x86_64", "-accel", "kvm", "-machine",
                MACHINES.get(machine, machine), "-cpu", cpu, "-nodefaults", "-no-user-config", "-display", "none",
                "-no-reboot", "-serial", "stdio", "-m", memory, "-kernel", os.path.join(guest, "vmlinuz"), "-initrd",
-               os.path.join(guest, "initramfs.cpio"), "-append", append] + list(extra)
+               os.path.join(guest, image), "-append", append] + list(extra)
     env = dict(os.environ, ANYKVM_STATS_FILE=stats.name)
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -47,18 +48,29 @@ def prove(status, out, counters):
     return wrong
 
 
+def complaints(out):
+    """What the guest's kernel has to say against its processors."""
+    return ["the kernel complains: " + line.strip() for line in out.splitlines()
+            if re.search(r"WARNING:|BUG:|Oops|Call Trace|lockup|detected stall|unstable|backwards|unexpected IRQ|not responding", line)]
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--build", required=True)
     parser.add_argument("--machine", default="pc")
     parser.add_argument("--cpu", default="host")
+    parser.add_argument("--smp", type=int, default=1)
     parser.add_argument("--run", action="append", default=[])
     parser.add_argument("--limit", type=int, default=500)
     args = parser.parse_args()
     subprocess.run(["sh", os.path.join(TOP, "tools", "guest-image"), args.build], check=True)
-    status, out, counters = boot(os.path.abspath(args.build), args.machine, args.cpu, args.run, args.limit)
+    status, out, counters = boot(os.path.abspath(args.build), args.machine, args.cpu,
+                                 args.run + (["nproc"] if args.smp > 1 else []), args.limit,
+                                 extra=["-smp", str(args.smp)] if args.smp > 1 else [])
     print(out)
-    wrong = prove(status, out, counters)
+    wrong = prove(status, out, counters) + complaints(out)
+    if args.smp > 1 and not re.search(r"^%d\s*$" % args.smp, out, re.M):
+        wrong.append("not all processors are there")
     print("boot: %s %s: %s" % (args.machine, args.cpu, "; ".join(wrong) or "ok, %(instructions)d instructions" % counters))
     return 1 if wrong else 0
 

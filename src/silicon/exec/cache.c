@@ -14,8 +14,13 @@ static struct insn *insns_alloc(size_t nr)
 
 	if (mem == MAP_FAILED)
 		return NULL;
-	madvise(mem, size, MADV_HUGEPAGE);
 	return mem;
+}
+
+void cache_large_pages(const struct exec_cache *c)
+{
+	madvise(c->insn, CACHE_SIZE, MADV_HUGEPAGE);
+	madvise(c->pool, POOL_INSNS * sizeof(struct insn), MADV_HUGEPAGE);
 }
 
 static uint32_t component_offset(const struct exec_cache *c, unsigned component)

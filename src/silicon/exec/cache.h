@@ -103,6 +103,8 @@ static inline uint32_t hash_words(uint64_t a, uint64_t b, unsigned bits)
 	return ((a ^ b * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull) >> (64 - bits);
 }
 
+/* Ordinary C. In large pages, which are there at once: for who does nothing but step. */
+void cache_large_pages(const struct exec_cache *c);
 /* Forget all decoded instructions (their thunks are gone). */
 void cache_flush(struct exec_cache *c);
 

@@ -26,9 +26,9 @@ struct run_record;
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
 #define RUN_SITES	(288u << 10)
-#define RUN_INSN_BITS	19 /* of the hash table */
+#define RUN_INSN_BITS	17 /* of the hash table */
 #define RUN_INSNS	(64u << 10)
-#define RUN_BLOCK_BITS	19
+#define RUN_BLOCK_BITS	17
 #define RUN_BLOCKS	(96u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
@@ -42,7 +42,10 @@ struct run_record;
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
-#define RUN_JUMP_BITS	18 /* of an index into a jump cache */
+#define RUN_JUMP_BITS	18  /* of an index into a jump cache, */
+#define RUN_JUMP_FEW	15  /* and where vCPUs are many */
+#define RUN_LARGE_CPUS	4u  /* vCPUs that have all the memory that helps, */
+#define RUN_MIDDLE_CPUS 16u /* or at least some of it */
 #define RUN_JUMPS	(1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
@@ -150,15 +153,9 @@ struct run_page {
 struct run_jumps {
 	struct {
 		uint64_t neg, code;
-	} to[RUN_JUMPS];
-	uint32_t block[RUN_JUMPS];
+	} * to;		 /* 1 << ->jump_bits, low */
+	uint32_t *block; /* as many */
 };
-
-/* Functions begin at multiples of 16: what stands 1 << RUN_JUMP_BITS apart is put one apart. */
-static inline unsigned run_jump_index(uint64_t rip)
-{
-	return (rip + (rip >> RUN_JUMP_BITS)) % RUN_JUMPS;
-}
 
 /* Code that was stepped. */
 struct run_heat {
@@ -223,8 +220,11 @@ struct run {
 	uint32_t first;	   /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
 
-	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used */
-	uint64_t grown_at; /* ->retired then, or at the last flush */
+	uint32_t growth;		/* times RUN_CODE, RUN_SITES and so on may be used, */
+	uint32_t most;			/* and can be: less where vCPUs are many */
+	uint64_t grown_at;		/* ->retired then, or at the last flush */
+	uint32_t insn_bits, block_bits; /* of the hash tables */
+	uint32_t jump_bits;
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
 	struct run_group *group;
@@ -237,7 +237,7 @@ struct run {
 	struct run_page *page;
 	uint32_t page_table[1 << RUN_PAGE_BITS];
 	uint32_t key[RUN_KEYS];
-	struct run_jumps *jumps; /* RUN_KEYS, low */
+	struct run_jumps jumps[RUN_KEYS];
 	struct run_heat *heat;
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 	/* RIPs by which a trace goes, as they were stepped through, and the one behind; none: by guessing. */
@@ -314,6 +314,12 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 /* Blocks are made of these lines of the page, too. */
 void run_page_cover(struct run *run, struct run_page *page, uint64_t lines);
 void run_block_link(struct run *run, uint32_t block);
+/* Functions begin at multiples of 16: what stands 1 << ->jump_bits apart is put one apart. */
+static inline unsigned run_jump_index(const struct run *run, uint64_t rip)
+{
+	return (rip + (rip >> run->jump_bits)) & (BIT(run->jump_bits) - 1);
+}
+
 /* Enter a block's code for indirect jumps to it. */
 void run_jump_add(struct run *run, uint32_t block);
 void run_jumps_clear(struct run *run);

@@ -121,7 +121,7 @@ void run_jump_add(struct run *run, uint32_t block)
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
 	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = run_jump_index(b->rip);
+	unsigned index = run_jump_index(run, b->rip);
 	bool logged = entered(run, &jumps->to[index].neg, index, log);
 
 	if (b->key & RUN_KEY_PLAIN)
@@ -142,7 +142,7 @@ static void jump_drop(struct run *run, const struct run_block *b)
 {
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
 	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = run_jump_index(b->rip);
+	unsigned index = run_jump_index(run, b->rip);
 
 	if (jumps->to[index].neg == -b->rip)
 		clear_jump(run, key << RUN_JUMP_BITS | index);
@@ -150,7 +150,7 @@ static void jump_drop(struct run *run, const struct run_block *b)
 
 const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
 {
-	unsigned index = run_jump_index(rip);
+	unsigned index = run_jump_index(run, rip);
 
 	for (unsigned i = 0; i < run->nr_keys; i++)
 		if (run->key[i] == key)
@@ -278,7 +278,7 @@ void run_jumps_follow(struct run *run)
 
 static uint32_t *block_chain(struct run *run, uint64_t rip, uint32_t key)
 {
-	return &run->block_table[hash_words(rip, key, RUN_BLOCK_BITS)];
+	return &run->block_table[hash_words(rip, key, run->block_bits)];
 }
 
 static void write_jump(struct run *run, uint32_t from, uint32_t to)
@@ -353,7 +353,7 @@ void run_block_link(struct run *run, uint32_t block)
 
 uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page)
 {
-	uint32_t i = run->block_table[hash_words(rip, key, RUN_BLOCK_BITS)];
+	uint32_t i = run->block_table[hash_words(rip, key, run->block_bits)];
 
 	for (; i; i = run->block[i - 1].next) {
 		const struct run_block *b = &run->block[i - 1];

@@ -621,7 +621,7 @@ static void emit_find_code(struct translation *t)
 {
 	t->slot = -1;
 	EMIT(&t->e, "\xc4\x43\xfb\xf0\xfe"); /* rorx $,%r14,%r15 */
-	emit8(&t->e, RUN_JUMP_BITS);
+	emit8(&t->e, t->run->jump_bits);
 	emit_lea(&t->e, R15, R14, R15, 0, 0);
 	EMIT(&t->e, "\xc4\x62\x83\xf5\x3c\x25"); /* pdep jump_mask,%r15,%r15 */
 	emit32(&t->e, emit_low(&t->run->jump_mask));

@@ -9,6 +9,7 @@
 #include "silicon/exec/lockstep.h"
 #include "silicon/exec/run_translate.h"
 #include "silicon/mmu/tlb.h"
+#include "silicon/mmu/watch.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -149,41 +150,70 @@ static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc
 
 /* ---- memory ---- */
 
-static void *pages_alloc(size_t size, int flags)
+static void *pages_alloc(size_t size)
 {
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags,
-			 -1, 0);
+	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return mem == MAP_FAILED ? NULL : mem;
 }
 
 /* For tables that are looked up in all the time, at addresses that have nothing to do with each other. */
-static void *huge_alloc(size_t size, int flags)
+static void *large_pages(const struct run *run, void *mem, size_t size)
 {
-	void *mem = pages_alloc(size, flags);
-
-	if (mem)
+	if (mem && run->most == RUN_GROWTH)
 		madvise(mem, size, MADV_HUGEPAGE);
 	return mem;
 }
 
+static void *large_alloc(const struct run *run, size_t size)
+{
+	return large_pages(run, pages_alloc(size), size);
+}
+
+static void *low_alloc(const struct run *run, size_t size)
+{
+	return large_pages(run, host_low_alloc(size), size);
+}
+
+static size_t jumps_size(const struct run *run)
+{
+	return sizeof(*run->jumps[0].to) << run->jump_bits;
+}
+
+static size_t jump_blocks_size(const struct run *run)
+{
+	return sizeof(*run->jumps[0].block) << run->jump_bits;
+}
+
+static bool make_jumps(struct run *run)
+{
+	bool good = true;
+
+	for (unsigned i = 0; i < RUN_KEYS; i++) {
+		run->jumps[i].to = low_alloc(run, jumps_size(run));
+		run->jumps[i].block = pages_alloc(jump_blocks_size(run));
+		good = good && run->jumps[i].to && run->jumps[i].block;
+	}
+	return good;
+}
+
 static bool make_tables(struct run *run)
 {
-	run->site = pages_alloc(RUN_GROWTH * RUN_SITES * sizeof(*run->site), 0);
-	run->group = pages_alloc(RUN_GROWTH * RUN_GROUPS * sizeof(*run->group), 0);
-	run->insn = pages_alloc(RUN_GROWTH * RUN_INSNS * sizeof(*run->insn), 0);
-	run->insn_table = pages_alloc(sizeof(uint32_t) << RUN_INSN_BITS, 0);
-	run->block = huge_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block), 0);
-	run->block_table = huge_alloc(sizeof(uint32_t) << RUN_BLOCK_BITS, 0);
-	run->exit = pages_alloc(RUN_GROWTH * RUN_EXITS * sizeof(*run->exit), 0);
-	run->page = pages_alloc(RUN_GROWTH * RUN_PAGES * sizeof(*run->page), 0);
-	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS, 0);
-	run->jumps = huge_alloc(RUN_KEYS * sizeof(*run->jumps), MAP_32BIT);
-	run->visits = huge_alloc(RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits), MAP_32BIT);
-	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record), 0);
+	run->site = pages_alloc(run->most * RUN_SITES * sizeof(*run->site));
+	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
+	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
+	run->insn_table = pages_alloc(sizeof(uint32_t) << run->insn_bits);
+	run->block = large_alloc(run, run->most * RUN_BLOCKS * sizeof(*run->block));
+	run->block_table = large_alloc(run, sizeof(uint32_t) << run->block_bits);
+	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
+	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
+	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
+	run->visits = low_alloc(run, run->most * RUN_BLOCKS * sizeof(*run->visits));
+	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
 	return run->record && run->group && run->visits && run->site && run->insn &&
 	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
-	       run->heat && run->jumps;
+	       run->heat && make_jumps(run);
 }
 
 static void unmap(void *mem, size_t size)
@@ -194,18 +224,33 @@ static void unmap(void *mem, size_t size)
 
 static void free_tables(struct run *run)
 {
-	unmap(run->site, RUN_GROWTH * RUN_SITES * sizeof(*run->site));
-	unmap(run->group, RUN_GROWTH * RUN_GROUPS * sizeof(*run->group));
-	unmap(run->insn, RUN_GROWTH * RUN_INSNS * sizeof(*run->insn));
-	unmap(run->insn_table, sizeof(uint32_t) << RUN_INSN_BITS);
-	unmap(run->block, RUN_GROWTH * RUN_BLOCKS * sizeof(*run->block));
-	unmap(run->block_table, sizeof(uint32_t) << RUN_BLOCK_BITS);
-	unmap(run->exit, RUN_GROWTH * RUN_EXITS * sizeof(*run->exit));
-	unmap(run->page, RUN_GROWTH * RUN_PAGES * sizeof(*run->page));
+	unmap(run->site, run->most * RUN_SITES * sizeof(*run->site));
+	unmap(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
+	unmap(run->insn, run->most * RUN_INSNS * sizeof(*run->insn));
+	unmap(run->insn_table, sizeof(uint32_t) << run->insn_bits);
+	unmap(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
+	unmap(run->block_table, sizeof(uint32_t) << run->block_bits);
+	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
+	unmap(run->page, run->most * RUN_PAGES * sizeof(*run->page));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
-	unmap(run->visits, RUN_GROWTH * RUN_BLOCKS * sizeof(*run->visits));
+	unmap(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 	unmap(run->heat, sizeof(*run->heat) << RUN_HEAT_BITS);
-	unmap(run->jumps, RUN_KEYS * sizeof(*run->jumps));
+	for (unsigned i = 0; i < RUN_KEYS; i++) {
+		unmap(run->jumps[i].to, jumps_size(run));
+		unmap(run->jumps[i].block, jump_blocks_size(run));
+	}
+}
+
+/* The later a processor came into the machine, the less it may take. */
+static void set_sizes(struct run *run)
+{
+	unsigned nr = run->cpu->watch ? run->cpu->watch_index : 0;
+
+	run->most = nr < RUN_LARGE_CPUS ? RUN_GROWTH : nr < RUN_MIDDLE_CPUS ? 2 : 1;
+	run->insn_bits = RUN_INSN_BITS + __builtin_ctz(run->most);
+	run->block_bits = RUN_BLOCK_BITS + __builtin_ctz(run->most);
+	run->jump_bits = nr < RUN_LARGE_CPUS ? RUN_JUMP_BITS : RUN_JUMP_FEW;
+	run->growth = 1;
 }
 
 /* A program whose code is larger than the room. */
@@ -213,7 +258,7 @@ bool run_grow(struct run *run)
 {
 	uint64_t now = run->cpu->retired;
 
-	if (run->growth == RUN_GROWTH || now - run->grown_at >= RUN_SOON)
+	if (run->growth == run->most || now - run->grown_at >= RUN_SOON)
 		return false;
 	run->growth *= 2;
 	run->grown_at = now;
@@ -224,9 +269,9 @@ bool run_grow(struct run *run)
 static void clear_tables(struct run *run)
 {
 	if (run->nr_insns)
-		memset(run->insn_table, 0, sizeof(uint32_t) << RUN_INSN_BITS);
+		memset(run->insn_table, 0, sizeof(uint32_t) << run->insn_bits);
 	if (run->nr_blocks)
-		memset(run->block_table, 0, sizeof(uint32_t) << RUN_BLOCK_BITS);
+		memset(run->block_table, 0, sizeof(uint32_t) << run->block_bits);
 	if (run->nr_pages)
 		memset(run->page_table, 0, sizeof(run->page_table));
 }
@@ -345,17 +390,17 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 
 	if (!host_has_bmi2())
 		return -ENOTSUP;
-	run = pages_alloc(sizeof(*run), MAP_32BIT);
+	run = host_low_alloc(sizeof(*run));
 	if (!run)
 		return -ENOMEM;
 	run->cpu = cpu;
 	run->opt = *opt;
+	set_sizes(run);
 	if (!run->opt.code_size)
-		run->opt.code_size = RUN_GROWTH * RUN_CODE;
+		run->opt.code_size = run->most * RUN_CODE;
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
-	run->growth = 1;
 	run->page_mask = PAGE_MASK;
-	run->jump_mask = (RUN_JUMPS - 1) * sizeof(run->jumps->to[0]);
+	run->jump_mask = (BIT(run->jump_bits) - 1) * sizeof(run->jumps->to[0]);
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
@@ -368,6 +413,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->sign = BIT(63);
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
+	large_pages(run, cpu->tlb->direct, sizeof(*cpu->tlb->direct));
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
 		run_destroy(run);
 		return -ENOMEM;
@@ -488,8 +534,10 @@ int exec_set_tempo(struct cpu *cpu, const char *tempo)
 	struct run_options opt;
 	int r;
 
-	if (is_step(tempo))
+	if (is_step(tempo)) {
+		cache_large_pages(cpu->exec);
 		return 0;
+	}
 	if (!options_of(tempo, &opt))
 		return -EINVAL;
 	r = exec_enable_run(cpu, &opt);

@@ -45,12 +45,12 @@ static void make_room(struct run *run, uint32_t key)
 /* The instruction in the table that sites share: most come again elsewhere. */
 static uint32_t intern(struct run *run, const struct insn *insn)
 {
-	uint32_t i = hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, RUN_INSN_BITS);
+	uint32_t i = hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, run->insn_bits);
 
 	while (run->insn_table[i]) {
 		if (!memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
 			return run->insn_table[i] - 1;
-		i = (i + 1) & ((1u << RUN_INSN_BITS) - 1);
+		i = (i + 1) & ((1u << run->insn_bits) - 1);
 	}
 	run->insn[run->nr_insns] = *insn;
 	run->insn_table[i] = ++run->nr_insns;
@@ -101,7 +101,7 @@ static void emit_cross(struct translation *t, uint32_t exit)
 {
 	uint64_t target = t->run->exit[exit].target;
 	struct emit *e = &t->e;
-	unsigned index = run_jump_index(target);
+	unsigned index = run_jump_index(t->run, target);
 
 	emit_mov_imm(e, R14, target);
 	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->to[index].neg));
@@ -465,7 +465,8 @@ static void translate_all(struct translation *t)
 
 static void settle(struct run *run)
 {
-	if (run->used + RUN_CODE_ROOM > run->prepared && run->prepared < run->code.size)
+	if (run->most == RUN_GROWTH && run->used + RUN_CODE_ROOM > run->prepared &&
+	    run->prepared < run->code.size)
 		run->prepared = host_code_prepare(&run->code, max(run->prepared, run->used));
 	if (run->used - run->settled < RUN_SETTLE)
 		return;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Making a TLB: pages of zeroes, which cost memory only once used. Ordinary C, for it calls libc. */
+#include "host/host.h"
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
 #include "silicon/mmu/watch.h"
@@ -34,13 +35,11 @@ void tlb_destroy(struct tlb *tlb)
 
 struct direct *direct_create(void)
 {
-	struct direct *d = mmap(NULL, sizeof(*d), PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+	struct direct *d = host_low_alloc(sizeof(*d));
 
-	if (d == MAP_FAILED)
+	if (!d)
 		return NULL;
 	madvise(d, sizeof(*d), MADV_DONTFORK);
-	madvise(d, sizeof(*d), MADV_HUGEPAGE);
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
 			d->map[state][kind].neg[0] = DIRECT_NEVER;

@@ -80,6 +80,12 @@ static inline bool watch_shared(const struct cpu *cpu)
 	return cpu->watch && __atomic_load_n(&cpu->watch->nr_members, __ATOMIC_RELAXED) > 1;
 }
 
+/* Processors of the machine. */
+static inline unsigned watch_members(const struct cpu *cpu)
+{
+	return cpu->watch ? __atomic_load_n(&cpu->watch->nr_members, __ATOMIC_RELAXED) : 1;
+}
+
 /* Around guest code. */
 void watch_enter(struct cpu *cpu);
 void watch_exit(struct cpu *cpu);
