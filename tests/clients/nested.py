@@ -11,7 +11,7 @@ import argparse, glob, os, re, shutil, subprocess, sys, tempfile
 from boot import TOP
 
 FIRMWARE = ["/usr/share/seabios/bios-256k.bin", "/usr/share/seabios/bios-microvm.bin", "/usr/share/qemu/linuxboot_dma.bin",
-            "/usr/share/qemu/kvmvapic.bin", "/usr/share/qemu/pvh.bin", "/usr/share/qemu/bios-microvm.bin"]
+            "/usr/share/qemu/kvmvapic.bin", "/usr/share/qemu/pvh.bin", "/usr/share/qemu/qboot.rom"]
 L2 = "microvm,acpi=off,rtc=on,pit=on,pic=on"
 INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin

@@ -297,6 +297,13 @@ static bool hlt_in_guest(const struct vcpu *vcpu)
 	       KVM_X86_DISABLE_EXITS_HLT;
 }
 
+static int exit_shutdown(struct vcpu *vcpu)
+{
+	vcpu->cpu.activity = ACTIVITY_RUN;
+	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
+	return RUN_EXIT;
+}
+
 static int exit_hlt(struct vcpu *vcpu)
 {
 	if (vcpu->cpu.activity == ACTIVITY_HLT && hlt_in_guest(vcpu)) {
@@ -308,19 +315,15 @@ static int exit_hlt(struct vcpu *vcpu)
 	/* A trap on HLT itself (single-step) woke it at once. */
 	if (vcpu->cpu.activity == ACTIVITY_RUN)
 		return RUN_AGAIN;
+	/* A VMX abort: a processor that has stopped. */
+	if (vcpu->cpu.activity == ACTIVITY_SHUTDOWN && !cpu_guest(&vcpu->cpu))
+		return exit_shutdown(vcpu);
 	vcpu->cpu.activity = ACTIVITY_RUN;
 	if (vcpu->lapic) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;
 		return debug_or_again(vcpu);
 	}
 	vcpu->run->exit_reason = KVM_EXIT_HLT;
-	return RUN_EXIT;
-}
-
-static int exit_shutdown(struct vcpu *vcpu)
-{
-	vcpu->cpu.activity = ACTIVITY_RUN;
-	vcpu->run->exit_reason = KVM_EXIT_SHUTDOWN;
 	return RUN_EXIT;
 }
 

@@ -127,8 +127,12 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 		vcpu_clear_request(vcpu, REQ_SIPI);
 		return;
 	}
-	if (vcpu_test_request(vcpu, REQ_INIT) && cpu_intercept(&vcpu->cpu, INTERCEPT_INIT, 0))
+	if (vcpu_test_request(vcpu, REQ_INIT) && cpu_intercept(&vcpu->cpu, INTERCEPT_INIT, 0)) {
+		/* VMX: the exit was all that came of it. */
+		if (vcpu->cpu.virt->blocks_init)
+			vcpu_clear_request(vcpu, REQ_INIT);
 		return;
+	}
 	if (vcpu_take_request(vcpu, REQ_INIT)) {
 		vcpu_reset(vcpu, true);
 		vcpu->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;

@@ -11,6 +11,9 @@ uint64_t vmx_tsc(struct cpu *cpu, uint64_t tsc)
 {
 	const struct vmx *v = vmx_of(cpu);
 
+	/* Who reads the time sees the timer expire, however late the alarm comes. */
+	if (v->timer_armed && (int64_t)(tsc - v->timer_end) >= 0)
+		cpu_raise(cpu, ATTN_VIRT);
 	if (!ctl(v, CPU_TSC_OFFSET))
 		return tsc;
 	if (ctl2(v, CPU2_TSC_SCALING))

@@ -281,6 +281,7 @@ void exit_make(struct cpu *cpu, const struct exit_info *info)
 	uint64_t entry_info = get(v, VMCS_ENTRY_INTR_INFO) & ~(uint64_t)INTR_VALID;
 	struct exit_info copy = *info;
 	struct event waiting = cpu->inject;
+	unsigned unstored;
 
 	if (waiting.valid && !copy.cause)
 		copy.cause = &waiting;
@@ -291,10 +292,11 @@ void exit_make(struct cpu *cpu, const struct exit_info *info)
 	put(v, VMCS_ENTRY_INTR_INFO, entry_info);
 	store_link(cpu);
 	v->nr_exits++;
-	if (msr_list_store(cpu, get(v, VMCS_EXIT_MSR_STORE_ADDR),
-			   get(v, VMCS_EXIT_MSR_STORE_COUNT)))
-		vmx_abort(cpu, ABORT_SAVE_MSR);
+	unstored = msr_list_store(cpu, get(v, VMCS_EXIT_MSR_STORE_ADDR),
+				  get(v, VMCS_EXIT_MSR_STORE_COUNT));
 	to_host(cpu);
+	if (unstored)
+		vmx_abort(cpu, ABORT_SAVE_MSR);
 	cpu->fault.valid = false;
 	answers_reset(cpu);
 }
