@@ -472,6 +472,99 @@ static void shutdown(void **state)
 	host_close(h);
 }
 
+/* ---- bad input ---- */
+
+#define NR_RANDOM 3000
+
+static uint64_t next_random(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+/* Single bits, whole words, now and then addresses of tables that lead anywhere. */
+static void spoil(struct host *h, uint64_t *seed)
+{
+	static const uint16_t words[] = {
+		0x00,  0x08,  0x0c,  0x10,  0x40,  0x48,  0x50,	 0x58,	0x60,  0x68,  0x90,  0xa8,
+		0xb0,  0xb8,  0x400, 0x410, 0x412, 0x418, 0x420, 0x422, 0x460, 0x468, 0x480, 0x488,
+		0x4c8, 0x4d0, 0x548, 0x550, 0x558, 0x560, 0x568, 0x570, 0x578, 0x5d8, 0x5f8};
+	uint64_t r = next_random(seed);
+	unsigned at = words[r % ARRAY_SIZE(words)];
+	uint64_t val = get(h, at, 8);
+
+	switch (r >> 8 & 7) {
+	case 0:
+		val = next_random(seed);
+		break;
+	case 1:
+		val = next_random(seed) & 0xffff;
+		break;
+	case 2:
+		val = NESTED + (next_random(seed) & 0x3000);
+		break;
+	default:
+		val ^= 1ull << (r >> 16 & 63);
+	}
+	put(h, at, val, 8);
+}
+
+/* Table entries that loop, are large, reserved, absent, or lead to devices and nothing. */
+static void spoil_tables(struct host *h, uint64_t *seed)
+{
+	static const uint64_t targets[] = {NESTED, 0, 0x800000, FLAT_MMIO, 1ull << 40, 1ull << 51};
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t r = next_random(seed);
+		gpa_t at = NESTED + (r & 3) * 0x1000 + (r >> 2 & 7) * 8;
+
+		flat_poke(h->f, at,
+			  targets[r >> 8 & 0xff & 7 ? (r >> 16) % 6 : 0] | (r >> 24 & 0xff), 8);
+	}
+}
+
+/* Whatever a VMCB holds, the processor goes on, or says architecturally that it cannot. */
+static void random_vmcbs(void **state)
+{
+	static const char code[] =
+		"\x0f\xa2\x0f\x31\x9c\x9d\xfb\xf3\x90\x0f\x20\xc1\xcc\xcd\x80" STORE_800000 VMMCALL;
+	uint64_t seed = 0x9e3779b97f4a7c15ull;
+	struct host *h = NULL;
+
+	for (unsigned i = 0; i < NR_RANDOM; i++) {
+		unsigned spoiled = next_random(&seed) % 6;
+
+		if (i % 100 == 0) {
+			if (h)
+				host_close(h);
+			h = host_open();
+		}
+		svm_leave(h->f->cpu);
+		flat_long(h->f);
+		flat_set_efer(h->f, h->f->cpu->msr.efer | EFER_SVME);
+		cpu_set_rflags(h->f->cpu, 2);
+		h->f->cpu->inject.valid = h->f->cpu->smi_pending = false;
+		h->f->cpu->activity = ACTIVITY_RUN;
+		h->f->nr_events = 0;
+		h->f->cpu->virt->gif = true;
+		make_vmcb(h);
+		flat_write(h->f, L2_CODE, code, sizeof(code));
+		if (next_random(&seed) & 1) {
+			nested_tables(h);
+			if (next_random(&seed) & 1)
+				spoil_tables(h, &seed);
+		}
+		while (spoiled--)
+			spoil(h, &seed);
+		load(h->f, run_guest);
+		h->f->cpu->gpr[RAX] = VMCB;
+		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
+	}
+	host_close(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -488,6 +581,7 @@ int main(void)
 		cmocka_unit_test(nested_faults),
 		cmocka_unit_test(tsc_is_scaled_and_moved),
 		cmocka_unit_test(shutdown),
+		cmocka_unit_test(random_vmcbs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
