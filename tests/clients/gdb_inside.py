@@ -130,5 +130,8 @@ except gdb.error as error:
 for line in wrong:
     print("WRONG: " + line)
 print("gdb: %d wrong" % len(wrong))
-gdb.execute("kill")
+try:
+    gdb.execute("kill")
+except gdb.error:
+    pass  # QEMU may be gone before its answer.
 gdb.execute("quit %d" % bool(wrong))
