@@ -72,7 +72,8 @@ image() {
 	grep " $suite " /tests.list >main.list # That script makes the guest's apt know this one only.
 	mirror=$(awk -v suite="$suite" '$3 == suite { print $2; exit }' /tests.list)
 	RELEASE=$suite MIRROR=$mirror debvm-create -r "$suite" -o image.tmp -- --include=linux-image-cloud-amd64 \
-		--customize-hook='chroot "$1" systemctl -q enable serial-getty@ttyS0' \
+		--customize-hook='mkdir "$1"/etc/systemd/system/dev-ttyS0.device.d' \
+		--customize-hook='printf "[Unit]\nJobRunningTimeoutSec=900\n" >"$1"/etc/systemd/system/dev-ttyS0.device.d/patience.conf' \
 		--customize-hook='/usr/share/autopkgtest/setup-commands/setup-testbed "$1"' ./main.list >found 2>&1 || { tail -n 30 found; return 1; }
 	mv image.tmp image.ext4
 }
@@ -111,9 +112,14 @@ autopkgtest() {
 	image && package || return 1
 	/usr/sbin/debugfs -R "ls -p /boot" image.ext4 2>/dev/null | tr / '\n' | grep -E "^(vmlinuz|initrd.img)-" >files
 	for file in $(cat files); do /usr/sbin/debugfs -R "dump /boot/$file ${file%%-*}" image.ext4 2>/dev/null; done
-	boot="-kernel $HOME/vmlinuz -initrd $HOME/initrd.img -append root=LABEL=debvm" # It splits at blanks.
+	cat >boot.cfg <<-END
+		[machine]
+		kernel = "$HOME/vmlinuz"
+		initrd = "$HOME/initrd.img"
+		append = "root=LABEL=debvm rw console=ttyS0 systemd.default_timeout_start_sec=900"
+	END
 	$any autopkgtest --no-built-binaries --timeout-factor 10 sample-1/ -- qemu --timeout-reboot 900 \
-		--qemu-options "$boot" image.ext4 >found 2>&1
+		--show-boot --qemu-options "-readconfig $HOME/boot.cfg" image.ext4 >found 2>&1
 	status=$?
 	tail -n 40 found
 	[ $status = 0 ] && grep "^where *PASS" found && moved
