@@ -71,7 +71,7 @@ image() {
 	[ -s image.ext4 ] && return
 	grep " $suite " /tests.list >main.list # That script makes the guest's apt know this one only.
 	mirror=$(awk -v suite="$suite" '$3 == suite { print $2; exit }' /tests.list)
-	RELEASE=$suite MIRROR=$mirror debvm-create -r "$suite" -o image.tmp -- --include=linux-image-cloud-amd64 \
+	RELEASE=$suite MIRROR=$mirror debvm-create -r "$suite" -s 2G -o image.tmp -- --include=linux-image-amd64 \
 		--customize-hook='mkdir "$1"/etc/systemd/system/dev-ttyS0.device.d' \
 		--customize-hook='printf "[Unit]\nJobRunningTimeoutSec=900\n" >"$1"/etc/systemd/system/dev-ttyS0.device.d/patience.conf' \
 		--customize-hook='/usr/share/autopkgtest/setup-commands/setup-testbed "$1"' ./main.list >found 2>&1 || { tail -n 30 found; return 1; }
