@@ -26,7 +26,7 @@ qemu-system-x86_64 -accel kvm -machine MACHINE -cpu host -smp $vcpus -L /usr/sha
   -no-user-config -display none -no-reboot -serial stdio -m 128M -kernel /guest/vmlinuz -initrd /guest/initramfs.cpio \\
   -append "console=ttyS0 panic=-1 reboot=t quiet" </dev/null
 echo "L2-STATUS $?"
-dmesg | grep -E "WARNING|BUG|Oops" && echo L1-WARNS
+dmesg | grep -E "WARNING: CPU|BUG:|Oops" && echo L1-WARNS
 sleep 0.2
 reboot -f
 """.replace("MACHINE", L2)

@@ -99,7 +99,7 @@ static struct host *host_open(void)
 		feature_put(cpu->model_features, wanted[i], true);
 		feature_put(cpu->guest_features, wanted[i], true);
 	}
-	assert_true(svm_create(cpu));
+	assert_true(svm_create(cpu, false));
 	cpu->msr.tsc_ratio = 1ull << 32;
 	cpu->msr.vm_hsave_pa = HSAVE;
 	flat_set_efer(f, cpu->msr.efer | EFER_SVME);

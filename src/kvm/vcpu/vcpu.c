@@ -93,7 +93,8 @@ static bool create_virt(struct vcpu *vcpu)
 {
 	struct cpu *cpu = &vcpu->cpu;
 
-	return !feature_has(cpu->model_features, FEAT_SVM) || svm_create(cpu);
+	return !feature_has(cpu->model_features, FEAT_SVM) ||
+	       svm_create(cpu, vcpu->vm->ops->params.report_missed_checks);
 }
 
 static void free_parts(struct vcpu *vcpu)

@@ -4,7 +4,7 @@
 
 #include <stdlib.h>
 
-bool svm_create(struct cpu *cpu)
+bool svm_create(struct cpu *cpu, bool report)
 {
 	struct svm *svm = calloc(1, sizeof(*svm));
 
@@ -12,6 +12,7 @@ bool svm_create(struct cpu *cpu)
 		return false;
 	svm->virt.ops = &svm_ops;
 	svm->virt.gif = true;
+	svm->report = report;
 	cpu->virt = &svm->virt;
 	return true;
 }

@@ -5,6 +5,7 @@
  * Faults of the instruction come first and leave everything alone. What the consistency checks refuse is an exit with
  * VMEXIT_INVALID before anything was loaded. The VMCB is read once, here.
  */
+#include "host/host.h"
 #include "silicon/mmu/mmu.h"
 #include "silicon/svm/svm_internal.h"
 
@@ -34,28 +35,31 @@ static bool long_paging(const struct vmcb_save *s)
 	return (s->efer & EFER_LME) && (s->cr0 & CR0_PG);
 }
 
-const char *svm_check_control(const struct cpu *cpu, const struct vmcb_control *c)
+/* What a row says; name NULL: nothing is refused. */
+#define REFUSED(name, value) ((struct svm_refusal){name, value})
+
+struct svm_refusal svm_check_control(const struct cpu *cpu, const struct vmcb_control *c)
 {
-#define CONTROL(name, refused) \
-	if (refused)           \
-		return name;
-#define SAVE(name, refused)
+#define CONTROL(name, value, refused) \
+	if (refused)                  \
+		return REFUSED(name, value);
+#define SAVE(name, value, refused)
 #include "svm_checks.def"
 #undef CONTROL
 #undef SAVE
-	return NULL;
+	return REFUSED(NULL, 0);
 }
 
-const char *svm_check_save(const struct cpu *cpu, const struct vmcb_save *s)
+struct svm_refusal svm_check_save(const struct cpu *cpu, const struct vmcb_save *s)
 {
-#define CONTROL(name, refused)
-#define SAVE(name, refused) \
-	if (refused)        \
-		return name;
+#define CONTROL(name, value, refused)
+#define SAVE(name, value, refused) \
+	if (refused)               \
+		return REFUSED(name, value);
 #include "svm_checks.def"
 #undef CONTROL
 #undef SAVE
-	return NULL;
+	return REFUSED(NULL, 0);
 }
 
 /* ---- loading ---- */
@@ -171,6 +175,15 @@ static void save_host(struct cpu *cpu)
 	svm->host_nmi_blocked = cpu->nmi_blocked;
 }
 
+/* For the guest hypervisor's author, if the program wants it so. */
+static void report(struct cpu *cpu, const struct svm_refusal *why)
+{
+	if (!svm_of(cpu)->report)
+		return;
+	fpu_save(cpu);
+	host_log("VMRUN refused: %s (%#lx)", why->name, why->value);
+}
+
 /* Nothing was loaded: only the outcome is written. */
 static enum result refuse(struct cpu *cpu, gpa_t gpa)
 {
@@ -198,14 +211,20 @@ enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn)
 	struct svm *svm = svm_of(cpu);
 	gpa_t gpa = svm_rax(cpu, insn);
 	enum result r = check_vmrun(cpu, gpa);
+	struct svm_refusal why;
 
 	if (r)
 		return r;
 	r = mmu_read_phys_bytes(cpu, gpa, &svm->vmcb, sizeof(svm->vmcb));
 	if (r)
 		return r == RESULT_FAULT ? fault_gp(cpu, 0) : r;
-	if (svm_check_control(cpu, &svm->vmcb.control) || svm_check_save(cpu, &svm->vmcb.save))
+	why = svm_check_control(cpu, &svm->vmcb.control);
+	if (!why.name)
+		why = svm_check_save(cpu, &svm->vmcb.save);
+	if (why.name) {
+		report(cpu, &why);
 		return refuse(cpu, gpa);
+	}
 	/* All checks passed. */
 	svm->vmcb_gpa = gpa;
 	save_host(cpu);

@@ -79,7 +79,7 @@ static bool rsm(struct cpu *cpu, const uint8_t *area)
 	if (!svm_page_ok(cpu, gpa) ||
 	    mmu_read_phys_bytes(cpu, gpa, &svm->vmcb, sizeof(svm->vmcb)) ||
 	    mmu_read_phys_bytes(cpu, cpu->msr.vm_hsave_pa + VMCB_SAVE, &svm->host, SAVE_TO_CR2) ||
-	    svm_check_control(cpu, &svm->vmcb.control))
+	    svm_check_control(cpu, &svm->vmcb.control).name)
 		return false;
 	svm->vmcb_gpa = gpa;
 	svm->vmcb.control.int_ctl = get64(area, SMM_INT_CTL);
@@ -124,9 +124,9 @@ bool svm_guest_valid(struct cpu *cpu, const uint8_t in[SVM_VMCB_SIZE])
 	const struct vmcb *vmcb = (const struct vmcb *)in;
 	uint64_t paging = CR0_PE | CR0_PG;
 
-	return !svm_check_control(cpu, &vmcb->control) &&
+	return !svm_check_control(cpu, &vmcb->control).name &&
 	       (cpu->cr0 & (CR0_NW | CR0_CD)) != CR0_NW && (vmcb->save.cr0 & paging) == paging &&
-	       !(vmcb->save.rflags & FLAG_VM) && !svm_check_save(cpu, &vmcb->save);
+	       !(vmcb->save.rflags & FLAG_VM) && !svm_check_save(cpu, &vmcb->save).name;
 }
 
 /* A host under PAE paging: its PDPTEs are read anew. */

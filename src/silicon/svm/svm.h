@@ -9,8 +9,8 @@
 
 #include "silicon/cpu/cpu.h"
 
-/* cpu->virt becomes SVM. False: no memory. */
-bool svm_create(struct cpu *cpu);
+/* cpu->virt becomes SVM; report: say on stderr which check refuses a VMRUN. False: no memory. */
+bool svm_create(struct cpu *cpu, bool report);
 void svm_destroy(struct cpu *cpu);
 
 /* ---- state as KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE have it ---- */

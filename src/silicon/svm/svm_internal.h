@@ -14,6 +14,7 @@ struct svm {
 	struct vmcb vmcb;      /* in guest mode: ->control is in force; ->save is scratch */
 	struct vmcb_save host; /* what VMRUN saved */
 	uint64_t host_pdpte[4];
+	bool report; /* say on stderr why VMRUN refuses */
 	bool host_nmi_blocked;
 	uint16_t pause_left; /* of pause_count */
 	uint64_t pause_last; /* L1's TSC at the last PAUSE */
@@ -96,9 +97,14 @@ void svm_world_back(struct cpu *cpu);
 enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn);
 /* Guest mode's derived state, from the control area: intercepts, stage 2, virtual interrupts. */
 void svm_derive(struct cpu *cpu);
-/* A row of tables/svm_checks.def that fails, or NULL. */
-const char *svm_check_control(const struct cpu *cpu, const struct vmcb_control *c);
-const char *svm_check_save(const struct cpu *cpu, const struct vmcb_save *s);
+/* The first row of tables/svm_checks.def that refuses, and the value that it is about; name NULL: none. */
+struct svm_refusal {
+	const char *name;
+	uint64_t value;
+};
+
+struct svm_refusal svm_check_control(const struct cpu *cpu, const struct vmcb_control *c);
+struct svm_refusal svm_check_save(const struct cpu *cpu, const struct vmcb_save *s);
 
 /* ---- intercepts.c ---- */
 
