@@ -388,6 +388,20 @@ static void physical_interrupt(void **state)
 	host_close(h);
 }
 
+/* General detect goes before the intercept of the access. */
+static void general_detect(void **state)
+{
+	struct host *h = host_open();
+
+	put(h, DR_BITS, 0xff00ff, 4);
+	put(h, EXCEPTIONS, 1 << 1, 4);
+	put(h, 0x560, 0x2400, 8);
+	assert_int_equal(vmrun(h, "\x0f\x23\xfb", 3), 0x41);
+	assert_int_equal(get(h, 0x568, 8), 0xffff2ff0);
+	assert_int_equal(get(h, 0x560, 8), 0x400);
+	host_close(h);
+}
+
 /* ---- nested paging ---- */
 
 #define LEAF 7ull /* P, W, U */
@@ -582,6 +596,7 @@ int main(void)
 		cmocka_unit_test(tsc_is_scaled_and_moved),
 		cmocka_unit_test(shutdown),
 		cmocka_unit_test(random_vmcbs),
+		cmocka_unit_test(general_detect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -320,7 +320,12 @@ static enum result check_dr(struct cpu *cpu, unsigned nr)
 {
 	if (nr > 7 || ((cpu->cr4 & CR4_DE) && (nr == 4 || nr == 5)))
 		return fault_ud(cpu);
-	return privileged(cpu) ? RESULT_OK : fault_gp(cpu, 0);
+	if (!privileged(cpu))
+		return fault_gp(cpu, 0);
+	/* General detect goes before the intercept (APM) or behind it (SDM). */
+	if (!model_intel(cpu->model) && (cpu_dr7(cpu) & DR7_GD))
+		return fault_debug(cpu, DR6_BD);
+	return RESULT_OK;
 }
 
 enum result emul_mov_from_dr(struct cpu *cpu, const struct insn *insn)
