@@ -201,10 +201,16 @@ const struct nested_format nested_vmx = {.get = vmx_get, .set = vmx_set};
 
 /* ---- capability MSRs ---- */
 
+/* Intel's KVM knows them and refuses; AMD's does not know them. */
+static enum vcpu_msr absent(const struct vcpu *vcpu)
+{
+	return model_intel(vcpu->cpu.model) ? VCPU_MSR_DENIED : VCPU_MSR_UNKNOWN;
+}
+
 enum vcpu_msr vcpu_vmx_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
 {
 	if (!vcpu->cpu.virt || !has_vmx(vcpu))
-		return VCPU_MSR_UNKNOWN;
+		return absent(vcpu);
 	*ret = vmx_caps_read(&vcpu->cpu, &vmx_of_vcpu(vcpu)->caps, index - MSR_VMX_FIRST);
 	return VCPU_MSR_OK;
 }
@@ -217,7 +223,7 @@ enum vcpu_msr vcpu_vmx_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uin
 	if (!host)
 		return VCPU_MSR_DENIED;
 	if (!vcpu->cpu.virt || !has_vmx(vcpu))
-		return VCPU_MSR_UNKNOWN;
+		return absent(vcpu);
 	if (v->on ||
 	    !vmx_caps_write(&v->caps, vcpu->vm->ops->params.vmx, index - MSR_VMX_FIRST, val))
 		return VCPU_MSR_DENIED;
