@@ -109,6 +109,9 @@ long vcpu_get_xsave(struct vcpu *vcpu, void *arg)
 	l->fdp = fpu->fdp;
 	l->mxcsr_mask = MXCSR_MASK;
 	l->xstate_bv &= keep;
+	/* FXSAVE keeps no account of what is in use. */
+	if (!fpu->xfeatures)
+		l->xstate_bv = X_FP_SSE;
 	/* The host's bits know neither; without them KVM_SET_XSAVE would not take the values. */
 	if (l->mxcsr != MXCSR_INIT)
 		l->xstate_bv |= XCR0_SSE;
