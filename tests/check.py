@@ -120,6 +120,7 @@ PARTS = [
     ("guest", 60, meson_part(".", ["guest"], 300)),
     ("api", 60, meson_part(".", ["api"], 300)),
     ("fuzz", 30, meson_part(".", ["fuzz"], 300)),
+    ("compat", 40, meson_part(".", ["compat"], 600)),
     ("regress", 30, meson_part(".", ["regress"], 300)),
     ("selftests", 300, command_part(["python3", "tests/selftests/run.py", "--fast", "--build", "@BUILD@"], 900)),
     ("clients", 240, meson_part(".", ["clients"], 900)),

@@ -4,6 +4,7 @@
  * once at start.
  */
 #include "kvm/api/api_internal.h"
+#include "silicon/cpu/behaviour.h"
 #include "silicon/models/model.h"
 
 #include <errno.h>
@@ -94,6 +95,12 @@ static int set_one(const char *name, const char *text)
 			 row->kind == BOOL ? "Y or N" : "number");
 		return -EINVAL;
 	}
+	if (row - rows == PARAM_anykvm_behaviour &&
+	    (value < BEHAVIOUR_OLDEST || value > behaviour_newest())) {
+		host_log("parameter %s: '%s' is no version from %d to %u", name, text,
+			 BEHAVIOUR_OLDEST, behaviour_newest());
+		return -EINVAL;
+	}
 	if (row->set == FIXED && value != row->value) {
 		value_text(row, row->value, only, sizeof(only));
 		host_log("parameter %s: only %s is supported, not '%s'", name, only, text);
@@ -154,6 +161,7 @@ void api_params_apply(struct vm_params *ret, bool intel)
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
 	ret->report_missed_checks = values[PARAM_anykvm_report_missed_checks];
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
+	ret->behaviour = values[PARAM_anykvm_behaviour];
 	ret->halt_poll_ns = values[PARAM_kvm_halt_poll_ns];
 	ret->halt_poll_grow = values[PARAM_kvm_halt_poll_ns_grow];
 	ret->halt_poll_grow_start = values[PARAM_kvm_halt_poll_ns_grow_start];

@@ -4,6 +4,7 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/pv.h"
+#include "silicon/cpu/behaviour.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/watch.h"
 #include "silicon/svm/svm.h"
@@ -82,6 +83,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->model = model;
 	cpu->platform = &vcpu_platform;
 	cpu->opaque = vcpu;
+	cpu->behaviour = behaviour_of(vcpu->vm->ops->params.behaviour);
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
 	if (feature_has(model->features, FEAT_XSAVE))
 		cpu->fpu.xfeatures = model->xcr0;

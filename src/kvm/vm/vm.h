@@ -89,6 +89,7 @@ struct vm_params {
 	const struct vmx_caps *vmx; /* what guests get of VMX; NULL: nothing */
 	uint32_t tsc_tolerance_ppm;
 	uint32_t halt_poll_ns, halt_poll_grow, halt_poll_grow_start, halt_poll_shrink;
+	uint32_t behaviour; /* version of what guests can notice: silicon/cpu/behaviour.h */
 };
 
 #define VM_HALT_POLL_SET BIT(63)

@@ -159,6 +159,8 @@ struct cpu {
 	struct watch *watch; /* of the machine, or NULL: it is alone */
 	unsigned watch_index;
 	void *opaque;
+	uint64_t
+		behaviour; /* bits of enum behaviour (behaviour.h): changes that this guest has been given */
 	const uint64_t *tsc_offset; /* guest TSC - the host's, if there is no more to it; or NULL */
 
 	/* Guest CPUID in the form that legality checks ask (models/features.h): a bitmap. */

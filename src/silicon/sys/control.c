@@ -6,6 +6,7 @@
  * TLB, modes, attention, platform. Which CR4 and XCR0 bits exist is data: cpu->cr4_reserved and
  * cpu->xcr0_allowed.
  */
+#include "silicon/cpu/behaviour.h"
 #include "silicon/sys/sys_internal.h"
 
 /* CR4 bits that page walks depend on: changing one empties the TLB. */
@@ -49,6 +50,9 @@ static bool paging_may_start(const struct cpu *cpu)
 {
 	if (!(cpu->msr.efer & EFER_LME))
 		return true;
+	if (cpu->behaviour & BIT(BEHAVIOUR_TSS16_LONG_MODE) && model_intel(cpu->model) &&
+	    SEG_TYPE(cpu->seg[SEG_TR].attr) == DESC_TSS16_BUSY)
+		return false;
 	return (cpu->cr4 & CR4_PAE) && !(cpu->seg[SEG_CS].attr & SEG_L);
 }
 

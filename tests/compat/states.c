@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All that the KVM ioctls tell of a VM, in a file, at points that are hard to save at; and a VM made from such a file.
+ *
+ *   states save FILE POINT    run the guest (guest.h) to the point, save, run it to its end, add its result
+ *   states restore FILE       make the VM, read all of its state again (it must be what was written), run it to its end
+ *
+ * POINT: vector, string, smm, fault, halt. A file is records of {what, length} and bytes; GUEST's are whole pages.
+ */
+#include "../api/api_test.h"
+#include "guest.h"
+
+#include <signal.h>
+#include <stddef.h>
+#include <sys/time.h>
+
+#define PAGE	    4096
+#define MEMORY	    0x40000
+#define TABLES	    0x2000
+#define GDT	    0x5000
+#define IDT	    0x6000
+#define STACK	    0x10000
+#define MAX_MSRS    256
+#define LAPIC_TMCCT 0x390
+#define MSR_SMBASE  0x9e
+
+struct msrs {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entries[MAX_MSRS];
+};
+
+struct cpuid {
+	struct kvm_cpuid2 head;
+	struct kvm_cpuid_entry2 entries[128];
+};
+
+/* In the order in which they are written back. */
+static struct state {
+	struct cpuid cpuid;
+	uint64_t tsc_khz;
+	struct kvm_regs regs;
+	struct kvm_xsave xsave;
+	struct kvm_xcrs xcrs;
+	struct kvm_sregs2 sregs;
+	struct msrs msrs;
+	struct kvm_mp_state mp;
+	struct kvm_lapic_state lapic;
+	struct kvm_vcpu_events events;
+	struct kvm_debugregs debug;
+	struct kvm_irqchip chips[3];
+	struct kvm_pit_state2 pit;
+	struct kvm_clock_data clock;
+	uint64_t result;
+	uint8_t memory[MEMORY];
+} saved, again;
+
+#define PART(name)                                                      \
+	{                                                               \
+#name, offsetof(struct state, name), sizeof(saved.name) \
+	}
+static const struct part {
+	char name[16];
+	size_t offset, size;
+} parts[] = {PART(cpuid), PART(tsc_khz), PART(regs),   PART(xsave),  PART(xcrs),  PART(sregs),
+	     PART(msrs),  PART(mp),	 PART(lapic),  PART(events), PART(debug), PART(chips),
+	     PART(pit),	  PART(clock),	 PART(result), PART(memory)};
+#define NR_PARTS (sizeof(parts) / sizeof(parts[0]))
+
+/* What goes on by itself: written, but not compared. */
+static const uint32_t running_msrs[] = {0x10 /* TSC */, 0x6e0 /* its deadline */, 0x40000010,
+					0x40000020};
+
+static struct machine m;
+
+/* ---- the machine ---- */
+
+static void open_machine(void)
+{
+	struct kvm_pit_config pit = {0};
+
+	m.kvm = open_kvm();
+	m.vm = create_vm(m.kvm);
+	m.ram = map_ram(MEMORY);
+	CHECK_EQ(set_region(m.vm, 0, 0, 0, MEMORY, m.ram), 0);
+	CHECK_EQ(set_region(m.vm, 1 << 16, 0, 0, MEMORY, m.ram), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_CREATE_PIT2, &pit), 0);
+	CHECK_EQ(enable_cap(m.vm, KVM_CAP_EXCEPTION_PAYLOAD, 1), 0);
+	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
+	CHECK(m.vcpu >= 0);
+	m.run = map_run(m.kvm, m.vcpu);
+}
+
+static void put64(uint64_t gpa, uint64_t val)
+{
+	memcpy(m.ram + gpa, &val, 8);
+}
+
+static void put_gate(unsigned vector, const uint8_t *to)
+{
+	uint64_t at = CODE + (to - guest_code);
+
+	put64(IDT + vector * 16, (at & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (at >> 16) << 48);
+}
+
+static void fill_memory(void)
+{
+	put64(TABLES, TABLES + 0x1007);
+	put64(TABLES + 0x1000, TABLES + 0x2007);
+	put64(TABLES + 0x2000, 0x83);
+	put64(GDT + 8, 0x00af9b000000ffff);
+	put64(GDT + 16, 0x00cf93000000ffff);
+	put_gate(14, guest_fault);
+	put_gate(0x50, guest_timer);
+	memcpy(m.ram + CODE, guest_code, guest_code_end - guest_code);
+	memcpy(m.ram + SMM_CODE, smm_code, sizeof(smm_code));
+}
+
+/* Only what any host can lend. */
+static void plain_cpuid(struct cpuid *c)
+{
+	c->head.nent = 128;
+	CHECK_EQ(ioctl(m.kvm, KVM_GET_SUPPORTED_CPUID, c), 0);
+	for (unsigned i = 0; i < c->head.nent; i++) {
+		if (c->entries[i].function == 1)
+			c->entries[i].ecx &= 1 << 21 | 1 << 24; /* x2APIC, TSC deadline */
+		if (c->entries[i].function == 7)
+			c->entries[i].ebx = c->entries[i].ecx = c->entries[i].edx = 0;
+	}
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, c), 0);
+}
+
+static void set_msr(uint32_t index, uint64_t value)
+{
+	uint64_t bytes[3] = {1, index, value};
+
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, bytes), 1);
+}
+
+static void start_guest(void)
+{
+	struct kvm_segment code = {
+		.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
+	struct kvm_segment stack = {
+		.limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
+	struct kvm_regs regs = {.rip = CODE, .rsp = STACK, .rflags = 2};
+	struct kvm_sregs s;
+
+	fill_memory();
+	plain_cpuid(&saved.cpuid);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
+	s.cr3 = TABLES;
+	s.cr0 = 0x80010033;
+	s.cr4 = 0x620;
+	s.efer = 0xd01;
+	s.apic_base |= 0xc00;
+	s.gdt = (struct kvm_dtable){.base = GDT, .limit = 23};
+	s.idt = (struct kvm_dtable){.base = IDT, .limit = 0xfff};
+	s.cs = code;
+	s.ds = s.es = s.ss = s.fs = s.gs = stack;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS, &s), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &regs), 0);
+	set_msr(MSR_SMBASE, SMBASE);
+}
+
+/* ---- its state ---- */
+
+static bool goes_on(uint32_t index)
+{
+	for (unsigned i = 0; i < sizeof(running_msrs) / sizeof(running_msrs[0]); i++)
+		if (running_msrs[i] == index)
+			return true;
+	return false;
+}
+
+/* The list is the module's; VMX's of it are refused where CPUID has no VMX. */
+static bool msr_readable(uint32_t index)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} one = {.head.nmsrs = 1, .entry.index = index};
+
+	return ioctl(m.vcpu, KVM_GET_MSRS, &one) == 1;
+}
+
+static void get_msrs(struct state *s, const struct state *same)
+{
+	struct {
+		struct kvm_msr_list head;
+		uint32_t indices[MAX_MSRS];
+	} list = {.head.nmsrs = MAX_MSRS};
+
+	if (same) {
+		s->msrs = same->msrs;
+	} else {
+		CHECK_EQ(ioctl(m.kvm, KVM_GET_MSR_INDEX_LIST, &list), 0);
+		s->msrs.head.nmsrs = 0;
+		for (unsigned i = 0; i < list.head.nmsrs; i++)
+			if (msr_readable(list.indices[i]))
+				s->msrs.entries[s->msrs.head.nmsrs++].index = list.indices[i];
+	}
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, &s->msrs), s->msrs.head.nmsrs);
+}
+
+static void get_state(struct state *s, const struct state *same)
+{
+	s->cpuid.head.nent = 128;
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_CPUID2, &s->cpuid), 0);
+	s->tsc_khz = ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_REGS, &s->regs), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE, &s->xsave), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XCRS, &s->xcrs), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS2, &s->sregs), 0);
+	get_msrs(s, same);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MP_STATE, &s->mp), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_LAPIC, &s->lapic), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_VCPU_EVENTS, &s->events), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_DEBUGREGS, &s->debug), 0);
+	for (unsigned i = 0; i < 3; i++) {
+		s->chips[i].chip_id = i;
+		CHECK_EQ(ioctl(m.vm, KVM_GET_IRQCHIP, &s->chips[i]), 0);
+	}
+	CHECK_EQ(ioctl(m.vm, KVM_GET_PIT2, &s->pit), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &s->clock), 0);
+	memcpy(s->memory, m.ram, MEMORY);
+}
+
+static void set_msrs(struct state *s)
+{
+	unsigned nr = s->msrs.head.nmsrs;
+	int done = ioctl(m.vcpu, KVM_SET_MSRS, &s->msrs);
+
+	if (done >= 0 && done < (int)nr)
+		fprintf(stderr, "states: MSR %#x refuses %#llx\n", s->msrs.entries[done].index,
+			(unsigned long long)s->msrs.entries[done].data);
+	CHECK_EQ(done, nr);
+}
+
+static void set_state(struct state *s)
+{
+	struct kvm_clock_data clock = {.clock = s->clock.clock};
+
+	memcpy(m.ram, s->memory, MEMORY);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &s->cpuid), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, s->tsc_khz), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &s->regs), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, &s->xsave), 0);
+	if (s->xcrs.nr_xcrs)
+		CHECK_EQ(ioctl(m.vcpu, KVM_SET_XCRS, &s->xcrs), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS2, &s->sregs), 0);
+	set_msrs(s);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MP_STATE, &s->mp), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_LAPIC, &s->lapic), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &s->events), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_DEBUGREGS, &s->debug), 0);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK_EQ(ioctl(m.vm, KVM_SET_IRQCHIP, &s->chips[i]), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_SET_PIT2, &s->pit), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_SET_CLOCK, &clock), 0);
+}
+
+/* What goes on by itself is made equal. */
+static void leave_out_running(struct state *s)
+{
+	for (unsigned i = 0; i < s->msrs.head.nmsrs; i++)
+		if (goes_on(s->msrs.entries[i].index))
+			s->msrs.entries[i].data = 0;
+	memset(s->lapic.regs + LAPIC_TMCCT, 0, 4);
+	for (unsigned i = 0; i < 3; i++)
+		s->pit.channels[i].count_load_time = 0;
+	memset(&s->clock, 0, sizeof(s->clock));
+}
+
+static void compare(void)
+{
+	static struct state was;
+	unsigned wrong = 0;
+
+	was = saved;
+	again.result = was.result;
+	leave_out_running(&was);
+	leave_out_running(&again);
+	for (unsigned i = 0; i < NR_PARTS; i++)
+		if (memcmp((char *)&was + parts[i].offset, (char *)&again + parts[i].offset,
+			   parts[i].size)) {
+			fprintf(stderr, "states: %s is not read as it was written\n",
+				parts[i].name);
+			wrong++;
+		}
+	CHECK(!wrong);
+}
+
+/* ---- files ---- */
+
+static void write_file(const char *name)
+{
+	FILE *file = fopen(name, "wb");
+
+	CHECK(file);
+	for (unsigned i = 0; i < NR_PARTS; i++) {
+		uint64_t size = parts[i].size;
+
+		CHECK_EQ(fwrite(parts[i].name, sizeof(parts[i].name), 1, file), 1);
+		CHECK_EQ(fwrite(&size, sizeof(size), 1, file), 1);
+		CHECK_EQ(fwrite((char *)&saved + parts[i].offset, size, 1, file), 1);
+	}
+	CHECK_EQ(fclose(file), 0);
+}
+
+static void read_file(const char *name)
+{
+	FILE *file = fopen(name, "rb");
+	char part[16];
+	uint64_t size;
+
+	CHECK(file);
+	for (unsigned i = 0; i < NR_PARTS; i++) {
+		CHECK_EQ(fread(part, sizeof(part), 1, file), 1);
+		CHECK_EQ(fread(&size, sizeof(size), 1, file), 1);
+		CHECK(!strncmp(part, parts[i].name, sizeof(part)));
+		CHECK_EQ(size, parts[i].size);
+		CHECK_EQ(fread((char *)&saved + parts[i].offset, size, 1, file), 1);
+	}
+	fclose(file);
+}
+
+/* ---- running ---- */
+
+static void make_fault(void)
+{
+	struct kvm_vcpu_events e;
+
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	e.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	e.exception.pending = 1;
+	e.exception.nr = 14;
+	e.exception.has_error_code = 1;
+	e.exception.error_code = 2;
+	e.exception_has_payload = 1;
+	e.exception_payload = FAULT_ADDRESS;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &e), 0);
+}
+
+/* What is half done is done; nothing further is run. */
+static void complete(void)
+{
+	m.run->immediate_exit = 1;
+	CHECK_ERR(ioctl(m.vcpu, KVM_RUN, 0), EINTR);
+	m.run->immediate_exit = 0;
+}
+
+static void answer(unsigned port)
+{
+	if (port == PORT_STRING)
+		memset((char *)m.run + m.run->io.data_offset, 0x5a,
+		       (size_t)m.run->io.size * m.run->io.count);
+	complete();
+	if (port == PORT_SMI)
+		CHECK_EQ(ioctl(m.vcpu, KVM_SMI, 0), 0);
+	if (port == PORT_FAULT)
+		make_fault();
+}
+
+/* The next port, or 0 for an interrupted HLT. */
+static unsigned run_on(void)
+{
+	if (ioctl(m.vcpu, KVM_RUN, 0)) {
+		CHECK_EQ(errno, EINTR);
+		return 0;
+	}
+	CHECK_EQ(m.run->exit_reason, KVM_EXIT_IO);
+	return m.run->io.port;
+}
+
+static uint64_t run_to_end(void)
+{
+	uint64_t result;
+	unsigned port;
+
+	while ((port = run_on()) != PORT_END)
+		if (port)
+			answer(port);
+	memcpy(&result, m.ram + RESULT, 8);
+	return result;
+}
+
+static void on_alarm(int number)
+{
+	(void)number;
+}
+
+static void save_halt(void)
+{
+	struct itimerval soon = {.it_value.tv_usec = 50000};
+	struct sigaction action = {.sa_handler = on_alarm};
+
+	CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+	CHECK_EQ(setitimer(ITIMER_REAL, &soon, NULL), 0);
+	CHECK_EQ(run_on(), 0);
+}
+
+static const struct point {
+	const char *name;
+	unsigned port;
+} points[] = {{"vector", PORT_VECTOR},
+	      {"string", PORT_STRING},
+	      {"smm", PORT_SMM},
+	      {"fault", PORT_FAULT},
+	      {"halt", PORT_HALT}};
+
+static void save(const char *file, const char *name)
+{
+	const struct point *point = points;
+	unsigned port;
+
+	while (strcmp(point->name, name))
+		CHECK(++point < points + sizeof(points) / sizeof(points[0]));
+	start_guest();
+	while ((port = run_on()) != point->port)
+		answer(port);
+	answer(port);
+	if (port == PORT_HALT)
+		save_halt();
+	get_state(&saved, NULL);
+	saved.result = run_to_end();
+	write_file(file);
+	printf("%s: %#llx\n", name, (unsigned long long)saved.result);
+}
+
+static void restore(const char *file)
+{
+	uint64_t result;
+
+	read_file(file);
+	set_state(&saved);
+	get_state(&again, &saved);
+	compare();
+	result = run_to_end();
+	if (result != saved.result)
+		fprintf(stderr, "states: the guest comes to %#llx, not %#llx\n",
+			(unsigned long long)result, (unsigned long long)saved.result);
+	CHECK(result == saved.result);
+}
+
+int main(int argc, char **argv)
+{
+	open_machine();
+	if (argc == 4 && !strcmp(argv[1], "save"))
+		save(argv[2], argv[3]);
+	else if (argc == 3 && !strcmp(argv[1], "restore"))
+		restore(argv[2]);
+	else
+		return 2;
+	return 0;
+}
