@@ -127,9 +127,8 @@ static const struct {
 	{HV_CPUID_SYNDBG_VENDOR, .text = "Linux KVM Hv"},
 	{HV_CPUID_SYNDBG_IFACE, .eax = 0x31235356}, /* "VS#1" */
 	{HV_CPUID_SYNDBG_CAPS, .eax = HV_SYNDBG_KERNEL_DEBUGGING},
-	/* Of use to nested hypervisors only; KVM lists them whether nesting is on or off. */
-	{HV_CPUID_NESTED, .eax = HV_NESTED_DIRECT_FLUSH | HV_NESTED_MSR_BITMAP,
-	 .ebx = HV_NESTED_PERF_GLOBAL_CTRL},
+	/* A hypervisor may say that its MSR map is unchanged: it is looked at anyway. */
+	{HV_CPUID_NESTED, .eax = HV_NESTED_MSR_BITMAP},
 };
 
 /* No two vCPUs can share a core without being told so, if the host has no SMT at all. */
