@@ -9,7 +9,7 @@
  */
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -100,7 +100,7 @@ static void load_funcs(struct flat *f)
 		memcpy(f->ram + FUNCS + 3 + i * STRIDE, "\xb8\0\0\0\0\xc3", 6);
 }
 
-static void start(struct flat *f, struct watch *w, unsigned number, gva_t patch, uint64_t rounds)
+static void start(struct flat *f, struct codemap *w, unsigned number, gva_t patch, uint64_t rounds)
 {
 	struct cpu *cpu = f->cpu;
 	const char *tempo = getenv("ANYKVM_TEMPO");
@@ -108,7 +108,7 @@ static void start(struct flat *f, struct watch *w, unsigned number, gva_t patch,
 	flat_long(f);
 	cpu->exec = exec_create();
 	assert_non_null(cpu->exec);
-	assert_true(watch_join(w, cpu));
+	assert_true(codemap_join(w, cpu));
 	assert_int_equal(exec_set_tempo(cpu, tempo ? tempo : "run"), 0);
 	cpu->rip = LOOPS + number * PAGE_SIZE;
 	cpu->gpr[RSP] = FLAT_STACK - number * 0x2000;
@@ -142,7 +142,7 @@ static void rewrite_each_other(void **state)
 	struct flat *f[NR_CPUS] = {flat_new(FLAT_RAM), flat_new(FLAT_RAM)};
 	uint64_t rounds = from_env("ANYKVM_ROUNDS", 4000);
 	uint8_t *ram = f[1]->ram;
-	struct watch *w = watch_create();
+	struct codemap *w = codemap_create();
 	pthread_t thread[NR_CPUS];
 	uint32_t zero = 0;
 
@@ -167,7 +167,7 @@ static void rewrite_each_other(void **state)
 	}
 	put_back(f[1], ram);
 	put_back(f[0], f[0]->ram);
-	watch_destroy(w);
+	codemap_destroy(w);
 }
 
 /* ---- in turn, on one thread ---- */
@@ -219,7 +219,7 @@ static void rewrite_in_turn(void **state)
 {
 	struct flat *f[NR_CPUS] = {flat_new(FLAT_RAM), flat_new(FLAT_RAM)};
 	uint8_t *ram = f[1]->ram;
-	struct watch *w = watch_create();
+	struct codemap *w = codemap_create();
 
 	f[1]->ram = f[0]->ram;
 	load_loop(f[0], 0, reader, reader_end - reader);
@@ -236,7 +236,7 @@ static void rewrite_in_turn(void **state)
 	assert_int_equal(f[0]->cpu->gpr[10], 0);
 	put_back(f[1], ram);
 	put_back(f[0], f[0]->ram);
-	watch_destroy(w);
+	codemap_destroy(w);
 }
 
 int main(void)

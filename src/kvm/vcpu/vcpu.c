@@ -6,7 +6,7 @@
 #include "kvm/pv/pv.h"
 #include "silicon/cpu/behaviour.h"
 #include "silicon/exec/exec.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 #include "silicon/svm/svm.h"
 #include "silicon/sys/sys.h"
 
@@ -58,9 +58,9 @@ static bool join(struct vcpu *vcpu)
 {
 	struct vm *vm = vcpu->vm;
 
-	if (!vm->watch)
-		vm->watch = watch_create();
-	return vm->watch && watch_join(vm->watch, &vcpu->cpu);
+	if (!vm->codemap)
+		vm->codemap = codemap_create();
+	return vm->codemap && codemap_join(vm->codemap, &vcpu->cpu);
 }
 
 static bool create_parts(struct vcpu *vcpu)
@@ -101,7 +101,7 @@ static bool create_virt(struct vcpu *vcpu)
 
 static void free_parts(struct vcpu *vcpu)
 {
-	watch_leave(&vcpu->cpu);
+	codemap_leave(&vcpu->cpu);
 	if (feature_has(vcpu->cpu.model_features, FEAT_SVM))
 		svm_destroy(&vcpu->cpu);
 	if (vcpu->cpu.exec)

@@ -10,7 +10,7 @@
 #include "kvm/vm/private.h"
 #include "kvm/vm/service.h"
 #include "kvm/vm/slot_array.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -108,7 +108,7 @@ void vm_destroy(struct vm *vm)
 	coalesced_free_all(vm);
 	msr_filter_free(vm->msr_filter);
 	clock_destroy(vm->clock);
-	watch_destroy(vm->watch);
+	codemap_destroy(vm->codemap);
 	stats_destroy(vm->stats);
 	slots_destroy(vm);
 	gmem_free_all(vm);

@@ -23,7 +23,7 @@
 #include "silicon/cpu/virt.h"
 
 struct tlb;	   /* mmu/tlb.h */
-struct watch;	   /* mmu/watch.h */
+struct codemap;	   /* mmu/codemap.h */
 struct exec_cache; /* exec/: decoded instructions and thunks of this vCPU */
 struct cpu_model;  /* models/model.h */
 
@@ -78,7 +78,7 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_NMI     BIT(9)  /* ->nmi_pending */
 #define ATTN_SMI     BIT(10) /* ->smi_pending, outside of SMM */
 #define ATTN_VIRT    BIT(11) /* ->virt->ops->attend() has something to look at */
-#define ATTN_CODE    BIT(12) /* another processor's code: mmu/watch.h */
+#define ATTN_CODE    BIT(12) /* another processor's code: mmu/codemap.h */
 
 /* What cpu_update_attention() derives from the rest. */
 #define ATTN_DERIVED                                                                            \
@@ -156,8 +156,8 @@ struct cpu {
 	struct exec_cache *exec;
 	struct virt *virt; /* VMX or SVM; NULL: neither */
 	const struct platform *platform;
-	struct watch *watch; /* of the machine, or NULL: it is alone */
-	unsigned watch_index;
+	struct codemap *codemap; /* of the machine, or NULL: it is alone */
+	unsigned codemap_index;
 	void *opaque;
 	uint64_t
 		behaviour; /* bits of enum behaviour (behaviour.h): changes that this guest has been given */

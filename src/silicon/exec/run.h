@@ -142,7 +142,7 @@ struct run_page {
 	uint16_t nr_dead;    /* blocks in ->first's chain that are */
 	uint16_t nr_drops;   /* of lines since a block was made of the page */
 	bool aliased;	     /* blocks were made of it at another linear address, too */
-	uint64_t gen;	     /* in which other processors give up their write tags: watch.h */
+	uint64_t gen;	     /* in which other processors give up their write tags: codemap.h */
 	uint8_t copy[PAGE_SIZE];
 };
 

@@ -3,7 +3,7 @@
  * Blocks, the pages that they were made of, and the jump cache (run.h).
  *
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
- * are noticed by the TLB (direct.h), and their pages compared at once; so are other processors' (watch.h), and their
+ * are noticed by the TLB (direct.h), and their pages compared at once; so are other processors' (codemap.h), and their
  * pages made stale. The program and its devices write unseen: so an epoch begins wherever the architecture or the
  * program's entry makes such writes count, and makes all pages stale. Chains lead from block to block of one page only. So control gets into a page
  * by run_find() or by the jump cache, which leads to the blocks' cross entries: both look whether it is stale,
@@ -15,7 +15,7 @@
 #include "host/guard.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #define LINE_SHIFT 6
 #define PAGE_LINES 64
@@ -511,7 +511,7 @@ static void page_check(struct run *run, struct run_page *page)
 
 	if (likely(!run->stale[page - run->page]))
 		return;
-	busy = watch_busy(run->cpu, page->hva);
+	busy = codemap_busy(run->cpu, page->hva);
 	page_compare(run, page, ~0ull);
 	if (!busy)
 		set_fresh(run, page);
@@ -564,7 +564,7 @@ static bool page_watch(struct run *run, struct run_page *page)
 
 	if (!direct_code_add(run->cpu, page->hva, &gen))
 		return false;
-	if (!gen || !watch_shared(run->cpu))
+	if (!gen || !codemap_shared(run->cpu))
 		return true;
 	page->gen = gen;
 	list_open(run, page - run->page);
@@ -594,7 +594,7 @@ void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
 	page->lines |= lines;
 	page->nr_drops = 0;
 	direct_code_lines(run->cpu, page->hva, page->lines);
-	if (more && watch_shared(run->cpu))
+	if (more && codemap_shared(run->cpu))
 		make_stale(run, page - run->page);
 }
 
@@ -640,7 +640,7 @@ static enum insn_sync sync_of_wrmsr(uint32_t msr)
 /* Pages that are not watched by all yet are compared. Those that are by now, once more. */
 static void check_open(struct run *run)
 {
-	uint64_t seen = watch_seen(run->cpu), newest = 0;
+	uint64_t seen = codemap_seen(run->cpu), newest = 0;
 	unsigned kept = 0;
 
 	for (unsigned i = 0; i < run->nr_open; i++) {
@@ -651,27 +651,27 @@ static void check_open(struct run *run)
 		if (gen <= seen)
 			continue;
 		run->open[kept++] = number;
-		if (gen != WATCH_NEVER)
+		if (gen != CODEMAP_NEVER)
 			newest = max(newest, gen);
 	}
 	run->nr_open = kept;
 	if (newest > run->hurried) {
 		run->hurried = newest;
-		watch_hurry(run->cpu);
+		codemap_hurry(run->cpu);
 	}
 }
 
 /* They are not all listed: compare all, and list them anew. */
 static void check_too_many(struct run *run)
 {
-	uint64_t seen = watch_seen(run->cpu);
+	uint64_t seen = codemap_seen(run->cpu);
 
 	run->nr_open = 0;
 	for (uint32_t i = 0; i < run->nr_pages; i++)
 		if (run->page[i].gen > seen)
 			list_open(run, i);
 	run_new_epoch(run);
-	watch_hurry(run->cpu);
+	codemap_hurry(run->cpu);
 }
 
 /* What other processors wrote is known, but for the pages that they may still write to unseen. */
@@ -713,11 +713,11 @@ static void page_written(struct run *run, const uint8_t *hva, uint64_t lines)
 /* Others' writes may still be under way. */
 static void notice_others(struct run *run)
 {
-	const uint8_t *hva[WATCH_INBOX];
+	const uint8_t *hva[CODEMAP_INBOX];
 	struct run_page *page;
 	bool lost;
 
-	for (unsigned nr = watch_take(run->cpu, hva, &lost); nr--;) {
+	for (unsigned nr = codemap_take(run->cpu, hva, &lost); nr--;) {
 		page = page_lookup(run, hva[nr]);
 		if (page)
 			make_stale(run, page - run->page);
@@ -730,7 +730,7 @@ void run_notice_writes(struct run *run)
 {
 	struct direct *d = run->cpu->tlb->direct;
 
-	if (unlikely(watch_posted(run->cpu)))
+	if (unlikely(codemap_posted(run->cpu)))
 		notice_others(run);
 	if (likely(!d->nr_written))
 		return;

@@ -9,7 +9,7 @@
 #include "silicon/exec/lockstep.h"
 #include "silicon/exec/run_translate.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -244,7 +244,7 @@ static void free_tables(struct run *run)
 /* The later a processor came into the machine, the less it may take. */
 static void set_sizes(struct run *run)
 {
-	unsigned nr = run->cpu->watch ? run->cpu->watch_index : 0;
+	unsigned nr = run->cpu->codemap ? run->cpu->codemap_index : 0;
 
 	run->most = nr < RUN_LARGE_CPUS ? RUN_GROWTH : nr < RUN_MIDDLE_CPUS ? 2 : 1;
 	run->insn_bits = RUN_INSN_BITS + __builtin_ctz(run->most);

@@ -15,7 +15,7 @@
 #include "silicon/exec/exec.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 #include "silicon/sys/sys.h"
 
 #define MAX_INSN 15
@@ -344,7 +344,7 @@ static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 	enum result r;
 
 	if (cpu->attention & ATTN_CODE)
-		watch_follow(cpu);
+		codemap_follow(cpu);
 	r = sys_attend(cpu);
 	rekey(cpu);
 	if (r == RESULT_AGAIN || (r == RESULT_OK && cpu->out.nr))
@@ -430,7 +430,7 @@ static bool enter(struct cpu *cpu)
 	}
 	cpu->exit.kind = CPU_EXIT_NONE;
 	answers_rewind(cpu);
-	watch_enter(cpu);
+	codemap_enter(cpu);
 	mmu_update_mode(cpu);
 	rekey(cpu);
 	return true;
@@ -438,7 +438,7 @@ static bool enter(struct cpu *cpu)
 
 static void leave(struct cpu *cpu)
 {
-	watch_exit(cpu);
+	codemap_exit(cpu);
 	fpu_save(cpu);
 }
 

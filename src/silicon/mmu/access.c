@@ -13,7 +13,7 @@
 #include "host/host.h"
 #include "silicon/mmu/log.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <string.h>
 
@@ -109,13 +109,13 @@ static void announce(struct cpu *cpu, const struct access *a)
 	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
 	unsigned off = a->addr & ~PAGE_MASK;
 
-	watch_begin(cpu, page, GENMASK((off + a->size - 1) / 64, off / 64));
+	codemap_begin(cpu, page, GENMASK((off + a->size - 1) / 64, off / 64));
 }
 
 /* The last check is passed: the access will be made. How many writes to others' code were under way before it. */
 static unsigned commit_span(struct cpu *cpu, struct span *s)
 {
-	unsigned before = watch_under_way(cpu);
+	unsigned before = codemap_under_way(cpu);
 
 	for (unsigned i = 0; i < s->nr; i++) {
 		struct access *a = &s->part[i];
@@ -126,7 +126,7 @@ static unsigned commit_span(struct cpu *cpu, struct span *s)
 		if (write && mmu_log_recording(cpu->tlb->log) && a->hva && a->writable)
 			mmu_log_write(cpu->tlb->log, a->hva, a->addr, a->gpa, a->size);
 		tlb_fill(cpu, a, write || !a->log);
-		if (write && a->hva && a->writable && watch_shared(cpu))
+		if (write && a->hva && a->writable && codemap_shared(cpu))
 			announce(cpu, a);
 		if (cpu->tlb->watching && a->op != ACCESS_FETCH)
 			mmu_check_data_bp(cpu, a->addr, a->size, write);
@@ -314,7 +314,7 @@ static __noinline enum result write_slow(struct cpu *cpu, enum access_state stat
 		return r;
 	before = commit_span(cpu, &s);
 	r = write_span(cpu, &s, src);
-	watch_end(cpu, before);
+	codemap_end(cpu, before);
 	return r;
 }
 
@@ -430,7 +430,7 @@ enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t
 		r = cmpxchg_apart(cpu, &s, old, new);
 	else if (!cmpxchg_sized(s.part[0].hva, size, old, new))
 		r = exit_memory(cpu, &s.part[0]);
-	watch_end(cpu, before);
+	codemap_end(cpu, before);
 	return r;
 }
 
@@ -521,7 +521,7 @@ static __noinline enum result pointer_slow(struct cpu *cpu, gva_t addr, uint32_t
 	if (r || !is_ram(&s.part[0]))
 		return r;
 	/* The write itself is still to come: it has been made by the time that attention is looked at. */
-	if (commit_span(cpu, &s) != watch_under_way(cpu))
+	if (commit_span(cpu, &s) != codemap_under_way(cpu))
 		cpu_raise(cpu, ATTN_CODE);
 	*ret = s.part[0].hva;
 	return RESULT_OK;

@@ -3,7 +3,7 @@
 #include "host/host.h"
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <sys/mman.h>
 
@@ -52,34 +52,34 @@ void direct_destroy(struct direct *d)
 		munmap(d, sizeof(*d));
 }
 
-struct watch *watch_create(void)
+struct codemap *codemap_create(void)
 {
-	struct watch *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct codemap *w = mmap(NULL, sizeof(*w), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	return w == MAP_FAILED ? NULL : w;
 }
 
-void watch_destroy(struct watch *w)
+void codemap_destroy(struct codemap *w)
 {
 	if (w)
 		munmap(w, sizeof(*w));
 }
 
-bool watch_join(struct watch *w, struct cpu *cpu)
+bool codemap_join(struct codemap *w, struct cpu *cpu)
 {
-	if (w->nr_members == WATCH_MEMBERS)
+	if (w->nr_members == CODEMAP_MEMBERS)
 		return false;
-	cpu->watch = w;
-	cpu->watch_index = w->nr_members;
-	w->member[cpu->watch_index] = (struct watch_member){.cpu = cpu};
-	__atomic_store_n(&w->nr_members, cpu->watch_index + 1, __ATOMIC_SEQ_CST);
+	cpu->codemap = w;
+	cpu->codemap_index = w->nr_members;
+	w->member[cpu->codemap_index] = (struct codemap_member){.cpu = cpu};
+	__atomic_store_n(&w->nr_members, cpu->codemap_index + 1, __ATOMIC_SEQ_CST);
 	return true;
 }
 
-void watch_leave(struct cpu *cpu)
+void codemap_leave(struct cpu *cpu)
 {
-	if (cpu->watch && cpu->watch_index + 1 == cpu->watch->nr_members)
-		__atomic_store_n(&cpu->watch->nr_members, cpu->watch_index, __ATOMIC_SEQ_CST);
-	cpu->watch = NULL;
+	if (cpu->codemap && cpu->codemap_index + 1 == cpu->codemap->nr_members)
+		__atomic_store_n(&cpu->codemap->nr_members, cpu->codemap_index, __ATOMIC_SEQ_CST);
+	cpu->codemap = NULL;
 }

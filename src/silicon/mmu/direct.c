@@ -2,7 +2,7 @@
 /* The tables of direct.h: filling and flushing them, and the pages that hold translated code. */
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <string.h>
 
@@ -344,7 +344,7 @@ bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen)
 	d->code_lines[slot] = 0;
 	d->nr_code++;
 	tlb_flush_writes_to(cpu->tlb, hva);
-	*ret_gen = watch_add(cpu, hva);
+	*ret_gen = codemap_add(cpu, hva);
 	return true;
 }
 
@@ -356,7 +356,7 @@ void direct_code_remove(struct cpu *cpu, const uint8_t *hva)
 
 	if (!d->code[slot])
 		return;
-	watch_remove(cpu, hva);
+	codemap_remove(cpu, hva);
 	d->code[slot] = NULL;
 	d->nr_code--;
 	for (;;) {
@@ -382,7 +382,7 @@ void direct_code_lines(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 	if (!d->code[slot])
 		return;
 	d->code_lines[slot] = lines;
-	watch_cover(cpu, hva, lines);
+	codemap_cover(cpu, hva, lines);
 }
 
 static uint64_t lines_of(const struct access *a)
@@ -430,7 +430,7 @@ void direct_code_clear(struct cpu *cpu)
 
 	for (unsigned slot = 0; d->nr_code && slot < DIRECT_CODE_SLOTS; slot++)
 		if (d->code[slot])
-			watch_remove(cpu, d->code[slot]);
+			codemap_remove(cpu, d->code[slot]);
 	if (d->nr_code)
 		memset(d->code, 0, sizeof(d->code));
 	d->nr_code = 0;

@@ -11,7 +11,7 @@
  *
  * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
  * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped. They are
- * entered in the machine's registry, too (watch.h), for other processors' writes.
+ * entered in the machine's registry, too (codemap.h), for other processors' writes.
  */
 #ifndef SILICON_MMU_DIRECT_H
 #define SILICON_MMU_DIRECT_H
@@ -83,7 +83,7 @@ void direct_destroy(struct direct *d);
 
 /*
  * Register the page at hva, no line of it yet: false if there is no room. If it was not there, *ret_gen is what
- * watch_add() said, else it stays as it is.
+ * codemap_add() said, else it stays as it is.
  */
 bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen);
 void direct_code_remove(struct cpu *cpu, const uint8_t *hva);

@@ -9,7 +9,7 @@
 #include "silicon/mmu/tlb.h"
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/log.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 
 #include <string.h>
 
@@ -186,7 +186,7 @@ static uint8_t tag_rights(const struct cpu *cpu, const struct access *a, bool ma
 
 	if (!a->dirty || !a->writable || !may_write || mmu_log_recording(tlb->log))
 		rights &= ~ACCESS_WRITE;
-	if (rights & ACCESS_WRITE && a->hva && watch_refuses(cpu, host_page(a)))
+	if (rights & ACCESS_WRITE && a->hva && codemap_refuses(cpu, host_page(a)))
 		rights &= ~ACCESS_WRITE;
 	if (tlb->watching && page_watched(tlb, a->addr))
 		rights &= ACCESS_FETCH;

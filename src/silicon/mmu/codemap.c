@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The registry of watch.h: an open hash table by host page. Entries are never taken out, for readers take no lock: one
+ * The registry of codemap.h: an open hash table by host page. Entries are never taken out, for readers take no lock: one
  * without owners is used again by the next page whose way leads over it.
  */
 #include "host/host.h"
-#include "silicon/mmu/watch.h"
+#include "silicon/mmu/codemap.h"
 #include "silicon/mmu/tlb.h"
 
 #include <linux/futex.h>
@@ -17,7 +17,7 @@
 
 /* ---- the lock: host_futex_wait() is ordinary C ---- */
 
-static void lock(struct watch *w)
+static void lock(struct codemap *w)
 {
 	uint32_t was = 0;
 
@@ -28,7 +28,7 @@ static void lock(struct watch *w)
 		host_syscall(SYS_futex, (long)&w->lock, FUTEX_WAIT_PRIVATE, 2, 0, 0, 0);
 }
 
-static void unlock(struct watch *w)
+static void unlock(struct codemap *w)
 {
 	if (__atomic_exchange_n(&w->lock, 0, __ATOMIC_RELEASE) == 2)
 		host_syscall(SYS_futex, (long)&w->lock, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
@@ -41,13 +41,13 @@ static unsigned first_slot(const uint8_t *hva)
 	return ((uintptr_t)hva >> PAGE_SHIFT) * 0x9e3779b97f4a7c15ull >> 49;
 }
 
-_Static_assert(WATCH_SLOTS == 1u << (64 - 49), "first_slot()");
+_Static_assert(CODEMAP_SLOTS == 1u << (64 - 49), "first_slot()");
 
-static struct watch_page *look_up(struct watch *w, const uint8_t *hva)
+static struct codemap_page *look_up(struct codemap *w, const uint8_t *hva)
 {
 	unsigned slot = first_slot(hva);
 
-	for (unsigned i = 0; i < WATCH_PROBES; i++, slot = (slot + 1) % WATCH_SLOTS) {
+	for (unsigned i = 0; i < CODEMAP_PROBES; i++, slot = (slot + 1) % CODEMAP_SLOTS) {
 		const uint8_t *there = load(&w->page[slot].hva);
 
 		if (!there)
@@ -59,12 +59,12 @@ static struct watch_page *look_up(struct watch *w, const uint8_t *hva)
 }
 
 /* The page's entry, or one for it; lock held. */
-static struct watch_page *claim(struct watch *w, const uint8_t *hva)
+static struct codemap_page *claim(struct codemap *w, const uint8_t *hva)
 {
-	struct watch_page *p = look_up(w, hva);
+	struct codemap_page *p = look_up(w, hva);
 	unsigned slot = first_slot(hva);
 
-	for (unsigned i = 0; !p && i < WATCH_PROBES; i++, slot = (slot + 1) % WATCH_SLOTS)
+	for (unsigned i = 0; !p && i < CODEMAP_PROBES; i++, slot = (slot + 1) % CODEMAP_SLOTS)
 		if (!load(&w->page[slot].owners) && !load(&w->page[slot].writers))
 			p = &w->page[slot];
 	if (p)
@@ -78,11 +78,11 @@ static unsigned bit_of(unsigned member)
 }
 
 /* The owners but this processor; behind the last bit there are others, as far as one can tell. */
-static uint64_t others(const struct cpu *cpu, const struct watch_page *p)
+static uint64_t others(const struct cpu *cpu, const struct codemap_page *p)
 {
 	uint64_t owners = load(&p->owners);
 
-	return cpu->watch_index < FAR_BIT ? owners & ~BIT(cpu->watch_index) : owners;
+	return cpu->codemap_index < FAR_BIT ? owners & ~BIT(cpu->codemap_index) : owners;
 }
 
 /* ---- entering and removing ---- */
@@ -90,74 +90,74 @@ static uint64_t others(const struct cpu *cpu, const struct watch_page *p)
 /* Who gives out generations in order has seen its own. */
 static uint64_t next_gen(struct cpu *cpu, const uint8_t *hva)
 {
-	struct watch *w = cpu->watch;
+	struct codemap *w = cpu->codemap;
 	uint64_t gen = w->gen + 1;
 
-	store(&w->added[gen % WATCH_ADDED], hva);
+	store(&w->added[gen % CODEMAP_ADDED], hva);
 	store(&w->gen, gen);
-	if (watch_self(cpu)->seen == gen - 1)
-		store(&watch_self(cpu)->seen, gen);
+	if (codemap_self(cpu)->seen == gen - 1)
+		store(&codemap_self(cpu)->seen, gen);
 	return gen;
 }
 
 static uint64_t add_locked(struct cpu *cpu, const uint8_t *hva)
 {
-	struct watch_page *p = claim(cpu->watch, hva);
+	struct codemap_page *p = claim(cpu->codemap, hva);
 	uint64_t owners;
 
 	if (!p)
-		return WATCH_NEVER;
+		return CODEMAP_NEVER;
 	owners = load(&p->owners);
-	if (cpu->watch_index >= FAR_BIT)
+	if (cpu->codemap_index >= FAR_BIT)
 		p->nr_far++;
-	store(&p->owners, owners | BIT(bit_of(cpu->watch_index)));
+	store(&p->owners, owners | BIT(bit_of(cpu->codemap_index)));
 	if (!owners)
 		p->gen = next_gen(cpu, hva);
 	return p->gen;
 }
 
-uint64_t watch_add(struct cpu *cpu, const uint8_t *hva)
+uint64_t codemap_add(struct cpu *cpu, const uint8_t *hva)
 {
 	uint64_t gen;
 
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return 0;
-	lock(cpu->watch);
+	lock(cpu->codemap);
 	gen = add_locked(cpu, hva);
-	unlock(cpu->watch);
+	unlock(cpu->codemap);
 	return gen;
 }
 
-void watch_cover(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
+void codemap_cover(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 {
-	struct watch_page *p = cpu->watch ? look_up(cpu->watch, hva) : NULL;
+	struct codemap_page *p = cpu->codemap ? look_up(cpu->codemap, hva) : NULL;
 
 	if (p)
 		__atomic_fetch_or(&p->lines, lines, __ATOMIC_SEQ_CST);
 }
 
-static void remove_locked(struct cpu *cpu, struct watch_page *p)
+static void remove_locked(struct cpu *cpu, struct codemap_page *p)
 {
-	uint64_t owners = load(&p->owners) & ~BIT(bit_of(cpu->watch_index));
+	uint64_t owners = load(&p->owners) & ~BIT(bit_of(cpu->codemap_index));
 
-	if (cpu->watch_index >= FAR_BIT && --p->nr_far)
+	if (cpu->codemap_index >= FAR_BIT && --p->nr_far)
 		owners |= BIT(FAR_BIT);
 	if (!owners)
 		store(&p->lines, 0);
 	store(&p->owners, owners);
 }
 
-void watch_remove(struct cpu *cpu, const uint8_t *hva)
+void codemap_remove(struct cpu *cpu, const uint8_t *hva)
 {
-	struct watch_page *p;
+	struct codemap_page *p;
 
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return;
-	lock(cpu->watch);
-	p = look_up(cpu->watch, hva);
-	if (p && load(&p->owners) & BIT(bit_of(cpu->watch_index)))
+	lock(cpu->codemap);
+	p = look_up(cpu->codemap, hva);
+	if (p && load(&p->owners) & BIT(bit_of(cpu->codemap_index)))
 		remove_locked(cpu, p);
-	unlock(cpu->watch);
+	unlock(cpu->codemap);
 }
 
 /* ---- giving up write tags ---- */
@@ -165,101 +165,101 @@ void watch_remove(struct cpu *cpu, const uint8_t *hva)
 /* What was added since: a few pages by themselves, unless their places were taken meanwhile. */
 static void give_up(struct cpu *cpu, uint64_t from, uint64_t to)
 {
-	struct watch *w = cpu->watch;
+	struct codemap *w = cpu->codemap;
 
-	for (uint64_t gen = from + 1; gen <= to && to - from <= WATCH_FEW; gen++)
-		tlb_flush_writes_to(cpu->tlb, load(&w->added[gen % WATCH_ADDED]));
-	if (to - from > WATCH_FEW || load(&w->gen) - from >= WATCH_ADDED)
+	for (uint64_t gen = from + 1; gen <= to && to - from <= CODEMAP_FEW; gen++)
+		tlb_flush_writes_to(cpu->tlb, load(&w->added[gen % CODEMAP_ADDED]));
+	if (to - from > CODEMAP_FEW || load(&w->gen) - from >= CODEMAP_ADDED)
 		mmu_flush_writes(cpu);
 }
 
-void watch_follow(struct cpu *cpu)
+void codemap_follow(struct cpu *cpu)
 {
-	struct watch_member *m;
+	struct codemap_member *m;
 	uint64_t gen;
 
 	cpu_lower(cpu, ATTN_CODE);
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return;
-	m = watch_self(cpu);
-	watch_end(cpu, 0);
-	gen = load(&cpu->watch->gen);
+	m = codemap_self(cpu);
+	codemap_end(cpu, 0);
+	gen = load(&cpu->codemap->gen);
 	if (m->seen == gen)
 		return;
 	give_up(cpu, m->seen, gen);
 	store(&m->seen, gen);
 }
 
-void watch_enter(struct cpu *cpu)
+void codemap_enter(struct cpu *cpu)
 {
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return;
-	store(&watch_self(cpu)->inside, 1);
-	if (watch_self(cpu)->seen != load(&cpu->watch->gen))
-		watch_follow(cpu);
+	store(&codemap_self(cpu)->inside, 1);
+	if (codemap_self(cpu)->seen != load(&cpu->codemap->gen))
+		codemap_follow(cpu);
 }
 
-void watch_exit(struct cpu *cpu)
+void codemap_exit(struct cpu *cpu)
 {
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return;
-	watch_end(cpu, 0);
-	store(&watch_self(cpu)->inside, 0);
+	codemap_end(cpu, 0);
+	store(&codemap_self(cpu)->inside, 0);
 }
 
-static bool behind(const struct watch_member *m, uint64_t gen)
+static bool behind(const struct codemap_member *m, uint64_t gen)
 {
 	return load(&m->inside) && load(&m->seen) < gen;
 }
 
-uint64_t watch_seen(const struct cpu *cpu)
+uint64_t codemap_seen(const struct cpu *cpu)
 {
-	struct watch *w = cpu->watch;
-	uint64_t seen = WATCH_NEVER - 1;
+	struct codemap *w = cpu->codemap;
+	uint64_t seen = CODEMAP_NEVER - 1;
 
 	if (!w)
 		return 0;
 	for (unsigned i = 0, nr = load(&w->nr_members); i < nr; i++)
-		if (i != cpu->watch_index && behind(&w->member[i], seen))
+		if (i != cpu->codemap_index && behind(&w->member[i], seen))
 			seen = load(&w->member[i].seen);
 	return seen;
 }
 
-void watch_hurry(struct cpu *cpu)
+void codemap_hurry(struct cpu *cpu)
 {
-	struct watch *w = cpu->watch;
+	struct codemap *w = cpu->codemap;
 	uint64_t gen;
 
 	if (!w)
 		return;
 	gen = load(&w->gen);
 	for (unsigned i = 0, nr = load(&w->nr_members); i < nr; i++)
-		if (i != cpu->watch_index && behind(&w->member[i], gen))
+		if (i != cpu->codemap_index && behind(&w->member[i], gen))
 			cpu_raise(w->member[i].cpu, ATTN_CODE);
 }
 
 /* ---- writes ---- */
 
-bool watch_refuses(const struct cpu *cpu, const uint8_t *hva)
+bool codemap_refuses(const struct cpu *cpu, const uint8_t *hva)
 {
-	const struct watch_page *p;
+	const struct codemap_page *p;
 
-	if (!watch_shared(cpu))
+	if (!codemap_shared(cpu))
 		return false;
-	p = look_up(cpu->watch, hva);
+	p = look_up(cpu->codemap, hva);
 	return p && others(cpu, p);
 }
 
-bool watch_busy(const struct cpu *cpu, const uint8_t *hva)
+bool codemap_busy(const struct cpu *cpu, const uint8_t *hva)
 {
-	const struct watch_page *p = watch_shared(cpu) ? look_up(cpu->watch, hva) : NULL;
+	const struct codemap_page *p = codemap_shared(cpu) ? look_up(cpu->codemap, hva) : NULL;
 
 	return p && load(&p->writers);
 }
 
-static bool put(struct watch_member *m, const uint8_t *hva)
+static bool put(struct codemap_member *m, const uint8_t *hva)
 {
-	for (unsigned i = 0; i < WATCH_INBOX; i++) {
+	for (unsigned i = 0; i < CODEMAP_INBOX; i++) {
 		const uint8_t *was = NULL;
 
 		if (__atomic_compare_exchange_n(&m->inbox[i], &was, hva, false, __ATOMIC_SEQ_CST,
@@ -270,7 +270,7 @@ static bool put(struct watch_member *m, const uint8_t *hva)
 	return false;
 }
 
-static void post(struct watch_member *m, const uint8_t *hva)
+static void post(struct codemap_member *m, const uint8_t *hva)
 {
 	if (!put(m, hva))
 		store(&m->lost, true);
@@ -278,24 +278,24 @@ static void post(struct watch_member *m, const uint8_t *hva)
 	cpu_raise(m->cpu, ATTN_CODE);
 }
 
-static void post_others(const struct cpu *cpu, const struct watch_page *p, const uint8_t *hva)
+static void post_others(const struct cpu *cpu, const struct codemap_page *p, const uint8_t *hva)
 {
-	struct watch *w = cpu->watch;
+	struct codemap *w = cpu->codemap;
 
 	for (uint64_t left = others(cpu, p); left; left &= left - 1) {
 		unsigned first = __builtin_ctzll(left);
 		unsigned end = first == FAR_BIT ? load(&w->nr_members) : first + 1;
 
 		for (unsigned i = first; i < end; i++)
-			if (i != cpu->watch_index)
+			if (i != cpu->codemap_index)
 				post(&w->member[i], hva);
 	}
 }
 
 /* The entry may have become another page's before the writer was counted. */
-static struct watch_page *count_in(struct watch *w, const uint8_t *hva)
+static struct codemap_page *count_in(struct codemap *w, const uint8_t *hva)
 {
-	struct watch_page *p = look_up(w, hva);
+	struct codemap_page *p = look_up(w, hva);
 
 	while (p) {
 		__atomic_fetch_add(&p->writers, 1, __ATOMIC_SEQ_CST);
@@ -307,7 +307,7 @@ static struct watch_page *count_in(struct watch *w, const uint8_t *hva)
 	return NULL;
 }
 
-static void end_one(struct cpu *cpu, struct watch_page *p, bool told)
+static void end_one(struct cpu *cpu, struct codemap_page *p, bool told)
 {
 	const uint8_t *hva = load(&p->hva);
 
@@ -316,13 +316,13 @@ static void end_one(struct cpu *cpu, struct watch_page *p, bool told)
 		post_others(cpu, p, hva);
 }
 
-void watch_end(struct cpu *cpu, unsigned nr)
+void codemap_end(struct cpu *cpu, unsigned nr)
 {
-	struct watch_member *m;
+	struct codemap_member *m;
 
-	if (!cpu->watch)
+	if (!cpu->codemap)
 		return;
-	m = watch_self(cpu);
+	m = codemap_self(cpu);
 	while (m->nr_flight > nr) {
 		m->nr_flight--;
 		end_one(cpu, m->flight[m->nr_flight].page, m->flight[m->nr_flight].told);
@@ -330,19 +330,19 @@ void watch_end(struct cpu *cpu, unsigned nr)
 }
 
 /* Those that are longest under way are made, for no instruction writes to so many pages. */
-static void note_flight(struct cpu *cpu, struct watch_page *p, bool told)
+static void note_flight(struct cpu *cpu, struct codemap_page *p, bool told)
 {
-	struct watch_member *m = watch_self(cpu);
+	struct codemap_member *m = codemap_self(cpu);
 
-	if (m->nr_flight == WATCH_FLIGHT)
-		watch_end(cpu, 0);
+	if (m->nr_flight == CODEMAP_FLIGHT)
+		codemap_end(cpu, 0);
 	m->flight[m->nr_flight].page = p;
 	m->flight[m->nr_flight++].told = told;
 }
 
-void watch_begin(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
+void codemap_begin(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 {
-	struct watch_page *p = count_in(cpu->watch, hva);
+	struct codemap_page *p = count_in(cpu->codemap, hva);
 	bool told;
 
 	if (!p)
@@ -357,13 +357,13 @@ void watch_begin(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 	note_flight(cpu, p, told);
 }
 
-unsigned watch_take(struct cpu *cpu, const uint8_t *ret[WATCH_INBOX], bool *ret_lost)
+unsigned codemap_take(struct cpu *cpu, const uint8_t *ret[CODEMAP_INBOX], bool *ret_lost)
 {
-	struct watch_member *m = watch_self(cpu);
+	struct codemap_member *m = codemap_self(cpu);
 	unsigned nr = 0;
 
 	store(&m->posted, 0);
-	for (unsigned i = 0; i < WATCH_INBOX; i++) {
+	for (unsigned i = 0; i < CODEMAP_INBOX; i++) {
 		const uint8_t *hva =
 			__atomic_exchange_n(&m->inbox[i], (const uint8_t *)NULL, __ATOMIC_SEQ_CST);
 
