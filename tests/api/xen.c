@@ -5,6 +5,8 @@
  */
 #include "pv.h"
 
+#include <pthread.h>
+
 #include <sys/eventfd.h>
 
 #define PAGE_MSR    0x40000200
@@ -460,6 +462,37 @@ static void test_poll(void)
 	CHECK_EQ(result_of(&m, 29, 3, 0x7fff0000, 0), (uint32_t)-EFAULT);
 }
 
+static struct {
+	int vm;
+	bool done;
+} mover;
+
+static void *move_shared_info(void *arg)
+{
+	while (!__atomic_load_n(&mover.done, __ATOMIC_ACQUIRE)) {
+		usleep(10000);
+		CHECK_EQ(vm_set(mover.vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, NOWHERE), 0);
+		CHECK_EQ(vm_set(mover.vm, KVM_XEN_ATTR_TYPE_SHARED_INFO, STATE_GPA >> 12), 0);
+	}
+	return NULL;
+}
+
+/* A poll without a time limit ends when the shared info goes, or is elsewhere: a timer's event may have been lost. */
+static void test_poll_moved(void)
+{
+	struct machine m = machine_calling();
+	uint32_t args[4] = {TIME_GPA + 0x100, 1, 0, 0}, ports[1] = {12};
+	pthread_t thread;
+
+	memcpy(m.ram + TIME_GPA, args, sizeof(args));
+	memcpy(m.ram + TIME_GPA + 0x100, ports, sizeof(ports));
+	mover.vm = m.vm;
+	CHECK_EQ(pthread_create(&thread, NULL, move_shared_info, NULL), 0);
+	CHECK_EQ(result_of(&m, 29, 3, TIME_GPA, 0), 0);
+	__atomic_store_n(&mover.done, true, __ATOMIC_RELEASE);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+}
+
 /* The page of calls is made here, or comes from the program. */
 static void test_page(void)
 {
@@ -502,6 +535,7 @@ int main(void)
 	test_call_exit();
 	test_calls();
 	test_poll();
+	test_poll_moved();
 	test_page();
 	return 0;
 }

@@ -51,6 +51,14 @@ static int long_mode_set(struct vm *vm, const struct kvm_xen_hvm_attr *attr)
 	return xen->shared_info.active ? xen_write_wall_clock(vm) : 0;
 }
 
+/* What they wait for would come to the old place. A poll may end without an event: the guest looks again. */
+static void wake_pollers(struct vm *vm)
+{
+	for (unsigned i = 0; i < vm_nr_vcpus(vm); i++)
+		if (xen_of(vm->vcpus[i])->polling)
+			xen_wake(vm->vcpus[i]);
+}
+
 static int set_shared(struct vm *vm, struct xen_place place)
 {
 	int r = place.active ? xen_place_check(vm, &place, PAGE_SIZE) : 0;
@@ -58,6 +66,7 @@ static int set_shared(struct vm *vm, struct xen_place place)
 	if (r)
 		return r;
 	xen_vm_of(vm)->shared_info = place;
+	wake_pollers(vm);
 	return place.active ? xen_write_wall_clock(vm) : 0;
 }
 
