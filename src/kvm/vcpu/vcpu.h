@@ -82,7 +82,7 @@ struct vcpu_watch {
 	struct watch_page *page; /* NULL: the vCPU has no file */
 	struct watch_session *session;
 	uint8_t *ring;	    /* the session's; NULL: only counters */
-	bool on;	    /* cpu.platform is the watched one */
+	bool on;	    /* cpu.platform is ->platform */
 	bool open;	    /* guest code was left, for ->reason, at ->since */
 	uint8_t reason;	    /* enum watch_reason */
 	bool stepping;	    /* the window's next instruction follows without an exit */
@@ -94,6 +94,7 @@ struct vcpu_watch {
 	uint64_t counted;   /* cpu.retired as KVM_RUN began */
 	uint64_t told;	    /* cpu.retired at the last instruction of the window */
 	struct service_timer sample_timer;
+	struct platform platform; /* the vCPU's, watched */
 };
 
 struct vcpu {

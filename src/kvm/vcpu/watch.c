@@ -279,7 +279,9 @@ void vcpu_watch_look(struct vcpu *vcpu)
 		return;
 	w->on = on;
 	w->open = false;
-	vcpu->cpu.platform = on ? &vcpu_watch_platform : &vcpu_platform;
+	if (on)
+		watch_platform(&w->platform);
+	vcpu->cpu.platform = on ? &w->platform : &vcpu_platform;
 	if (on) {
 		w->touched = calloc(WATCH_CHUNKS, sizeof(*w->touched));
 		watch_sample_start(vcpu);

@@ -7,7 +7,7 @@
 #include "kvm/vcpu/watch.h"
 
 /* watch_ops.c: vcpu_platform, watched. */
-extern const struct platform vcpu_watch_platform;
+void watch_platform(struct platform *ret);
 
 /* Guest code is left for that reason: kvm_exit, and the clock runs. Nothing if it is left already. */
 void watch_open(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uint64_t info2);

@@ -219,72 +219,20 @@ static bool op_service(void *opaque)
 	return leave;
 }
 
-/* Of no interest to who watches. */
-static enum platform_answer op_msr_read(void *opaque, uint32_t index, uint64_t *ret)
+/* What is of no interest to who watches stays the plain one. */
+void watch_platform(struct platform *ret)
 {
-	return vcpu_platform.msr_read(opaque, index, ret);
+	*ret = vcpu_platform;
+	ret->memory = op_memory;
+	ret->mmio_read = op_mmio_read;
+	ret->mmio_write = op_mmio_write;
+	ret->pio_read = op_pio_read;
+	ret->pio_write = op_pio_write;
+	ret->msr_gate = op_msr_gate;
+	ret->msr_write = op_msr_write;
+	ret->cpuid = op_cpuid;
+	ret->interrupt_ack = op_interrupt_ack;
+	ret->set_tpr = op_set_tpr;
+	ret->hypercall = op_hypercall;
+	ret->service = op_service;
 }
-
-static enum platform_answer op_msr_refused(void *opaque, uint32_t index, bool write, bool unknown)
-{
-	return vcpu_platform.msr_refused(opaque, index, write, unknown);
-}
-
-static void op_mark_dirty(void *opaque, gpa_t gpa)
-{
-	vcpu_platform.mark_dirty(opaque, gpa);
-}
-
-static int op_interrupt_pending(void *opaque)
-{
-	return vcpu_platform.interrupt_pending(opaque);
-}
-
-static uint8_t op_get_tpr(void *opaque)
-{
-	return vcpu_platform.get_tpr(opaque);
-}
-
-static uint64_t op_tsc(void *opaque)
-{
-	return vcpu_platform.tsc(opaque);
-}
-
-static void op_alone(void *opaque, bool on)
-{
-	vcpu_platform.alone(opaque, on);
-}
-
-static unsigned op_spun(void *opaque)
-{
-	return vcpu_platform.spun(opaque);
-}
-
-static void op_window_open(void *opaque)
-{
-	vcpu_platform.window_open(opaque);
-}
-
-const struct platform vcpu_watch_platform = {
-	.memory = op_memory,
-	.mark_dirty = op_mark_dirty,
-	.mmio_read = op_mmio_read,
-	.mmio_write = op_mmio_write,
-	.pio_read = op_pio_read,
-	.pio_write = op_pio_write,
-	.msr_gate = op_msr_gate,
-	.msr_refused = op_msr_refused,
-	.msr_read = op_msr_read,
-	.msr_write = op_msr_write,
-	.cpuid = op_cpuid,
-	.interrupt_pending = op_interrupt_pending,
-	.interrupt_ack = op_interrupt_ack,
-	.get_tpr = op_get_tpr,
-	.set_tpr = op_set_tpr,
-	.tsc = op_tsc,
-	.hypercall = op_hypercall,
-	.service = op_service,
-	.alone = op_alone,
-	.spun = op_spun,
-	.window_open = op_window_open,
-};
