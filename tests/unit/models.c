@@ -187,6 +187,7 @@ static uint32_t program_reg(uint32_t leaf, uint32_t subleaf, enum cpuid_reg r)
 /* On this very machine: the dump's words, VMX and SVM too, but nothing that this host would refuse. */
 static void test_program_cpuid(void **state)
 {
+	struct model_spec nehalem = spec_named("nehalem-ep");
 	uint32_t ret[4], own[4];
 
 	host_is(&model_spec_milan);
@@ -206,8 +207,30 @@ static void test_program_cpuid(void **state)
 	assert_int_equal(program_reg(4, 2, CPUID_EAX), 0xfc004143);
 	/* Past the end Intel repeats the last basic leaf. */
 	assert_int_equal(program_reg(0x40000000, 0, CPUID_EAX), program_reg(0x1b, 0, CPUID_EAX));
+	/* What is repeated there names no features. */
+	assert_null(build(&nehalem, 0x207));
+	assert_int_equal(program_reg(0x8000000a, 0, CPUID_ECX), program_reg(0xb, 0, CPUID_ECX));
+	assert_false(model_program_has(&built.model, FEAT_XSAVEOPT));
+	assert_false(model_program_has(&built.model, FEAT_XGETBV1));
+	assert_false(model_program_has(&built.model, FEAT_NPT));
 	assert_null(build(&model_spec_host, 0x207));
 	assert_false(model_program_cpuid(&built.model, 0, 0, ret));
+}
+
+/* A dump without VMX' capability MSRs would offer what the processor never had. */
+static void test_vmx_dumped(void **state)
+{
+	static const char *const names[] = {"nehalem-ep", "sierra-forest", "snow-ridge"};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+		struct model_spec spec = spec_named(names[i]);
+
+		host_is(&spec);
+		assert_null(build(&spec, 0x207));
+		assert_true(model_raw_msr(&built.model, 0x48b) >> 32 & BIT(1)); /* EPT */
+		assert_int_equal(model_raw_msr(&built.model, 0x48b) >> 39 & 1,
+				 i > 0); /* unrestricted */
+	}
 }
 
 static void test_borrowed_needs_host(void **state)
@@ -369,6 +392,7 @@ int main(void)
 		cmocka_unit_test(test_vendors_on_any_host),
 		cmocka_unit_test(test_every_dump),
 		cmocka_unit_test(test_program_cpuid),
+		cmocka_unit_test(test_vmx_dumped),
 		cmocka_unit_test(test_borrowed_needs_host),
 		cmocka_unit_test(test_vector_state_needs_xcr0),
 		cmocka_unit_test(test_hidden),

@@ -312,21 +312,26 @@ static bool indexed(uint32_t leaf)
 	return false;
 }
 
+static bool beyond_last(const struct cpu_model *m, uint32_t leaf)
+{
+	bool extended = leaf >= 0x80000000 && leaf < 0xc0000000;
+
+	return leaf > raw_max(m, extended ? 0x80000000 : 0);
+}
+
 bool model_program_cpuid(const struct cpu_model *m, uint32_t leaf, uint32_t subleaf,
 			 uint32_t ret[4])
 {
-	bool extended = leaf >= 0x80000000 && leaf < 0xc0000000;
 	const struct cpuid_row *row;
 
 	if (!m->raw)
 		return false;
 	memset(ret, 0, 16);
-	if (leaf > raw_max(m, extended ? 0x80000000 : 0)) {
+	if (beyond_last(m, leaf)) {
 		/* Intel's processors repeat their last basic leaf. */
 		if (!model_intel(m))
 			return true;
 		leaf = raw_max(m, 0);
-		extended = false;
 	}
 	row = raw_find(m, leaf, indexed(leaf) ? subleaf : 0);
 	if (row)
@@ -344,7 +349,7 @@ bool model_program_has(const struct cpu_model *m, enum feature feature)
 	const struct place *p = &places[feature];
 	uint32_t r[4];
 
-	if (!model_program_cpuid(m, p->leaf, p->subleaf, r))
+	if (!m->raw || beyond_last(m, p->leaf) || !model_program_cpuid(m, p->leaf, p->subleaf, r))
 		return false;
 	return r[p->reg] >> p->bit & 1;
 }
