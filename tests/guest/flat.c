@@ -19,8 +19,9 @@ static void die(const char *why)
 static void log_event(struct flat *f, enum flat_event_kind kind, uint64_t addr, unsigned size,
 		      uint64_t data)
 {
-	if (f->nr_events == FLAT_MAX_EVENTS)
+	if (f->nr_events == FLAT_MAX_EVENTS && !f->endless)
 		die("too many events");
+	f->nr_events %= FLAT_MAX_EVENTS;
 	f->events[f->nr_events++] =
 		(struct flat_event){.kind = kind, .addr = addr, .size = size, .data = data};
 }
@@ -195,8 +196,10 @@ static enum platform_answer hypercall(void *opaque, bool foreign, uint64_t *ret)
 
 static bool service(void *opaque)
 {
-	cpu_lower(((struct flat *)opaque)->cpu, ATTN_REQUEST);
-	return false;
+	struct flat *f = opaque;
+
+	cpu_lower(f->cpu, ATTN_REQUEST);
+	return f->endless;
 }
 
 static void window_open(void *opaque)

@@ -95,7 +95,11 @@ struct flat {
 	uint64_t tsc;	    /* advances by 100 with each reading */
 	uint64_t msr_value; /* platform MSRs: 0x4000_0000 range reads and writes this one */
 	gpa_t next_table;   /* allocator of page-table pages */
-	void (*free_exec)(struct flat *f);	    /* flat_run.c */
+	void (*free_exec)(struct flat *f); /* flat_run.c */
+	/*
+	 * The guest may run for ever: ATTN_REQUEST ends cpu_run(), and events beyond the last replace the first.
+	 */
+	bool endless;
 	void *opaque;				    /* the test's */
 	void (*on_mark)(struct flat *f, gpa_t gpa); /* also called by mark_dirty() */
 };

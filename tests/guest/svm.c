@@ -7,8 +7,10 @@
 #include "silicon/models/model.h"
 #include "silicon/svm/svm.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define HSAVE	0x200000u
 #define VMCB	0x201000u
@@ -506,9 +508,12 @@ static void spoil(struct host *h, uint64_t *seed)
 		0xb0,  0xb8,  0x400, 0x410, 0x412, 0x418, 0x420, 0x422, 0x460, 0x468, 0x480, 0x488,
 		0x4c8, 0x4d0, 0x548, 0x550, 0x558, 0x560, 0x568, 0x570, 0x578, 0x5d8, 0x5f8};
 	uint64_t r = next_random(seed);
-	unsigned at = words[r % ARRAY_SIZE(words)];
-	uint64_t val = get(h, at, 8);
+	unsigned at = words[r % ARRAY_SIZE(words)], any = r >> 32 & 0x3fe;
+	uint64_t val;
 
+	if (!(r >> 11 & 7))
+		at = any < 0x100 ? any : 0x400 + any % 0x298;
+	val = get(h, at, 8);
 	switch (r >> 8 & 7) {
 	case 0:
 		val = next_random(seed);
@@ -539,43 +544,92 @@ static void spoil_tables(struct host *h, uint64_t *seed)
 	}
 }
 
-/* Whatever a VMCB holds, the processor goes on, or says architecturally that it cannot. */
-static void random_vmcbs(void **state)
+static uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+/* A host at its VMRUN, whatever the last guest left. */
+static void again(struct host *h, uint64_t *seed)
 {
 	static const char code[] =
 		"\x0f\xa2\x0f\x31\x9c\x9d\xfb\xf3\x90\x0f\x20\xc1\xcc\xcd\x80" STORE_800000 VMMCALL;
-	uint64_t seed = 0x9e3779b97f4a7c15ull;
-	struct host *h = NULL;
+	struct cpu *cpu = h->f->cpu;
+	unsigned spoiled = next_random(seed) % 6;
 
-	for (unsigned i = 0; i < NR_RANDOM; i++) {
-		unsigned spoiled = next_random(&seed) % 6;
-
-		if (i % 100 == 0) {
-			if (h)
-				host_close(h);
-			h = host_open();
-		}
-		svm_leave(h->f->cpu);
-		flat_long(h->f);
-		flat_set_efer(h->f, h->f->cpu->msr.efer | EFER_SVME);
-		cpu_set_rflags(h->f->cpu, 2);
-		h->f->cpu->inject.valid = h->f->cpu->smi_pending = false;
-		h->f->cpu->activity = ACTIVITY_RUN;
-		h->f->nr_events = 0;
-		h->f->cpu->virt->gif = true;
-		make_vmcb(h);
-		flat_write(h->f, L2_CODE, code, sizeof(code));
-		if (next_random(&seed) & 1) {
-			nested_tables(h);
-			if (next_random(&seed) & 1)
-				spoil_tables(h, &seed);
-		}
-		while (spoiled--)
-			spoil(h, &seed);
-		load(h->f, run_guest);
-		h->f->cpu->gpr[RAX] = VMCB;
-		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
+	svm_leave(cpu);
+	flat_long(h->f);
+	flat_set_efer(h->f, cpu->msr.efer | EFER_SVME);
+	cpu_set_rflags(cpu, 2);
+	cpu->inject.valid = cpu->smi_pending = false;
+	cpu->activity = ACTIVITY_RUN;
+	cpu->virt->gif = true;
+	h->f->nr_events = 0;
+	make_vmcb(h);
+	flat_write(h->f, L2_CODE, code, sizeof(code));
+	if (next_random(seed) & 1) {
+		nested_tables(h);
+		if (next_random(seed) & 1)
+			spoil_tables(h, seed);
 	}
+	while (spoiled--)
+		spoil(h, seed);
+	load(h->f, run_guest);
+	cpu->gpr[RAX] = VMCB;
+}
+
+/*
+ * A guest whose handlers fault executes nothing for ever, as on silicon, and no budget of instructions ends that: a
+ * second thread asks for attention when a round takes long, as user space kicks a vCPU.
+ */
+struct watch {
+	struct cpu *cpu;
+	unsigned round;
+	bool stop;
+};
+
+static void *watch_rounds(void *arg)
+{
+	struct watch *w = arg;
+	unsigned last = ~0u, round;
+
+	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+		round = __atomic_load_n(&w->round, __ATOMIC_ACQUIRE);
+		/* An odd number stands between the rounds, where there may be no processor. */
+		if (round == last && !(round & 1))
+			cpu_raise(w->cpu, ATTN_REQUEST);
+		last = round;
+		usleep(10000);
+	}
+	return NULL;
+}
+
+static void next_round(struct watch *w)
+{
+	__atomic_add_fetch(&w->round, 1, __ATOMIC_ACQ_REL);
+}
+
+/* Whatever a VMCB holds, the processor goes on, or says architecturally that it cannot. */
+static void random_vmcbs(void **state)
+{
+	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
+	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
+	struct host *h = host_open();
+	struct watch w = {.cpu = h->f->cpu, .round = 1};
+	pthread_t thread;
+
+	h->f->endless = true;
+	assert_int_equal(pthread_create(&thread, NULL, watch_rounds, &w), 0);
+	for (uint64_t i = 0; i < rounds; i++) {
+		again(h, &seed);
+		next_round(&w);
+		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
+		next_round(&w);
+	}
+	__atomic_store_n(&w.stop, true, __ATOMIC_RELEASE);
+	pthread_join(thread, NULL);
 	host_close(h);
 }
 

@@ -16,21 +16,8 @@
 #include "host/host.h"
 #include "silicon/models/model.h"
 #include "silicon/mmu/log.h"
+#include "silicon/mmu/pte.h"
 #include "silicon/mmu/tlb.h"
-
-#define PTE_P	 BIT(0)
-#define PTE_W	 BIT(1)
-#define PTE_U	 BIT(2)
-#define PTE_A	 BIT(5)
-#define PTE_D	 BIT(6)
-#define PTE_PS	 BIT(7)
-#define PTE_G	 BIT(8)
-#define PTE_NX	 BIT(63)
-#define PTE_ADDR GENMASK(51, 12)
-
-#define PTE_PK_SHIFT 59
-
-#define MAX_LEVELS 5
 
 enum paging { PAGING_NONE, PAGING_32, PAGING_PAE, PAGING_LONG };
 
@@ -52,7 +39,7 @@ struct walker {
 	unsigned entry_bytes;
 	/* Set on the way down; levels count from 1, the PTE. */
 	unsigned level;
-	struct step step[MAX_LEVELS + 1];
+	struct step step[PTE_LEVELS + 1];
 	unsigned top;
 	uint64_t all; /* AND of all entries: W and U */
 	uint64_t any; /* OR of all entries: NX */

@@ -7,22 +7,11 @@
  * error code with bit 32 for the page itself, bit 33 for the guest's tables.
  */
 #include "silicon/mmu/mmu.h"
+#include "silicon/mmu/pte.h"
 #include "silicon/svm/svm_internal.h"
-
-#define PTE_P	 BIT(0)
-#define PTE_W	 BIT(1)
-#define PTE_U	 BIT(2)
-#define PTE_A	 BIT(5)
-#define PTE_D	 BIT(6)
-#define PTE_PS	 BIT(7)
-#define PTE_G	 BIT(8)
-#define PTE_NX	 BIT(63)
-#define PTE_ADDR GENMASK(51, 12)
 
 #define NPF_PAGE  BIT(32)
 #define NPF_TABLE BIT(33)
-
-#define MAX_LEVELS 5
 
 struct nested_walk {
 	struct cpu *cpu;
@@ -31,8 +20,8 @@ struct nested_walk {
 	bool write, fetch;
 	unsigned size; /* of an entry */
 	unsigned top, level;
-	gpa_t at[MAX_LEVELS + 1];
-	uint64_t val[MAX_LEVELS + 1];
+	gpa_t at[PTE_LEVELS + 1];
+	uint64_t val[PTE_LEVELS + 1];
 	uint64_t all, any;
 };
 
