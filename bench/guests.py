@@ -47,15 +47,15 @@ def qemu(build, engine, machine, runs, cpus=1, real=False):
 
 
 def resident(pid):
-    """KiB resident in the mapping that is the guest's RAM, and in all others."""
+    """KiB resident in the mapping that is the guest's RAM, and in all others; what is mapped twice counts once (Pss)."""
     ram = other = size = 0
     with open("/proc/%d/smaps" % pid, encoding="latin-1") as smaps:
         for line in smaps:
             if line.startswith("Size:"):
                 size = int(line.split()[1])
-            elif line.startswith("Rss:") and size == RAM_KIB:
+            elif line.startswith("Pss:") and size == RAM_KIB:
                 ram += int(line.split()[1])
-            elif line.startswith("Rss:"):
+            elif line.startswith("Pss:"):
                 other += int(line.split()[1])
     return ram, other
 

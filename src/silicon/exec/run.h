@@ -42,10 +42,11 @@ struct run_record;
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
-#define RUN_JUMP_BITS	18  /* of an index into a jump cache, */
-#define RUN_JUMP_FEW	15  /* and where vCPUs are many */
-#define RUN_LARGE_CPUS	4u  /* vCPUs that have all the memory that helps, */
-#define RUN_MIDDLE_CPUS 16u /* or at least some of it */
+#define RUN_JUMP_BITS	18    /* of an index into a jump cache, */
+#define RUN_JUMP_FEW	15    /* and where vCPUs are many */
+#define RUN_JUMP_DENSE	2048u /* entries of a jump cache that is worth huge pages */
+#define RUN_LARGE_CPUS	4u    /* vCPUs that have all the memory that helps, */
+#define RUN_MIDDLE_CPUS 16u   /* or at least some of it */
 #define RUN_JUMPS	(1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
@@ -155,6 +156,8 @@ struct run_jumps {
 		uint64_t neg, code;
 	} * to;		 /* 1 << ->jump_bits, low */
 	uint32_t *block; /* as many */
+	uint32_t nr;	 /* that are entered */
+	bool large;	 /* ->to is in huge pages, as far as the host gives any */
 };
 
 /* Code that was stepped. */
@@ -223,7 +226,7 @@ struct run {
 	uint32_t growth;		/* times RUN_CODE, RUN_SITES and so on may be used, */
 	uint32_t most;			/* and can be: less where vCPUs are many */
 	uint64_t grown_at;		/* ->retired then, or at the last flush */
-	uint32_t insn_bits, block_bits; /* of the hash tables */
+	uint32_t insn_bits, block_bits; /* of the hash tables, which grow, too */
 	uint32_t jump_bits;
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
@@ -274,6 +277,8 @@ typedef void run_enter_fn(uint8_t *code);
 
 /* Translate at cpu->rip, or a trace where ->path begins; host: the page's bytes. RUN_NONE: step it. */
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot);
+/* Enter ->insn[insn] in the hash table, which was emptied. */
+void run_insn_enter(struct run *run, uint32_t insn);
 /* Emit what all blocks share. */
 void run_make_stubs(struct run *run);
 /* A line of the perf map for the newest block. */

@@ -22,11 +22,19 @@
 
 /* ---- the jump cache ---- */
 
+/* What stands where nothing was entered. */
+static uint64_t no_jump(unsigned index)
+{
+	return index ? 0 : DIRECT_NEVER;
+}
+
 static void clear_jump(struct run *run, uint32_t logged)
 {
 	unsigned index = logged % RUN_JUMPS;
+	struct run_jumps *jumps = &run->jumps[logged >> RUN_JUMP_BITS];
 
-	run->jumps[logged >> RUN_JUMP_BITS].to[index].neg = index ? 0 : DIRECT_NEVER;
+	jumps->nr -= jumps->to[index].neg != no_jump(index);
+	jumps->to[index].neg = no_jump(index);
 }
 
 static void log_clear(struct run *run, struct run_jump_log *log)
@@ -111,8 +119,16 @@ int run_key_index(struct run *run, uint32_t key)
 static bool entered(const struct run *run, const uint64_t *neg, unsigned index,
 		    const struct run_jump_log *log)
 {
-	return *neg != (index ? 0 : DIRECT_NEVER) &&
-	       log == &run->jump_log[tlb_half(run->cpu->tlb, -*neg)];
+	return *neg != no_jump(index) && log == &run->jump_log[tlb_half(run->cpu->tlb, -*neg)];
+}
+
+/* Few keys have many jumps; only their caches are worth huge pages. */
+static void count_jump(const struct run *run, struct run_jumps *jumps)
+{
+	if (++jumps->nr != RUN_JUMP_DENSE || jumps->large || run->most != RUN_GROWTH)
+		return;
+	jumps->large = true;
+	host_pages_large(jumps->to, sizeof(*jumps->to) << run->jump_bits);
 }
 
 void run_jump_add(struct run *run, uint32_t block)
@@ -128,6 +144,8 @@ void run_jump_add(struct run *run, uint32_t block)
 		return;
 	if (!logged && log->nr == RUN_JUMP_LOG)
 		log_clear(run, log);
+	if (jumps->to[index].neg == no_jump(index))
+		count_jump(run, jumps);
 	jumps->to[index].code = (uint64_t)run->code.rx + b->cross;
 	jumps->to[index].neg = -b->rip;
 	jumps->block[index] = block;

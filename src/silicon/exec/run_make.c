@@ -191,21 +191,27 @@ static bool make_jumps(struct run *run)
 	bool good = true;
 
 	for (unsigned i = 0; i < RUN_KEYS; i++) {
-		run->jumps[i].to = low_alloc(run, jumps_size(run));
+		run->jumps[i].to = host_low_alloc(jumps_size(run));
 		run->jumps[i].block = pages_alloc(jump_blocks_size(run));
 		good = good && run->jumps[i].to && run->jumps[i].block;
+		if (run->jumps[i].to)
+			host_pages_small(run->jumps[i].to, jumps_size(run));
 	}
 	return good;
 }
+
+/* Of a hash table before it grew. */
+static const size_t insn_table_size = sizeof(uint32_t) << RUN_INSN_BITS;
+static const size_t block_table_size = sizeof(uint32_t) << RUN_BLOCK_BITS;
 
 static bool make_tables(struct run *run)
 {
 	run->site = pages_alloc(run->most * RUN_SITES * sizeof(*run->site));
 	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
 	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
-	run->insn_table = pages_alloc(sizeof(uint32_t) << run->insn_bits);
+	run->insn_table = pages_alloc(run->most * insn_table_size);
 	run->block = large_alloc(run, run->most * RUN_BLOCKS * sizeof(*run->block));
-	run->block_table = large_alloc(run, sizeof(uint32_t) << run->block_bits);
+	run->block_table = pages_alloc(run->most * block_table_size);
 	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
 	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
 	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
@@ -227,9 +233,9 @@ static void free_tables(struct run *run)
 	unmap(run->site, run->most * RUN_SITES * sizeof(*run->site));
 	unmap(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
 	unmap(run->insn, run->most * RUN_INSNS * sizeof(*run->insn));
-	unmap(run->insn_table, sizeof(uint32_t) << run->insn_bits);
+	unmap(run->insn_table, run->most * insn_table_size);
 	unmap(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
-	unmap(run->block_table, sizeof(uint32_t) << run->block_bits);
+	unmap(run->block_table, run->most * block_table_size);
 	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
 	unmap(run->page, run->most * RUN_PAGES * sizeof(*run->page));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
@@ -247,10 +253,40 @@ static void set_sizes(struct run *run)
 	unsigned nr = run->cpu->codemap ? run->cpu->codemap_index : 0;
 
 	run->most = nr < RUN_LARGE_CPUS ? RUN_GROWTH : nr < RUN_MIDDLE_CPUS ? 2 : 1;
-	run->insn_bits = RUN_INSN_BITS + __builtin_ctz(run->most);
-	run->block_bits = RUN_BLOCK_BITS + __builtin_ctz(run->most);
+	run->insn_bits = RUN_INSN_BITS;
+	run->block_bits = RUN_BLOCK_BITS;
 	run->jump_bits = nr < RUN_LARGE_CPUS ? RUN_JUMP_BITS : RUN_JUMP_FEW;
 	run->growth = 1;
+}
+
+/* Twice as many chains: each becomes two neighbours, for the hash is a product's upper bits. */
+static void split_chains(struct run *run)
+{
+	run->block_bits++;
+	for (uint32_t i = BIT(run->block_bits - 1); i--;) {
+		uint32_t at = run->block_table[i], *end[2];
+
+		end[0] = &run->block_table[2 * i];
+		end[1] = end[0] + 1;
+		*end[0] = *end[1] = 0;
+		while (at) {
+			struct run_block *b = &run->block[at - 1];
+			unsigned odd = hash_words(b->rip, b->key, run->block_bits) & 1;
+			uint32_t next = b->next;
+
+			*end[odd] = at;
+			end[odd] = &b->next;
+			b->next = 0;
+			at = next;
+		}
+	}
+}
+
+static void enter_insns(struct run *run)
+{
+	memset(run->insn_table, 0, sizeof(uint32_t) << run->insn_bits++);
+	for (uint32_t i = 0; i < run->nr_insns; i++)
+		run_insn_enter(run, i);
 }
 
 /* A program whose code is larger than the room. */
@@ -261,6 +297,8 @@ bool run_grow(struct run *run)
 	if (run->growth == run->most || now - run->grown_at >= RUN_SOON)
 		return false;
 	run->growth *= 2;
+	split_chains(run);
+	enter_insns(run);
 	run->grown_at = now;
 	return true;
 }

@@ -42,19 +42,32 @@ static void make_room(struct run *run, uint32_t key)
 
 /* ---- instructions ---- */
 
-/* The instruction in the table that sites share: most come again elsewhere. */
-static uint32_t intern(struct run *run, const struct insn *insn)
+/* Where the instruction is entered, or would be. */
+static uint32_t *insn_place(struct run *run, const struct insn *insn)
 {
 	uint32_t i = hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, run->insn_bits);
 
-	while (run->insn_table[i]) {
-		if (!memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
-			return run->insn_table[i] - 1;
+	while (run->insn_table[i] &&
+	       memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
 		i = (i + 1) & ((1u << run->insn_bits) - 1);
+	return &run->insn_table[i];
+}
+
+void run_insn_enter(struct run *run, uint32_t insn)
+{
+	*insn_place(run, &run->insn[insn]) = insn + 1;
+}
+
+/* The instruction in the table that sites share: most come again elsewhere. */
+static uint32_t intern(struct run *run, const struct insn *insn)
+{
+	uint32_t *place = insn_place(run, insn);
+
+	if (!*place) {
+		run->insn[run->nr_insns] = *insn;
+		*place = ++run->nr_insns;
 	}
-	run->insn[run->nr_insns] = *insn;
-	run->insn_table[i] = ++run->nr_insns;
-	return run->nr_insns - 1;
+	return *place - 1;
 }
 
 /* ---- ends ---- */
