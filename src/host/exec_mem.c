@@ -96,18 +96,6 @@ size_t host_code_prepare(const struct host_code *code, size_t at)
 	return to;
 }
 
-void host_pages_small(void *mem, size_t size)
-{
-	host_syscall(SYS_madvise, (long)mem, size, MADV_NOHUGEPAGE, 0, 0, 0);
-}
-
-/* Hosts before Linux 6.1 do not collapse when asked to, but after a while. */
-void host_pages_large(void *mem, size_t size)
-{
-	host_syscall(SYS_madvise, (long)mem, size, MADV_HUGEPAGE, 0, 0, 0);
-	host_syscall(SYS_madvise, (long)mem, size, MADV_COLLAPSE, 0, 0, 0);
-}
-
 #define LOW_START 0x1000000ul
 #define LOW_END	  0x80000000ul
 #define LOW_STEP  0x100000ul

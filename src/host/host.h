@@ -27,6 +27,10 @@ int host_futex_wait(const uint32_t *word, uint32_t val, uint64_t timeout_ns); /*
 int host_futex_wake(uint32_t *word, int count);
 int host_gettid(void); /* remembered: a system call only once in a thread */
 void host_gettid_forked(void);
+/* Private memory that may turn out to be used in few places: never in huge pages, even if the host gives them unasked. */
+void host_pages_small(void *mem, size_t size);
+/* It is used all over now: in huge pages, if the host gives any. After the first KVM_RUN, too. */
+void host_pages_large(void *mem, size_t size);
 
 /* ---- clock.c ---- */
 uint64_t host_rdtsc(void);
@@ -49,10 +53,6 @@ void host_code_free(struct host_code *code);
  * after the first KVM_RUN.
  */
 void *host_low_alloc(size_t size);
-/* Private memory that may turn out to be used in few places: never in huge pages, even if the host gives them unasked. */
-void host_pages_small(void *mem, size_t size);
-/* It is used all over now: in huge pages, if the host gives any. After the first KVM_RUN, too. */
-void host_pages_large(void *mem, size_t size);
 /*
  * What stands between these offsets is written for now: take its pages out of the writable view, so that
  * they count once. Writing there again is allowed. After the first KVM_RUN, too.

@@ -5,8 +5,13 @@
 #include "host/host.h"
 
 #include <linux/futex.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 
 long host_syscall(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -50,4 +55,16 @@ int host_gettid(void)
 void host_gettid_forked(void)
 {
 	tid = 0;
+}
+
+void host_pages_small(void *mem, size_t size)
+{
+	host_syscall(SYS_madvise, (long)mem, size, MADV_NOHUGEPAGE, 0, 0, 0);
+}
+
+/* Hosts before Linux 6.1 do not collapse when asked to, but after a while. */
+void host_pages_large(void *mem, size_t size)
+{
+	host_syscall(SYS_madvise, (long)mem, size, MADV_HUGEPAGE, 0, 0, 0);
+	host_syscall(SYS_madvise, (long)mem, size, MADV_COLLAPSE, 0, 0, 0);
 }
