@@ -42,11 +42,12 @@ struct run_record;
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
-#define RUN_JUMP_BITS	18    /* of an index into a jump cache, */
-#define RUN_JUMP_FEW	15    /* and where vCPUs are many */
-#define RUN_JUMP_DENSE	2048u /* entries of a jump cache that is worth huge pages */
-#define RUN_LARGE_CPUS	4u    /* vCPUs that have all the memory that helps, */
-#define RUN_MIDDLE_CPUS 16u   /* or at least some of it */
+#define RUN_LARGE_CODE	(1u << 20) /* of code, from which on the tables are in huge pages */
+#define RUN_JUMP_BITS	18	   /* of an index into a jump cache, */
+#define RUN_JUMP_FEW	15	   /* and where vCPUs are many */
+#define RUN_JUMP_DENSE	2048u	   /* entries of a jump cache that is worth huge pages */
+#define RUN_LARGE_CPUS	4u	   /* vCPUs that have all the memory that helps, */
+#define RUN_MIDDLE_CPUS 16u	   /* or at least some of it */
 #define RUN_JUMPS	(1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
@@ -219,6 +220,7 @@ struct run {
 	struct host_code code;
 	uint32_t used;
 	uint32_t settled;  /* up to here the writable view is given back */
+	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold;
@@ -286,6 +288,7 @@ void run_perf_note(struct run *run, uint32_t block);
 void run_destroy(struct run *run);
 /* Forget all blocks. */
 void run_flush(struct run *run);
+void run_large_tables(struct run *run);
 /* Full: have more room, if it was so soon. False: not now, or there is no more. */
 bool run_grow(struct run *run);
 

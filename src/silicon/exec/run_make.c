@@ -158,24 +158,6 @@ static void *pages_alloc(size_t size)
 	return mem == MAP_FAILED ? NULL : mem;
 }
 
-/* For tables that are looked up in all the time, at addresses that have nothing to do with each other. */
-static void *large_pages(const struct run *run, void *mem, size_t size)
-{
-	if (mem && run->most == RUN_GROWTH)
-		madvise(mem, size, MADV_HUGEPAGE);
-	return mem;
-}
-
-static void *large_alloc(const struct run *run, size_t size)
-{
-	return large_pages(run, pages_alloc(size), size);
-}
-
-static void *low_alloc(const struct run *run, size_t size)
-{
-	return large_pages(run, host_low_alloc(size), size);
-}
-
 static size_t jumps_size(const struct run *run)
 {
 	return sizeof(*run->jumps[0].to) << run->jump_bits;
@@ -210,16 +192,28 @@ static bool make_tables(struct run *run)
 	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
 	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
 	run->insn_table = pages_alloc(run->most * insn_table_size);
-	run->block = large_alloc(run, run->most * RUN_BLOCKS * sizeof(*run->block));
+	run->block = pages_alloc(run->most * RUN_BLOCKS * sizeof(*run->block));
 	run->block_table = pages_alloc(run->most * block_table_size);
 	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
 	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
 	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
-	run->visits = low_alloc(run, run->most * RUN_BLOCKS * sizeof(*run->visits));
+	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
 	return run->record && run->group && run->visits && run->site && run->insn &&
 	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
 	       run->heat && make_jumps(run);
+}
+
+/*
+ * The tables that are looked up in all the time, at addresses that have nothing to do with each other. Small programs
+ * go without: clearing some 20 MiB is most of what a vCPU costs that runs for a moment.
+ */
+void run_large_tables(struct run *run)
+{
+	run->large = true;
+	host_pages_large(run->cpu->tlb->direct, sizeof(*run->cpu->tlb->direct));
+	host_pages_large(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
+	host_pages_large(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 }
 
 static void unmap(void *mem, size_t size)
@@ -451,7 +445,6 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->sign = BIT(63);
 	if (!cpu->tlb->direct)
 		cpu->tlb->direct = direct_create();
-	large_pages(run, cpu->tlb->direct, sizeof(*cpu->tlb->direct));
 	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
 		run_destroy(run);
 		return -ENOMEM;

@@ -478,6 +478,8 @@ static void translate_all(struct translation *t)
 
 static void settle(struct run *run)
 {
+	if (run->most == RUN_GROWTH && !run->large && run->used > RUN_LARGE_CODE)
+		run_large_tables(run);
 	if (run->most == RUN_GROWTH && run->used + RUN_CODE_ROOM > run->prepared &&
 	    run->prepared < run->code.size)
 		run->prepared = host_code_prepare(&run->code, max(run->prepared, run->used));
