@@ -72,7 +72,7 @@ static void agrees(void **state)
 	assert_memory_equal(f->ram + FLAT_DATA, &want, 8);
 	assert_int_equal(f->cpu->retired, 4002);
 	assert_true(f->cpu->exec->run->lockstep->nr_paired > 3900);
-	assert_true(f->cpu->exec->run->nr_translated > 0);
+	assert_true(f->cpu->exec->run->count[COUNT_BLOCK] > 0);
 	done(f);
 }
 

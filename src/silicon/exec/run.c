@@ -270,7 +270,7 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 	if (site->behind_x87)
 		record_x87(run, site - 1);
 	fpu_settle(cpu);
-	run->nr_cold++;
+	run->count[COUNT_CALLED]++;
 	if (unlikely(run->nr_cold_of))
 		run->nr_cold_of[2 * insn->op + !!(site->flags & SITE_CALLOUT)]++;
 	cpu->rip = site->rip;
@@ -301,6 +301,19 @@ static void chain(struct run *run, uint32_t number, uint32_t block)
 		__builtin_memcpy(run->code.rw + exit->patch, &disp, 4);
 }
 
+static void count_entry(struct run *run, uint32_t block)
+{
+	static const uint8_t counts[] = {
+		[LEAVE_HEAD] = COUNT_HEAD, [LEAVE_EXIT] = COUNT_EXIT, [LEAVE_RIP] = COUNT_RIP,
+		[LEAVE_COLD] = COUNT_COLD, [LEAVE_HOT] = COUNT_COLD,
+	};
+	unsigned why = counts[run->leave >> LEAVE_SHIFT];
+
+	if (why == COUNT_EXIT && !run->exit[run->leave & LEAVE_INDEX].patch)
+		why = COUNT_CROSS;
+	run->count[why]++;
+}
+
 /* Enter the block; the road that led to it is shortened for the next time. */
 static void enter_block(struct run *run, uint32_t block)
 {
@@ -310,7 +323,7 @@ static void enter_block(struct run *run, uint32_t block)
 		chain(run, leave & LEAVE_INDEX, block);
 	else if (run->opt.chain)
 		run_jump_add(run, block);
-	run->nr_entered++;
+	count_entry(run, block);
 	((run_enter_fn *)(run->code.rx + run->stub_enter))(run->code.rx + run->block[block].entry);
 }
 
@@ -401,7 +414,7 @@ static enum cpu_exit_kind step_on(struct run *run)
 	do {
 		rip = cpu->rip;
 		kind = step_run(run);
-		run->nr_stepped++;
+		run->count[COUNT_STEPPED]++;
 	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip) && same_page(rip, cpu->rip));
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
@@ -478,7 +491,7 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS && !at_limit(run) &&
 		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
-	run->nr_stepped += nr;
+	run->count[COUNT_STEPPED] += nr;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
 }
@@ -488,13 +501,13 @@ static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 {
 	const uint8_t *host = run->page[run->block[block].page].hva;
 	uint32_t key = run->block[block].key, trace;
-	uint64_t nr_flushes = run->nr_flushes;
+	uint64_t nr_flushes = run->count[COUNT_FLUSH];
 	enum cpu_exit_kind kind = step_path(run, key);
 
 	if (run_key(run->cpu) == key && run_translatable(run->cpu)) {
 		look_around(run);
 		trace = run->block[block].dead ? RUN_NONE : translate(run, host, key, true);
-		if (trace != RUN_NONE && run->nr_flushes == nr_flushes)
+		if (trace != RUN_NONE && run->count[COUNT_FLUSH] == nr_flushes)
 			run_block_replace(run, block, trace);
 	}
 	run->nr_path = 0;

@@ -21,11 +21,11 @@
 struct run_record;
 
 /* What blocks may take at first, and times that they may take where the guest's programs need it: run_grow(). */
-#define RUN_GROWTH	4u
+#define RUN_GROWTH	8u
 #define RUN_CODE	(16u << 20)
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
-#define RUN_SITES	(288u << 10)
+#define RUN_SITES	(320u << 10)
 #define RUN_INSN_BITS	17 /* of the hash table */
 #define RUN_INSNS	(64u << 10)
 #define RUN_BLOCK_BITS	17
@@ -190,6 +190,29 @@ enum run_leave {
 	LEAVE_HOT,  /* at a block's head: it came often enough. Index: block */
 };
 
+/* What is counted, said at the end with opt.perf. */
+enum run_count {
+	/* Entered from the loop, after: */
+	COUNT_HEAD,    /* attention, or an entry to a stale page */
+	COUNT_EXIT,    /* a direct branch within its page */
+	COUNT_CROSS,   /* the same over a page's border */
+	COUNT_RIP,     /* an indirect branch */
+	COUNT_COLD,    /* a handler, or what was stepped */
+	COUNT_TAKEN,   /* jumps entered in the jump cache where another one stood */
+	COUNT_COMPARE, /* pages compared, */
+	COUNT_LINES,   /* lines of them */
+	COUNT_DROP,    /* pages that had changed */
+	COUNT_EPOCH,
+	COUNT_CALLED, /* cold paths */
+	COUNT_STEPPED,
+	COUNT_BLOCK, /* translated: blocks, */
+	COUNT_TRACE, /* traces, */
+	COUNT_PLAIN, /* blocks for what traces leave out */
+	COUNT_FLUSH, /* of all blocks */
+	COUNT_GROW,
+	NR_COUNTS,
+};
+
 #define LEAVE_SHIFT 28
 #define LEAVE_INDEX (BIT(LEAVE_SHIFT) - 1)
 
@@ -270,7 +293,7 @@ struct run {
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */
-	uint64_t nr_flushes, nr_dropped, nr_cold, nr_entered, nr_stepped, nr_translated;
+	uint64_t count[NR_COUNTS];
 };
 
 typedef void run_enter_fn(uint8_t *code);

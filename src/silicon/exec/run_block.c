@@ -142,6 +142,7 @@ void run_jump_add(struct run *run, uint32_t block)
 
 	if (b->key & RUN_KEY_PLAIN)
 		return;
+	run->count[COUNT_TAKEN] += logged && jumps->to[index].neg != -b->rip;
 	if (!logged && log->nr == RUN_JUMP_LOG)
 		log_clear(run, log);
 	if (jumps->to[index].neg == no_jump(index))
@@ -486,7 +487,7 @@ static void page_drop(struct run *run, struct run_page *page, uint64_t changed)
 {
 	uint64_t lines;
 
-	run->nr_dropped++;
+	run->count[COUNT_DROP]++;
 	if (kill_changed(run, page, changed, &lines)) {
 		page->lines = lines;
 		if (page->nr_dead <= RUN_DEAD && ++page->nr_drops <= RUN_DROPS) {
@@ -502,6 +503,8 @@ static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
 {
 	uint64_t changed = page_changed(page, lines);
 
+	run->count[COUNT_COMPARE]++;
+	run->count[COUNT_LINES] += __builtin_popcountll(lines & page->lines);
 	if (changed)
 		page_drop(run, page, changed);
 }
@@ -633,6 +636,7 @@ static bool compare_now(struct run *run)
 
 void run_new_epoch(struct run *run)
 {
+	run->count[COUNT_EPOCH]++;
 	if (compare_now(run))
 		return;
 	run->nr_compared = 0;

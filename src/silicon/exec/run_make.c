@@ -293,6 +293,7 @@ bool run_grow(struct run *run)
 	run->growth *= 2;
 	split_chains(run);
 	enter_insns(run);
+	run->count[COUNT_GROW]++;
 	run->grown_at = now;
 	return true;
 }
@@ -323,7 +324,7 @@ void run_flush(struct run *run)
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;
-	run->nr_flushes++;
+	run->count[COUNT_FLUSH]++;
 }
 
 void exec_forget(struct cpu *cpu)
@@ -351,9 +352,30 @@ static void say_cold(struct run *run)
 
 static void say_counters(const struct run *run)
 {
-	host_log("run: entered %d, cold %d, stepped %d, translated %d; flushed %d, dropped %d",
-		 (int)run->nr_entered, (int)run->nr_cold, (int)run->nr_stepped,
-		 (int)run->nr_translated, (int)run->nr_flushes, (int)run->nr_dropped);
+	static const char *const names[NR_COUNTS] = {
+		[COUNT_HEAD] = "entered stale or after attention",
+		[COUNT_EXIT] = "entered by an exit",
+		[COUNT_CROSS] = "entered by an exit to another page",
+		[COUNT_RIP] = "entered by an indirect branch",
+		[COUNT_COLD] = "entered otherwise",
+		[COUNT_TAKEN] = "jumps whose place was taken",
+		[COUNT_COMPARE] = "pages compared",
+		[COUNT_LINES] = "lines compared",
+		[COUNT_DROP] = "pages changed",
+		[COUNT_EPOCH] = "epochs",
+		[COUNT_CALLED] = "cold paths",
+		[COUNT_STEPPED] = "instructions stepped",
+		[COUNT_BLOCK] = "blocks translated",
+		[COUNT_TRACE] = "traces translated",
+		[COUNT_PLAIN] = "plain blocks translated",
+		[COUNT_FLUSH] = "flushes",
+		[COUNT_GROW] = "growths",
+	};
+
+	if (run->cpu)
+		host_log("run: %lu instructions retired", (unsigned long)run->cpu->retired);
+	for (unsigned i = 0; i < NR_COUNTS; i++)
+		host_log("run: %s %lu", names[i], (unsigned long)run->count[i]);
 	host_log("run: blocks %u, instructions %u, sites %u, code %u, pages %u", run->nr_blocks,
 		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
 }
@@ -404,6 +426,7 @@ void run_destroy(struct run *run)
 	host_code_free(&run->code);
 	free_tables(run);
 	lockstep_destroy(run->lockstep);
+	run->cpu = NULL;
 	if (!run->perf)
 		munmap(run, sizeof(*run)); /* else it is looked at when the program ends */
 }

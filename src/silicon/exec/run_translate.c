@@ -512,7 +512,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.second = t->second ? t->second - run->page : RUN_NONE,
 		.site = t->first_site,
 	};
-	run->nr_translated++;
+	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
 	if (t->second)
 		run_page_cover(run, t->second, 1);
