@@ -57,7 +57,7 @@ static void test_capabilities(int kvm)
 		{KVM_CAP_TSC_CONTROL, 1},
 		{KVM_CAP_VM_TSC_CONTROL, 1},
 		/* What is not there. */
-		{KVM_CAP_HYPERV_ENLIGHTENED_VMCS, 0},
+		{KVM_CAP_HYPERV_ENLIGHTENED_VMCS, 1},
 		{KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP, 0},
 		{KVM_CAP_S390_PSW, 0},
 		{0x7fffffff, 0},

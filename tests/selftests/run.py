@@ -20,7 +20,7 @@ LIMIT = 240
 FAST = """coalesced_io_test guest_memfd_test guest_print_test kvm_binary_stats_test set_memory_region_test
     steal_time system_counter_offset_test apic_bus_clock_test cpuid_test cr4_cpuid_sync_test debug_regs
     exit_on_emulation_failure_test fix_hypercall_test get_msr_index_features hwcr_msr_test hyperv_clock
-    hyperv_cpuid hyperv_extended_hypercalls hyperv_features kvm_clock_test kvm_pv_test max_vcpuid_cap_test
+    hyperv_cpuid hyperv_evmcs hyperv_extended_hypercalls hyperv_features hyperv_svm_test kvm_clock_test kvm_pv_test max_vcpuid_cap_test
     monitor_mwait_test nested_exceptions_test platform_info_test pre_fault_memory_test private_mem_kvm_exits_test
     set_boot_cpu_id set_sregs_test smaller_maxphyaddr_emulation_test smm_test state_test svm_int_ctl_test svm_nested_shutdown_test
     svm_nested_soft_inject_test svm_vmcall_test sync_regs_test

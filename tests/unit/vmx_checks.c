@@ -350,9 +350,10 @@ static const struct one cases[] = {
 };
 
 /* Rows that need more than a few fields. */
-static const char *const apart[] = {
-	"v86_base",	    "v86_limit",      "v86_ar",	      "rflags_vm",  "host_ss_null",
-	"host_size_legacy", "host32_guest64", "host32_pcide", "host32_rip", "entry_smm"};
+static const char *const apart[] = {"v86_base",	      "v86_limit",    "v86_ar",
+				    "rflags_vm",      "host_ss_null", "host_size_legacy",
+				    "host32_guest64", "host32_pcide", "host32_rip",
+				    "entry_smm",      "form_fields"};
 
 struct bench {
 	struct flat *f;
@@ -478,11 +479,13 @@ static void v86(struct bench *b)
 	}
 }
 
-static void v86_case(enum vmcs_field f, uint64_t val, const char *row)
+/* It enters as start made it, but not with this field. */
+static void one_field(void (*start)(struct bench *b), enum vmcs_field f, uint64_t val,
+		      const char *row)
 {
 	static struct bench b;
 
-	v86(&b);
+	start(&b);
 	assert_null(vmx_check_name(b.f->cpu));
 	put(&b, f, val);
 	assert_string_equal(vmx_check_name(b.f->cpu), row);
@@ -491,19 +494,14 @@ static void v86_case(enum vmcs_field f, uint64_t val, const char *row)
 
 static void test_v86(void **state)
 {
-	v86_case(VMCS_DS_BASE, 0x1010, "v86_base");
-	v86_case(VMCS_SS_LIMIT, 0xfffff, "v86_limit");
-	v86_case(VMCS_CS_AR, 0x9b, "v86_ar");
+	one_field(v86, VMCS_DS_BASE, 0x1010, "v86_base");
+	one_field(v86, VMCS_SS_LIMIT, 0xfffff, "v86_limit");
+	one_field(v86, VMCS_CS_AR, 0x9b, "v86_ar");
 }
 
 static void test_v86_in_long_mode(void **state)
 {
-	static struct bench b;
-
-	v86(&b);
-	put(&b, VMCS_ENTRY_CTLS, ENTRY);
-	assert_string_equal(vmx_check_name(b.f->cpu), "rflags_vm");
-	tear_down(&b);
+	one_field(v86, VMCS_ENTRY_CTLS, ENTRY, "rflags_vm");
 }
 
 /* A 32-bit hypervisor. */
@@ -516,40 +514,48 @@ static void host32(struct bench *b)
 	put(b, VMCS_CS_AR, 0xc09b);
 }
 
-static void host32_case(enum vmcs_field f, uint64_t val, const char *row)
-{
-	static struct bench b;
-
-	host32(&b);
-	assert_null(vmx_check_name(b.f->cpu));
-	put(&b, f, val);
-	assert_string_equal(vmx_check_name(b.f->cpu), row);
-	tear_down(&b);
-}
-
 static void test_host32(void **state)
 {
-	host32_case(VMCS_HOST_SS_SEL, 0, "host_ss_null");
-	host32_case(VMCS_EXIT_CTLS, EXIT, "host_size_legacy");
-	host32_case(VMCS_HOST_CR4, 0x22020, "host32_pcide");
-	host32_case(VMCS_HOST_RIP, 1ull << 32, "host32_rip");
+	one_field(host32, VMCS_HOST_SS_SEL, 0, "host_ss_null");
+	one_field(host32, VMCS_EXIT_CTLS, EXIT, "host_size_legacy");
+	one_field(host32, VMCS_HOST_CR4, 0x22020, "host32_pcide");
+	one_field(host32, VMCS_HOST_RIP, 1ull << 32, "host32_rip");
 }
 
 /* From long mode the host must be 64-bit, and from 32-bit mode the guest may not be: two rows stand before. */
 static void test_order(void **state)
 {
-	host32_case(VMCS_ENTRY_CTLS, ENTRY, "host_size_legacy");
+	one_field(host32, VMCS_ENTRY_CTLS, ENTRY, "host_size_legacy");
 }
 
 /* Entry to SMM is no control that may be 1 outside of the dual-monitor treatment. */
 static void test_entry_smm(void **state)
 {
-	static struct bench b;
+	one_field(set_up, VMCS_ENTRY_CTLS, ENTRY | 0x400, "entry_reserved");
+}
 
-	set_up(&b);
-	put(&b, VMCS_ENTRY_CTLS, ENTRY | 0x400);
-	assert_string_equal(vmx_check_name(b.f->cpu), "entry_reserved");
-	tear_down(&b);
+/* Where a second form of the VMCS is offered that has fields for EPT and for HLT exits. */
+static void with_form(struct bench *b)
+{
+	static const struct vmcs_limit limits[] = {
+		{VMCS_PIN_CTLS, VMX_PIN, VMX_TRUE_PIN, PIN},
+		{VMCS_CPU_CTLS, VMX_CPU, VMX_TRUE_CPU, CPU | 0x80},
+		{VMCS_CPU2_CTLS, VMX_CPU2, VMX_CPU2, 2},
+		{VMCS_VMFUNC_CTLS, VMX_VMFUNC, VMX_VMFUNC, 0},
+	};
+	static const struct vmcs_form form = {.limits = limits, .nr_limits = ARRAY_SIZE(limits)};
+
+	set_up(b);
+	vmx_form_offer(b->f->cpu, &form);
+	put(b, VMCS_CPU_CTLS, CPU | 0x80);
+}
+
+static void test_form(void **state)
+{
+	one_field(with_form, VMCS_PIN_CTLS, PIN | 1, "form_fields");
+	one_field(with_form, VMCS_CPU_CTLS, CPU | 0x200, "form_fields");
+	one_field(with_form, VMCS_CPU2_CTLS, 0x4002, "form_fields");
+	one_field(with_form, VMCS_VMFUNC_CTLS, 1, "form_fields");
 }
 
 static bool listed(const char *row, bool bad)
@@ -576,10 +582,15 @@ static void test_every_row_has_both(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_enters),	  cmocka_unit_test(test_cases),
-		cmocka_unit_test(test_v86),	  cmocka_unit_test(test_v86_in_long_mode),
-		cmocka_unit_test(test_host32),	  cmocka_unit_test(test_order),
-		cmocka_unit_test(test_entry_smm), cmocka_unit_test(test_every_row_has_both),
+		cmocka_unit_test(test_enters),
+		cmocka_unit_test(test_cases),
+		cmocka_unit_test(test_v86),
+		cmocka_unit_test(test_v86_in_long_mode),
+		cmocka_unit_test(test_host32),
+		cmocka_unit_test(test_order),
+		cmocka_unit_test(test_entry_smm),
+		cmocka_unit_test(test_form),
+		cmocka_unit_test(test_every_row_has_both),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,7 +27,7 @@ long api_emulated_cpuid(struct system *sys, void *arg)
 
 long api_supported_hv_cpuid(struct system *sys, void *arg)
 {
-	return pv_hv_supported_cpuid(NULL, arg);
+	return pv_hv_supported_cpuid(NULL, sys->ops.params.vmx, arg);
 }
 
 long api_mce_cap(struct system *sys, void *arg)

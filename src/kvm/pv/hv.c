@@ -80,8 +80,10 @@ void pv_hv_cpuid_changed(struct vcpu *vcpu)
 
 	hv->enabled = find_leaf(vcpu, HV_CPUID_INTERFACE)->eax == HV_SIGNATURE;
 	memset(&hv->cpuid, 0, sizeof(hv->cpuid));
-	if (!hv->enabled)
+	if (!hv->enabled) {
+		hv_nested_offer(vcpu);
 		return;
+	}
 	e = find_leaf(vcpu, HV_CPUID_FEATURES);
 	hv->cpuid.features_eax = e->eax;
 	hv->cpuid.features_ebx = e->ebx;
@@ -90,6 +92,10 @@ void pv_hv_cpuid_changed(struct vcpu *vcpu)
 	hv->cpuid.enlightenments_eax = e->eax;
 	hv->cpuid.enlightenments_ebx = e->ebx;
 	hv->cpuid.syndbg_eax = find_leaf(vcpu, HV_CPUID_SYNDBG_CAPS)->eax;
+	e = find_leaf(vcpu, HV_CPUID_NESTED);
+	hv->cpuid.nested_eax = e->eax;
+	hv->cpuid.nested_ebx = e->ebx;
+	hv_nested_offer(vcpu);
 }
 
 bool pv_hv_invtsc_hidden(const struct vcpu *vcpu)
@@ -127,8 +133,8 @@ static const struct {
 	{HV_CPUID_SYNDBG_VENDOR, .text = "Linux KVM Hv"},
 	{HV_CPUID_SYNDBG_IFACE, .eax = 0x31235356}, /* "VS#1" */
 	{HV_CPUID_SYNDBG_CAPS, .eax = HV_SYNDBG_KERNEL_DEBUGGING},
-	/* A hypervisor may say that its MSR map is unchanged: it is looked at anyway. */
-	{HV_CPUID_NESTED, .eax = HV_NESTED_MSR_BITMAP},
+	{HV_CPUID_NESTED, .eax = HV_NESTED_DIRECT_FLUSH | HV_NESTED_MSR_BITMAP,
+	 .ebx = HV_NESTED_PERF_CTRL},
 };
 
 /* No two vCPUs can share a core without being told so, if the host has no SMT at all. */
@@ -145,7 +151,7 @@ static bool smt_possible(void)
 	return strncmp(text, "forceoff", 8) && strncmp(text, "notsupported", 12);
 }
 
-static void fill_leaf(unsigned i, bool lapic, struct kvm_cpuid_entry2 *ret)
+static void fill_leaf(unsigned i, bool lapic, uint16_t evmcs, struct kvm_cpuid_entry2 *ret)
 {
 	*ret = (struct kvm_cpuid_entry2){
 		.function = leaves[i].leaf,
@@ -160,9 +166,13 @@ static void fill_leaf(unsigned i, bool lapic, struct kvm_cpuid_entry2 *ret)
 	}
 	if (leaves[i].leaf == HV_CPUID_ENLIGHTENMENTS && !smt_possible())
 		ret->eax |= HV_NO_CORE_SHARING;
+	if (leaves[i].leaf == HV_CPUID_ENLIGHTENMENTS && evmcs)
+		ret->eax |= HV_USE_EVMCS;
+	if (leaves[i].leaf == HV_CPUID_NESTED)
+		ret->eax |= evmcs;
 }
 
-long pv_hv_supported_cpuid(const struct vcpu *vcpu, void *user)
+long pv_hv_supported_cpuid(const struct vcpu *vcpu, bool vmx, void *user)
 {
 	struct kvm_cpuid_entry2 v[ARRAY_SIZE(leaves)];
 	struct kvm_cpuid2 head;
@@ -173,7 +183,7 @@ long pv_hv_supported_cpuid(const struct vcpu *vcpu, void *user)
 		return -E2BIG;
 	head.nent = ARRAY_SIZE(leaves);
 	for (unsigned i = 0; i < ARRAY_SIZE(leaves); i++)
-		fill_leaf(i, !vcpu || vcpu->lapic, &v[i]);
+		fill_leaf(i, !vcpu || vcpu->lapic, hv_evmcs_version(vcpu, vmx), &v[i]);
 	if (ioctl_copy_out(ioctl_behind(user, sizeof(head)), v, sizeof(v)) ||
 	    ioctl_copy_out(user, &head, sizeof(head)))
 		return -EFAULT;
@@ -204,6 +214,8 @@ int pv_hv_enable_cap(struct vcpu *vcpu, const struct kvm_enable_cap *cap)
 	case KVM_CAP_HYPERV_ENFORCE_CPUID:
 		hv_of(vcpu)->enforce = cap->args[0];
 		return 0;
+	case KVM_CAP_HYPERV_ENLIGHTENED_VMCS:
+		return hv_evmcs_enable(vcpu, (void *)(uintptr_t)cap->args[0]);
 	default:
 		return -EINVAL;
 	}

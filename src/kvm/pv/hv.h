@@ -22,7 +22,7 @@ void pv_hv_vm_destroy(struct vm *vm);
 int pv_hv_create(struct vcpu *vcpu);
 void pv_hv_destroy(struct vcpu *vcpu);
 void pv_hv_cpuid_changed(struct vcpu *vcpu);
-/* KVM_ENABLE_CAP on a vCPU: 0 or -EINVAL; also for caps that are none of Hyper-V's. */
+/* KVM_ENABLE_CAP on a vCPU: 0 or -errno, -EINVAL also for caps that are none of Hyper-V's. */
 int pv_hv_enable_cap(struct vcpu *vcpu, const struct kvm_enable_cap *cap);
 /* Invariant TSC is hidden from CPUID until the guest asked for it. */
 bool pv_hv_invtsc_hidden(const struct vcpu *vcpu);
@@ -30,8 +30,8 @@ bool pv_hv_invtsc_hidden(const struct vcpu *vcpu);
 const struct kvm_hyperv_exit *pv_hv_exit(const struct vcpu *vcpu);
 /* The program answered it. */
 void pv_hv_exit_done(struct vcpu *vcpu, const struct kvm_hyperv_exit *answer);
-/* KVM_GET_SUPPORTED_HV_CPUID. vcpu NULL: on /dev/kvm. user: struct kvm_cpuid2. Any thread. 0 or -errno. */
-long pv_hv_supported_cpuid(const struct vcpu *vcpu, void *user);
+/* KVM_GET_SUPPORTED_HV_CPUID. vcpu NULL: on /dev/kvm, vmx: with nested VMX. user: struct kvm_cpuid2. Any thread. 0 or -errno. */
+long pv_hv_supported_cpuid(const struct vcpu *vcpu, bool vmx, void *user);
 
 /* ---- hv_msrs.c ---- */
 
@@ -68,5 +68,14 @@ enum platform_answer pv_hv_call(struct vcpu *vcpu, uint64_t *ret);
 void pv_hv_flush(struct vcpu *vcpu);
 /* KVM_HYPERV_EVENTFD. Any thread. */
 long pv_hv_eventfd(struct vm *vm, void *arg);
+
+/* ---- hv_nested.c ---- */
+
+/* REQ_HV_TRAP: a nested guest's flush is done, and its hypervisor wants to know. */
+void pv_hv_trap(struct vcpu *vcpu);
+/* The state of a nested guest is about to be set. */
+void pv_hv_nested_restored(struct vcpu *vcpu);
+/* A capability MSR of VMX, 0 for the first, as the guest reads it. */
+uint64_t pv_hv_vmx_msr(const struct vcpu *vcpu, unsigned msr, uint64_t val);
 
 #endif

@@ -51,9 +51,13 @@
 #define HV_DEPRECATE_AUTO_EOI BIT(9)
 #define HV_USE_CLUSTER_IPI    BIT(10)
 #define HV_USE_EX_MASKS	      BIT(11)
+#define HV_USE_EVMCS	      BIT(14)
 #define HV_NO_CORE_SHARING    BIT(18)
-/* HV_CPUID_NESTED: EAX. */
-#define HV_NESTED_MSR_BITMAP BIT(19)
+/* HV_CPUID_NESTED: EAX, below which the versions of the enlightened VMCS stand. */
+#define HV_NESTED_DIRECT_FLUSH BIT(17)
+#define HV_NESTED_MSR_BITMAP   BIT(19)
+/* EBX. */
+#define HV_NESTED_PERF_CTRL BIT(0)
 /* HV_CPUID_SYNDBG_CAPS: EAX. */
 #define HV_SYNDBG_KERNEL_DEBUGGING BIT(1)
 
@@ -212,5 +216,68 @@ struct hv_send_ipi_ex {
 	uint32_t vector, reserved;
 	struct hv_vp_set set;
 };
+
+/* ---- nested virtualization ---- */
+
+/* The VP assist page, as far as it is looked at. */
+struct hv_assist {
+	uint32_t eoi;
+	uint8_t vtl[28];
+	uint32_t features; /* HV_ASSIST_DIRECT_CALLS */
+	uint32_t controls;
+	uint8_t enlightened_entry, reserved[7];
+	uint64_t nested_vmcs;
+};
+
+_Static_assert(sizeof(struct hv_assist) == 56, "TLFS");
+
+#define HV_ASSIST_DIRECT_CALLS BIT(0)
+#define HV_NO_NESTED_VMCS      (~1ull) /* this, or all ones */
+
+/* The enlightened VMCS beside the fields of tables/evmcs.def. */
+#define HV_EVMCS_VERSION 1
+#define HV_EVMCS_CLEAN	 0x338
+#define HV_EVMCS_OWN	 0x344
+struct hv_evmcs_own {
+	uint32_t control; /* HV_NESTED_* */
+	uint32_t vp_id, padding;
+	uint64_t vm_id, partition_assist;
+} __attribute__((packed));
+
+/* What a VMCB leaves to software. */
+struct hv_vmcb_own {
+	uint32_t control, vp_id;
+	uint64_t vm_id, partition_assist, reserved;
+};
+
+_Static_assert(sizeof(struct hv_vmcb_own) == 32, "APM, TLFS");
+
+#define HV_NESTED_FLUSH_CALL BIT(0)
+#define HV_NESTED_KEEP_MAP   BIT(1)
+#define HV_VMCB_CLEAN	     BIT(31)
+
+/* Groups of fields, in the mask of those that are clean. */
+#define EVMCS_NONE	     0
+#define EVMCS_IO_BITMAP	     BIT(0)
+#define EVMCS_MSR_BITMAP     BIT(1)
+#define EVMCS_CONTROL_GRP2   BIT(2)
+#define EVMCS_CONTROL_GRP1   BIT(3)
+#define EVMCS_CONTROL_PROC   BIT(4)
+#define EVMCS_CONTROL_EVENT  BIT(5)
+#define EVMCS_CONTROL_ENTRY  BIT(6)
+#define EVMCS_CONTROL_EXCPN  BIT(7)
+#define EVMCS_CRDR	     BIT(8)
+#define EVMCS_CONTROL_XLAT   BIT(9)
+#define EVMCS_GUEST_BASIC    BIT(10)
+#define EVMCS_GUEST_GRP1     BIT(11)
+#define EVMCS_GUEST_GRP2     BIT(12)
+#define EVMCS_HOST_POINTER   BIT(13)
+#define EVMCS_HOST_GRP1	     BIT(14)
+#define EVMCS_ENLIGHTENMENTS BIT(15)
+
+/* Exits that no processor makes. */
+#define HV_VMX_TRAP_AFTER_FLUSH 0x10000031
+#define HV_SVM_EXIT		0xf0000000
+#define HV_SVM_TRAP_AFTER_FLUSH 1
 
 #endif

@@ -220,6 +220,13 @@ static bool take_xmm(struct vcpu *vcpu, const struct row *row, struct hv_call *c
 	return true;
 }
 
+bool hv_call_flushes(uint16_t code)
+{
+	const struct row *row = find_row(code);
+
+	return row && row->call == hv_flush_call;
+}
+
 static uint64_t run_call(struct vcpu *vcpu, const struct row *row, struct hv_call *call)
 {
 	enum hv_status status;
@@ -227,7 +234,12 @@ static uint64_t run_call(struct vcpu *vcpu, const struct row *row, struct hv_cal
 	if (!row)
 		return HV_STATUS_INVALID_CODE;
 	status = check_shape(row, call);
-	return status ? status : row->call(vcpu, call);
+	if (status)
+		return status;
+	/* Of a nested guest's calls only these come here. */
+	if (cpu_guest(&vcpu->cpu) && row->call == hv_flush_call)
+		return hv_nested_flushed(vcpu, row->call(vcpu, call));
+	return row->call(vcpu, call);
 }
 
 static enum platform_answer to_user(struct vcpu *vcpu, const struct hv_call *call)

@@ -130,17 +130,31 @@ static bool read_ex(struct vcpu *vcpu, struct hv_call *call, struct target_set *
 	return true;
 }
 
+static bool in_nested_set(const struct vcpu *vcpu, const struct vcpu *to,
+			  const struct target_set *set)
+{
+	const struct hv *hv = hv_of(to);
+
+	return __atomic_load_n(&hv->nested.vm_id, __ATOMIC_RELAXED) == hv_of(vcpu)->nested.vm_id &&
+	       in_set(set, __atomic_load_n(&hv->nested.vp_id, __ATOMIC_RELAXED));
+}
+
+/*
+ * A nested guest names virtual processors as its hypervisor numbers them, of its own machine. Its addresses mean nothing
+ * to those that run something else by now, so that all that they have goes.
+ */
 static void flush_targets(struct vcpu *vcpu, const struct target_set *set, const uint64_t *pages,
 			  unsigned nr)
 {
 	unsigned nr_vcpus = vm_nr_vcpus(vcpu->vm);
+	bool nested = cpu_guest(&vcpu->cpu);
 
 	for (unsigned i = 0; i < nr_vcpus; i++) {
 		struct vcpu *to = vcpu->vm->vcpus[i];
 
-		if (!in_set(set, hv_vp_index(to)))
+		if (nested ? !in_nested_set(vcpu, to, set) : !in_set(set, hv_vp_index(to)))
 			continue;
-		enqueue(to, pages, nr);
+		enqueue(to, pages, nested ? 0 : nr);
 		vcpu_request(to, REQ_HV_FLUSH);
 	}
 	vcpu->wait_flush = true;
@@ -157,7 +171,8 @@ uint64_t hv_flush_call(struct vcpu *vcpu, struct hv_call *call)
 	struct target_set set = {0};
 	unsigned nr = 0;
 
-	if (!(plain ? read_plain : read_ex)(vcpu, call, &set))
+	if ((!call->fast && !hv_nested_input(vcpu, &call->in)) ||
+	    !(plain ? read_plain : read_ex)(vcpu, call, &set))
 		return HV_STATUS_INVALID_INPUT;
 	if (!set.all && !set.valid_banks)
 		return done;

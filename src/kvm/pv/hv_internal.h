@@ -27,6 +27,7 @@ struct hv {
 		uint32_t features_eax, features_ebx, features_edx;
 		uint32_t enlightenments_eax, enlightenments_ebx;
 		uint32_t syndbg_eax;
+		uint32_t nested_eax, nested_ebx;
 	} cpuid;
 	uint32_t vp_index; /* atomic; read by any thread */
 	uint64_t assist_page;
@@ -47,6 +48,17 @@ struct hv {
 	pthread_mutex_t flush_lock; /* a leaf: protects the next two, any thread */
 	unsigned nr_flush;
 	uint64_t flush[HV_FLUSH_ROOM]; /* gva | pages - 1, or HV_FLUSH_ALL */
+
+	/* What the last entry into a nested guest found (hv_nested.c). */
+	struct {
+		bool direct_calls, flush_calls;
+		bool keep_map, map_unchanged;
+		bool has_map;	 /* ->map is what the guest hypervisor's bitmaps were */
+		gpa_t partition; /* the assist page of the partition */
+		uint64_t vm_id;	 /* atomic; read by any thread */
+		uint32_t vp_id;	 /* likewise */
+		uint8_t map[0x1800];
+	} nested;
 };
 
 enum hv_tsc_status {
@@ -145,6 +157,21 @@ struct hv_call {
 /* hv_call.c: the next nr words of input; takes those over room as read. False: they are not there. */
 bool hv_call_words(struct vcpu *vcpu, struct hv_call *call, unsigned nr, unsigned room,
 		   uint64_t *ret);
+
+/* The code of a hypercall that flushes TLBs. */
+bool hv_call_flushes(uint16_t code);
+
+/* hv_nested.c */
+/* The guest's CPUID, or what the program wants, changed. */
+void hv_nested_offer(struct vcpu *vcpu);
+/* The range of versions, or 0; vcpu NULL: what there is if it is enabled, on a model with VMX. */
+uint16_t hv_evmcs_version(const struct vcpu *vcpu, bool vmx);
+/* KVM_CAP_HYPERV_ENLIGHTENED_VMCS: 0 or -errno. */
+int hv_evmcs_enable(struct vcpu *vcpu, void *ret_version);
+/* A hypercall's address as the guest hypervisor's; false: it has none. */
+bool hv_nested_input(struct vcpu *vcpu, gpa_t *gpa);
+/* A nested guest's flush has this status: the status that it gets. */
+uint64_t hv_nested_flushed(struct vcpu *vcpu, uint64_t status);
 
 /* hv_flush.c, hv_signal.c: a status, or HV_TO_USER. */
 uint64_t hv_flush_call(struct vcpu *vcpu, struct hv_call *call);

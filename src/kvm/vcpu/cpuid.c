@@ -674,5 +674,5 @@ long vcpu_get_cpuid2(struct vcpu *vcpu, void *arg)
 
 long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg)
 {
-	return pv_hv_supported_cpuid(vcpu, arg);
+	return pv_hv_supported_cpuid(vcpu, false, arg);
 }

@@ -4,6 +4,7 @@
  * registers in place of its save area. The registers of the other ioctls are L2's then. What is refused, and in
  * which order, follows Linux 6.12.
  */
+#include "kvm/pv/hv.h"
 #include "kvm/vcpu/nested.h"
 #include "kvm/vcpu/vcpu_internal.h"
 #include "silicon/svm/svm.h"
@@ -60,6 +61,7 @@ static long set(struct vcpu *vcpu, const struct kvm_nested_state *head, const vo
 
 	if (!flags_valid(cpu, head))
 		return -EINVAL;
+	pv_hv_nested_restored(vcpu);
 	if (head->flags & KVM_STATE_NESTED_GUEST_MODE)
 		r = set_guest(cpu, head, data);
 	else

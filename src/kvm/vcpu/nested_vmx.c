@@ -5,6 +5,7 @@
  * KVM's validation of a nested state is followed check by check (Linux 6.12): each failure comes with the same error, and
  * from the same point on leaves the vCPU outside of VMX operation.
  */
+#include "kvm/pv/hv.h"
 #include "kvm/vcpu/nested.h"
 #include "kvm/vcpu/vcpu_internal.h"
 #include "silicon/mmu/mmu.h"
@@ -48,6 +49,7 @@ static void get_guest_mode(struct vcpu *vcpu, struct kvm_nested_state *state)
 static void vmx_get(struct vcpu *vcpu, struct kvm_nested_state *state)
 {
 	struct vmx *v = vmx_of_vcpu(vcpu);
+	bool form = v->form_due || v->form_gpa != GPA_NONE;
 
 	state->format = KVM_STATE_NESTED_FORMAT_VMX;
 	state->hdr.vmx.vmxon_pa = NO_ADDRESS;
@@ -56,7 +58,9 @@ static void vmx_get(struct vcpu *vcpu, struct kvm_nested_state *state)
 		return;
 	state->hdr.vmx.vmxon_pa = v->vmxon_ptr;
 	state->hdr.vmx.vmcs12_pa = v->current;
-	if (v->current != GPA_NONE)
+	if (form)
+		state->flags |= KVM_STATE_NESTED_EVMCS;
+	if (form || v->current != GPA_NONE)
 		get_data(vcpu, state);
 	if (v->smm_on)
 		state->hdr.vmx.smm.flags |= KVM_STATE_NESTED_SMM_VMXON;
@@ -160,13 +164,27 @@ static long set_nothing_loaded(const struct kvm_nested_state *s)
 	return s->hdr.vmx.vmcs12_pa == NO_ADDRESS ? 0 : -EINVAL;
 }
 
+/* Without an address it is an enlightened VMCS, whose place the guest's memory tells. */
+static bool place_valid(const struct vcpu *vcpu, const struct kvm_nested_state *s)
+{
+	uint64_t pa = s->hdr.vmx.vmcs12_pa;
+
+	if (pa == NO_ADDRESS)
+		return s->flags & KVM_STATE_NESTED_EVMCS;
+	return pa != s->hdr.vmx.vmxon_pa && page_valid(vcpu, pa);
+}
+
 static long set_current(struct vcpu *vcpu, const struct kvm_nested_state *s, const void *data)
 {
 	uint64_t pa = s->hdr.vmx.vmcs12_pa;
 	uint8_t image[VMCS_SIZE];
 
-	if (pa == NO_ADDRESS || pa == s->hdr.vmx.vmxon_pa || !page_valid(vcpu, pa))
+	if (!place_valid(vcpu, s))
 		return -EINVAL;
+	if (pa == NO_ADDRESS) {
+		vmx_form_restored(&vcpu->cpu);
+		vcpu_request(vcpu, REQ_NESTED);
+	}
 	set_smm(vmx_of_vcpu(vcpu), s);
 	if (ioctl_copy_in(image, data, sizeof(image)))
 		return -EFAULT;
@@ -181,6 +199,7 @@ static long vmx_set(struct vcpu *vcpu, const struct kvm_nested_state *s, const v
 	if (!state_valid(vcpu, s))
 		return -EINVAL;
 	vmx_leave_nested(&vcpu->cpu);
+	pv_hv_nested_restored(vcpu);
 	if (s->hdr.vmx.vmxon_pa == NO_ADDRESS)
 		return 0;
 	vmx_set_on(&vcpu->cpu, s->hdr.vmx.vmxon_pa);
@@ -212,6 +231,8 @@ enum vcpu_msr vcpu_vmx_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uin
 	if (!vcpu->cpu.virt || !has_vmx(vcpu))
 		return absent(vcpu);
 	*ret = vmx_caps_read(&vcpu->cpu, &vmx_of_vcpu(vcpu)->caps, index - MSR_VMX_FIRST);
+	if (!host)
+		*ret = pv_hv_vmx_msr(vcpu, index - MSR_VMX_FIRST, *ret);
 	return VCPU_MSR_OK;
 }
 
@@ -241,6 +262,11 @@ enum vcpu_msr vcpu_feature_control_set(struct vcpu *vcpu, uint32_t index, bool h
 	if (host && !val && vcpu->cpu.virt == &vcpu->vmx.virt)
 		vmx_leave_nested(&vcpu->cpu);
 	return VCPU_MSR_UNKNOWN;
+}
+
+bool vcpu_nested_resume(struct vcpu *vcpu)
+{
+	return vcpu->cpu.virt != &vcpu->vmx.virt || vmx_form_resume(&vcpu->cpu);
 }
 
 void vcpu_judge_guest(struct vcpu *vcpu)

@@ -220,7 +220,8 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 #define REQS_EXIT                                                                            \
 	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) |       \
 	 BIT(REQ_TPR_LOWERED) | BIT(REQ_IOAPIC_EOI) | BIT(REQ_VM_DEAD) | BIT(REQ_HV_CRASH) | \
-	 BIT(REQ_HV_RESET) | BIT(REQ_HV_EXIT) | BIT(REQ_RING_FULL))
+	 BIT(REQ_HV_RESET) | BIT(REQ_HV_EXIT) | BIT(REQ_RING_FULL) | BIT(REQ_HV_TRAP) |      \
+	 BIT(REQ_NESTED))
 
 static bool service_ends(struct vcpu *vcpu, bool leave)
 {

@@ -233,6 +233,18 @@ static int exit_hv_register(struct vcpu *vcpu)
 	return RUN_EXIT;
 }
 
+static int exit_hv_trap(struct vcpu *vcpu)
+{
+	pv_hv_trap(vcpu);
+	return RUN_AGAIN;
+}
+
+/* What is not there is the program's to explain, but there is no exit for it. */
+static int exit_nested(struct vcpu *vcpu)
+{
+	return vcpu_nested_resume(vcpu) ? RUN_AGAIN : RUN_EXIT;
+}
+
 static int exit_dead(struct vcpu *vcpu)
 {
 	return -EIO;
@@ -257,6 +269,8 @@ static const struct {
 	{REQ_IOAPIC_EOI, exit_ioapic_eoi},
 	{REQ_TPR_REPORT, exit_tpr_report},
 	{REQ_TPR_LOWERED, exit_tpr_lowered},
+	{REQ_NESTED, exit_nested},
+	{REQ_HV_TRAP, exit_hv_trap},
 	{REQ_HV_CRASH, exit_hv_crash},
 	{REQ_HV_RESET, exit_hv_reset},
 	{REQ_HV_EXIT, exit_hv_register},

@@ -130,6 +130,8 @@ enum vcpu_msr vcpu_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_
 void vcpu_vmx_create(struct vcpu *vcpu);
 /* A guest's guest that the program made impossible ends in a triple fault, as KVM has it. */
 void vcpu_judge_guest(struct vcpu *vcpu);
+/* REQ_NESTED. False: what restored state speaks of is not in guest memory. */
+bool vcpu_nested_resume(struct vcpu *vcpu);
 /* struct platform's alarm. */
 void vcpu_alarm(struct vcpu *vcpu, uint64_t tsc);
 /* IA32_FEATURE_CONTROL is silicon's, but the program leaves VMX operation by writing 0. */

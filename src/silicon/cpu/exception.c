@@ -49,6 +49,25 @@ enum result fault_debug(struct cpu *cpu, uint64_t dr6_bits)
 	return RESULT_FAULT;
 }
 
+void virt_begun(struct cpu *cpu, gpa_t msr_map)
+{
+	struct virt *v = cpu->virt;
+
+	v->msr_map = NULL;
+	if (!v->owner)
+		return;
+	fpu_save(cpu);
+	v->msr_map = v->owner->begun(cpu, msr_map);
+}
+
+bool virt_takes_call(struct cpu *cpu, bool foreign)
+{
+	if (!cpu_guest(cpu) || !cpu->virt->owner)
+		return false;
+	fpu_save(cpu);
+	return cpu->virt->owner->takes_call(cpu, foreign);
+}
+
 enum result virt_refuse(struct cpu *cpu, uint64_t reason, uint64_t info0, uint64_t info1)
 {
 	cpu->virt->refused_reason = reason;

@@ -132,8 +132,27 @@ struct virt_ops {
 	void (*smm)(struct cpu *cpu, bool enter);
 };
 
+/*
+ * What the owner of the processor adds to guest mode, beside the architecture; NULL as a whole: nothing. Called with
+ * guest vector state put away.
+ */
+struct virt_owner {
+	/*
+	 * Guest mode begins, by an entry or with a restored state. msr_map: the guest hypervisor's bitmaps of MSRs, or
+	 * GPA_NONE. What is returned is in force in their place while this guest runs; NULL: they are.
+	 */
+	const uint8_t *(*begun)(struct cpu *cpu, gpa_t msr_map);
+	/*
+	 * VMCALL or VMMCALL in guest mode; foreign: the other vendor's of the two. True takes it past the guest
+	 * hypervisor, to platform->hypercall().
+	 */
+	bool (*takes_call)(struct cpu *cpu, bool foreign);
+};
+
 struct virt {
 	const struct virt_ops *ops;
+	const struct virt_owner *owner;
+	const uint8_t *msr_map; /* in guest mode: what ->owner->begun() returned */
 	bool guest;	  /* guest mode: VMX non-root operation, or between VMRUN and #VMEXIT */
 	bool stage2;	  /* in guest mode, with EPT or nested paging */
 	bool gif;	  /* SVM's global interrupt flag; VMX: always true */
@@ -152,6 +171,10 @@ struct virt {
 	uint64_t refused_reason, refused_info[2];
 };
 
+/* Guest mode begins: ask the owner. exception.c */
+void virt_begun(struct cpu *cpu, gpa_t msr_map);
+/* In guest mode: the owner takes this hypercall. */
+bool virt_takes_call(struct cpu *cpu, bool foreign);
 /* Raise the fault that ends the access in an exit; returns RESULT_FAULT. exception.c */
 enum result virt_refuse(struct cpu *cpu, uint64_t reason, uint64_t info0, uint64_t info1);
 

@@ -646,10 +646,12 @@ enum result emul_hypercall(struct cpu *cpu, const struct insn *insn)
 	uint64_t val;
 	enum result r;
 
-	if (cpu_intercept(cpu, INTERCEPT_VMCALL, foreign))
-		return EMUL_INTERCEPTED;
-	if (cpu_guest(cpu))
-		return fault_ud(cpu); /* its own hypervisor does not want it */
+	if (!virt_takes_call(cpu, foreign)) {
+		if (cpu_intercept(cpu, INTERCEPT_VMCALL, foreign))
+			return EMUL_INTERCEPTED;
+		if (cpu_guest(cpu))
+			return fault_ud(cpu); /* its own hypervisor does not want it */
+	}
 	r = ask_hypercall(cpu, foreign, &val);
 	if (r)
 		return r;

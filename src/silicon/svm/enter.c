@@ -93,6 +93,7 @@ void svm_derive(struct cpu *cpu)
 	svm->virt.if_apart = c->int_ctl & V_INTR_MASKING;
 	svm->virt.if_host = svm->host.rflags & FLAG_IF;
 	svm->virt.vnmi = (c->int_ctl & V_NMI_ENABLE) && svm_has(cpu, FEAT_VNMI);
+	virt_begun(cpu, svm_wants(cpu, SVM_EXIT_MSR) ? c->msrpm & PAGE_MASK : GPA_NONE);
 	svm->pause_left = c->pause_count;
 	svm->pause_last = 0;
 	if (c->int_ctl & (V_IRQ | V_NMI_PENDING))

@@ -206,6 +206,7 @@ void svm_world_back(struct cpu *cpu)
 	svm->virt.guest = false;
 	svm->virt.stage2 = false;
 	svm->virt.intercepts = 0;
+	svm->virt.msr_map = NULL;
 	svm->virt.gif = false;
 	svm->virt.vnmi = svm->virt.if_apart = false;
 	svm->host.cpl = 0;
@@ -230,4 +231,17 @@ void svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2, ui
 	svm_capture(cpu, &svm_of(cpu)->vmcb.save);
 	write_vmcb(cpu);
 	svm_world_back(cpu);
+}
+
+void svm_exit_for_owner(struct cpu *cpu, uint64_t code, uint64_t info1)
+{
+	svm_exit(cpu, code, info1, 0, cpu->rip, NULL);
+}
+
+const uint8_t *svm_software_area(const struct cpu *cpu, uint64_t *ret_clean)
+{
+	const struct vmcb_control *c = &svm_of_const(cpu)->vmcb.control;
+
+	*ret_clean = c->clean;
+	return c->software;
 }

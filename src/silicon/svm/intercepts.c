@@ -86,9 +86,8 @@ static bool invpcid(struct cpu *cpu, enum intercept kind, uint64_t q)
 /* VMCALL is #UD on silicon, for which KVM puts VMMCALL there, unless the #UD is the guest hypervisor's. */
 static bool hypercall(struct cpu *cpu, enum intercept kind, uint64_t foreign)
 {
-	bool ud = control(cpu)->intercepts[ICPT_EXCEPTION] & BIT(VEC_UD);
-
-	return !(foreign && ud) && told(cpu, SVM_EXIT_VMMCALL, 0);
+	return !(foreign && svm_intercepts_exception(cpu, VEC_UD)) &&
+	       told(cpu, SVM_EXIT_VMMCALL, 0);
 }
 
 static bool dt_read(struct cpu *cpu, enum intercept kind, uint64_t reg)
@@ -216,6 +215,16 @@ static bool port(struct cpu *cpu, enum intercept kind, uint64_t q)
 	return true;
 }
 
+/* The two bits of an MSR, by their place in the map. */
+static unsigned msr_bits(struct cpu *cpu, unsigned bit)
+{
+	const uint8_t *map = cpu->virt->msr_map;
+
+	if (map)
+		return map[bit / 8] >> bit % 8;
+	return map_bits(cpu, control(cpu)->msrpm & PAGE_MASK, bit);
+}
+
 static bool msr_wanted(struct cpu *cpu, uint32_t index, bool write)
 {
 	static const uint32_t bases[] = {0, 0xc0000000, 0xc0010000};
@@ -224,10 +233,7 @@ static bool msr_wanted(struct cpu *cpu, uint32_t index, bool write)
 		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(bases); i++)
 		if (index - bases[i] < 0x2000)
-			return map_bits(cpu, (control(cpu)->msrpm & PAGE_MASK) + 0x800 * i,
-					2 * (index - bases[i])) >>
-				       write &
-			       1;
+			return msr_bits(cpu, 0x4000 * i + 2 * (index - bases[i])) >> write & 1;
 	return true;
 }
 
@@ -311,6 +317,12 @@ bool svm_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification)
 
 /* ---- exceptions ---- */
 
+bool svm_intercepts_exception(const struct cpu *cpu, uint8_t vector)
+{
+	return vector < 32 &&
+	       svm_of_const(cpu)->vmcb.control.intercepts[ICPT_EXCEPTION] >> vector & 1;
+}
+
 /* DR6 and DR7 change whoever takes the #DB. */
 static void apply_debug(struct cpu *cpu, const struct event *ev)
 {
@@ -324,7 +336,7 @@ bool svm_event(struct cpu *cpu, const struct event *ev, const struct event *caus
 	bool soft = ev->type != EVENT_EXCEPTION;
 	uint64_t info2 = 0;
 
-	if (ev->vector > 31 || !(control(cpu)->intercepts[ICPT_EXCEPTION] >> ev->vector & 1))
+	if (!svm_intercepts_exception(cpu, ev->vector))
 		return false;
 	if (ev->vector == VEC_PF)
 		info2 = ev->has_payload ? ev->payload : cpu->cr2;

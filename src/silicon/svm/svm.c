@@ -33,6 +33,7 @@ static void reset(struct cpu *cpu)
 	v->stage2 = false;
 	v->gif = true;
 	v->intercepts = 0;
+	v->msr_map = NULL;
 	cpu_lower(cpu, ATTN_VIRT);
 }
 

@@ -13,6 +13,13 @@
 bool svm_create(struct cpu *cpu, bool report);
 void svm_destroy(struct cpu *cpu);
 
+/* In guest mode: the bytes of the VMCB that are software's own, and its clean bits, as VMRUN read them. */
+const uint8_t *svm_software_area(const struct cpu *cpu, uint64_t *ret_clean);
+/* In guest mode: the guest hypervisor intercepts this exception. */
+bool svm_intercepts_exception(const struct cpu *cpu, uint8_t vector);
+/* In guest mode: #VMEXIT with a code of the owner's. */
+void svm_exit_for_owner(struct cpu *cpu, uint64_t code, uint64_t info1);
+
 /* ---- state as KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE have it ---- */
 
 #define SVM_VMCB_SIZE 4096

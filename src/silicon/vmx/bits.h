@@ -56,9 +56,14 @@
 #define CPU2_RDSEED	  BIT(16)
 #define CPU2_PML	  BIT(17)
 #define CPU2_EPT_VE	  BIT(18)
+#define CPU2_PT_CONCEAL	  BIT(19)
 #define CPU2_XSAVES	  BIT(20)
 #define CPU2_MBEC	  BIT(22)
+#define CPU2_PT_GPA	  BIT(24)
 #define CPU2_TSC_SCALING  BIT(25)
+#define CPU2_WAITPKG	  BIT(26)
+#define CPU2_BUS_LOCK	  BIT(30)
+#define CPU2_NOTIFY	  BIT(31)
 
 /* VM-exit controls. */
 #define EXIT_SAVE_DEBUG BIT(2)
@@ -71,6 +76,8 @@
 #define EXIT_LOAD_EFER	BIT(21)
 #define EXIT_SAVE_TIMER BIT(22)
 #define EXIT_BNDCFGS	BIT(23)
+#define EXIT_PT_CONCEAL BIT(24)
+#define EXIT_CLEAR_RTIT BIT(25)
 
 /* VM-entry controls. */
 #define ENTRY_LOAD_DEBUG BIT(2)
@@ -81,6 +88,8 @@
 #define ENTRY_PAT	 BIT(14)
 #define ENTRY_EFER	 BIT(15)
 #define ENTRY_BNDCFGS	 BIT(16)
+#define ENTRY_PT_CONCEAL BIT(17)
+#define ENTRY_RTIT	 BIT(18)
 
 /* Controls that must be 1: by the first MSRs, and by the true ones. */
 #define PIN_DEFAULT1   0x16ull

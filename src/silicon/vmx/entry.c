@@ -157,6 +157,7 @@ void entry_begin(struct cpu *cpu)
 	v->virt.intercepts = intercept_mask(v);
 	v->virt.if_apart = v->virt.if_host = pin(v, PIN_EXT_INT);
 	v->virt.vnmi = pin(v, PIN_VIRTUAL_NMI);
+	virt_begun(cpu, ctl(v, CPU_MSR_BITMAPS) ? get(v, VMCS_MSR_BITMAP) : GPA_NONE);
 	v->mtf = false;
 	v->mtf_rip = cpu->rip;
 	v->mtf_retired = cpu->retired;
@@ -249,6 +250,7 @@ enum result vmx_entry(struct cpu *cpu, bool launch)
 		return failed(cpu, REASON_GUEST_STATE, check_qualification(row));
 	}
 	/* All checks passed. */
+	form_entered(cpu);
 	entry_load_guest(cpu);
 	bad = msr_list_load(cpu, get(v, VMCS_ENTRY_MSR_LOAD_ADDR),
 			    get(v, VMCS_ENTRY_MSR_LOAD_COUNT));

@@ -236,6 +236,7 @@ void vmx_leave_guest(struct cpu *cpu)
 
 	v->virt.guest = v->virt.stage2 = false;
 	v->virt.intercepts = 0;
+	v->virt.msr_map = NULL;
 	v->virt.if_apart = v->virt.if_host = v->virt.vnmi = false;
 	v->timer_armed = v->mtf = v->apic_wrote = false;
 	cpu->looked = false;
@@ -290,6 +291,7 @@ void exit_make(struct cpu *cpu, const struct exit_info *info)
 	if (info->set_rf)
 		v->vmcs[VMCS_RFLAGS] |= FLAG_RF;
 	put(v, VMCS_ENTRY_INTR_INFO, entry_info);
+	form_write(cpu);
 	store_link(cpu);
 	v->nr_exits++;
 	unstored = msr_list_store(cpu, get(v, VMCS_EXIT_MSR_STORE_ADDR),
@@ -323,7 +325,13 @@ void exit_failed_entry(struct cpu *cpu, uint32_t reason, uint64_t qualification)
 
 	put(v, VMCS_EXIT_REASON, reason);
 	put(v, VMCS_EXIT_QUALIFICATION, qualification);
+	form_write(cpu);
 	v->nr_exits++;
 	to_host(cpu);
 	answers_reset(cpu);
+}
+
+void vmx_exit_for_owner(struct cpu *cpu, uint32_t reason)
+{
+	vmx_exit(cpu, reason, 0);
 }

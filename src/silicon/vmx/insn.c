@@ -36,12 +36,14 @@ static enum result fail(struct cpu *cpu, const struct virt_insn *insn, enum vmx_
 {
 	struct vmx *v = vmx_of(cpu);
 
-	if (v->current == GPA_NONE && !v->virt.guest)
+	if (v->current == GPA_NONE && !form_active(v) && !v->virt.guest)
 		return fail_invalid(cpu, insn);
-	if (v->virt.guest)
+	if (v->virt.guest) {
 		v->link[VMCS_INSN_ERROR] = error;
-	else
+	} else {
 		put(v, VMCS_INSN_ERROR, error);
+		form_write_error(cpu);
+	}
 	cpu->aflags = flags_to_arith(FLAG_ZF);
 	advance(cpu, insn);
 	return RESULT_OK;
@@ -178,6 +180,8 @@ static enum result do_vmclear(struct cpu *cpu, const struct virt_insn *insn)
 		return fail(cpu, insn, VMX_ERR_VMCLEAR_ADDR);
 	if (addr == v->vmxon_ptr)
 		return fail(cpu, insn, VMX_ERR_VMCLEAR_VMXON);
+	if (form_clears(cpu, addr))
+		return succeed(cpu, insn);
 	if (addr == v->current) {
 		v->launched = false;
 		r = vmcs_flush(cpu);
@@ -233,6 +237,9 @@ static enum result do_vmptrld(struct cpu *cpu, const struct virt_insn *insn)
 		return fail(cpu, insn, VMX_ERR_VMPTRLD_ADDR);
 	if (addr == v->vmxon_ptr)
 		return fail(cpu, insn, VMX_ERR_VMPTRLD_VMXON);
+	/* As Linux's KVM has it, neither this nor VMPTRST ever ends then. */
+	if (form_active(v))
+		return RESULT_AGAIN;
 	return addr == v->current ? succeed(cpu, insn) : make_current(cpu, insn, addr);
 }
 
@@ -241,6 +248,8 @@ static enum result do_vmptrst(struct cpu *cpu, const struct virt_insn *insn)
 	struct vmx *v = vmx_of(cpu);
 	enum result r;
 
+	if (form_active(v))
+		return RESULT_AGAIN;
 	r = seg_write(cpu, insn->seg, insn->off, 8, v->current);
 	return r ? r : succeed(cpu, insn);
 }
@@ -267,19 +276,29 @@ static bool bitmap_exits(struct cpu *cpu, enum vmcs_field bitmap, uint64_t encod
 	return byte >> (encoding & 7) & 1;
 }
 
+static bool read_field(struct cpu *cpu, uint64_t encoding, uint64_t *ret)
+{
+	struct vmx *v = vmx_of(cpu);
+	int f;
+
+	if (!v->virt.guest && form_active(v))
+		return form_read_field(cpu, encoding, ret);
+	f = vmcs_find(&v->caps, encoding);
+	if (f >= 0)
+		*ret = vmcs_read(fields_of(v), f, encoding);
+	return f >= 0;
+}
+
 static enum result do_vmread(struct cpu *cpu, const struct virt_insn *insn)
 {
 	struct vmx *v = vmx_of(cpu);
-	uint64_t encoding = reg_value(cpu, insn->reg), *fields = fields_of(v), val;
 	enum result r = RESULT_OK;
-	int f;
+	uint64_t val;
 
-	if (!fields)
+	if (!fields_of(v) && (v->virt.guest || !form_active(v)))
 		return fail_invalid(cpu, insn);
-	f = vmcs_find(&v->caps, encoding);
-	if (f < 0)
+	if (!read_field(cpu, reg_value(cpu, insn->reg), &val))
 		return fail(cpu, insn, VMX_ERR_FIELD);
-	val = vmcs_read(fields, f, encoding);
 	if (insn->mem)
 		r = seg_write(cpu, insn->seg, insn->off, native(cpu), val);
 	else
@@ -405,8 +424,12 @@ static bool refuses(struct cpu *cpu, enum check_stage stage)
 static enum result do_entry(struct cpu *cpu, const struct virt_insn *insn, bool launch)
 {
 	struct vmx *v = vmx_of(cpu);
+	bool known;
+	enum result r = form_select(cpu, launch, &known);
 
-	if (v->current == GPA_NONE || v->current_shadow)
+	if (r)
+		return r;
+	if (!known || (v->current == GPA_NONE && !form_active(v)) || v->current_shadow)
 		return fail_invalid(cpu, insn);
 	if (cpu->shadow & SHADOW_MOV_SS)
 		return fail(cpu, insn, VMX_ERR_ENTRY_MOV_SS);

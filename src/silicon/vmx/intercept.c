@@ -311,15 +311,18 @@ static bool on_io(struct cpu *cpu, uint64_t q)
 static bool msr_exits(struct cpu *cpu, uint32_t index, bool write)
 {
 	const struct vmx *v = vmx_of(cpu);
-	gpa_t bitmap = get(v, VMCS_MSR_BITMAP) + (write ? 0x800 : 0);
+	unsigned at = (write ? 0x800 : 0) + (index & 0x1fff) / 8;
+	uint8_t byte;
 
 	if (!ctl(v, CPU_MSR_BITMAPS))
 		return true;
 	if (index >= 0xc0000000 && index <= 0xc0001fff)
-		bitmap += 0x400;
+		at += 0x400;
 	else if (index > 0x1fff)
 		return true;
-	return bitmap_byte(cpu, bitmap + (index & 0x1fff) / 8) >> (index & 7) & 1;
+	byte = v->virt.msr_map ? v->virt.msr_map[at]
+			       : bitmap_byte(cpu, get(v, VMCS_MSR_BITMAP) + at);
+	return byte >> (index & 7) & 1;
 }
 
 static bool on_msr_read(struct cpu *cpu, uint64_t q)

@@ -21,6 +21,8 @@ void vmx_image_get(struct cpu *cpu, void *image)
 	uint64_t copy[NR_VMCS_FIELDS];
 
 	memcpy(copy, v->vmcs, sizeof(copy));
+	if (!v->virt.guest)
+		form_peek(cpu, copy);
 	if (v->virt.guest) {
 		exit_save_guest(cpu, copy);
 		/* All that an exit might leave out must survive, too. */

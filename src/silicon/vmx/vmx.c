@@ -63,6 +63,7 @@ void vmx_off(struct cpu *cpu)
 	v->virt.blocks_init = false;
 	v->vmxon_ptr = v->current = v->link_ptr = GPA_NONE;
 	v->current_shadow = v->launched = v->linked = false;
+	vmx_form_release(cpu);
 	v->smm_guest = v->smm_on = false;
 	vmx_fix_control(cpu);
 }
@@ -86,6 +87,7 @@ void vmx_init(struct cpu *cpu, struct vmx *v, const struct vmx_caps *caps)
 	v->virt.ops = &vmx_ops;
 	v->virt.gif = true;
 	v->caps = *caps;
+	v->form_gpa = GPA_NONE;
 	cpu->virt = &v->virt;
 	vmx_off(cpu);
 }

@@ -45,8 +45,53 @@ struct vmx_options {
 	bool pmu; /* IA32_PERF_GLOBAL_CTRL exists */
 };
 
+/* ---- a second form of the VMCS ---- */
+
+enum vmcs_moves { FORM_READ, FORM_IN = 1, FORM_OUT = 2 };
+
+/* Where it has a field, in the field's width, low byte first. */
+struct vmcs_place {
+	uint16_t offset;
+	uint8_t field; /* enum vmcs_field */
+	uint8_t moves; /* FORM_IN: read at entries, FORM_OUT: written at exits, FORM_READ: by VMREAD only */
+	uint16_t
+		groups; /* not read at an entry that finds one of these marked clean; 0: always read */
+};
+
+/* Controls for which it has fields: those of field that may be 1. msr, true_msr: where they are announced. */
+struct vmcs_limit {
+	uint8_t field;
+	uint8_t msr, true_msr; /* enum vmx_msr */
+	uint32_t allowed;
+};
+
+/*
+ * The owner of the processor may offer its guest a VMCS in the guest's own memory and a layout of the owner's, beside
+ * the one that VMPTRLD loads. While one is active entries read it, exits write it and VMREAD reads it, as its rows say; VMWRITE,
+ * VMPTRLD and VMPTRST do not reach it. It has no launch state: VMLAUNCH reads all of it, VMRESUME leaves
+ * out the groups that its guest hypervisor marks as clean. Offered or active, no control may be 1 that it has no fields for.
+ */
+#define VMCS_FORM_SIZE 1024
+struct vmcs_form {
+	const struct vmcs_place *places; /* by offset */
+	unsigned nr_places;
+	const struct vmcs_limit *limits;
+	unsigned nr_limits;
+	uint16_t clean; /* offset of the 32-bit mask of clean groups */
+	/* Where the one that is active now begins, which is in the page of that address; GPA_NONE: none is. */
+	gpa_t (*find)(struct cpu *cpu);
+	/* Its first word says that it is one. */
+	bool (*known)(uint32_t revision);
+	/* It was read, with clean as the mask; and it is active no more. */
+	void (*read)(struct cpu *cpu, const uint8_t image[VMCS_FORM_SIZE], uint32_t clean);
+	void (*released)(struct cpu *cpu);
+};
+
 struct vmx {
-	struct virt virt; /* first */
+	struct virt virt;	      /* first */
+	const struct vmcs_form *form; /* what is offered; NULL: nothing */
+	gpa_t form_gpa;		      /* the active one; GPA_NONE: VMPTRLD's VMCS counts */
+	bool form_due; /* restored, and still to be found: it is written then, and not read */
 	struct vmx_caps caps;
 	bool on;		/* between VMXON and VMXOFF */
 	bool current_shadow;	/* the current VMCS is a shadow VMCS */
@@ -123,6 +168,23 @@ void vmx_timer_set_deadline(struct cpu *cpu, uint64_t deadline);
 void vmx_leave_guest(struct cpu *cpu);
 /* What is left of the preemption timer, in its units; false: it does not count. */
 bool vmx_timer_left(const struct cpu *cpu, uint64_t *ret);
+
+/* ---- form.c: a second form of the VMCS ---- */
+
+/* The current VMCS, just set, is that of a form which is active but not found yet. */
+void vmx_form_restored(struct cpu *cpu);
+/* Find what is due and write the current VMCS to it. False: there is none, or none that can be. */
+bool vmx_form_resume(struct cpu *cpu);
+/* None is active, nor due. */
+void vmx_form_release(struct cpu *cpu);
+/* What is offered: a form, or NULL. */
+void vmx_form_offer(struct cpu *cpu, const struct vmcs_form *form);
+/* A capability MSR as the guest may see it with that form offered. */
+uint64_t vmx_form_limit(const struct vmcs_form *form, enum vmx_msr msr, uint64_t val);
+/* ---- exit.c ---- */
+
+/* In guest mode: an exit for a reason of the owner's. */
+void vmx_exit_for_owner(struct cpu *cpu, uint32_t reason);
 
 /* For unit tests: the row that refuses the current VMCS, by name; NULL: none. */
 const char *vmx_check_name(struct cpu *cpu);

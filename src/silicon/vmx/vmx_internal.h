@@ -45,6 +45,31 @@ enum result vmcs_store(struct cpu *cpu, gpa_t gpa, const uint64_t *f, bool shado
 /* Write the current VMCS back; it stays current. */
 enum result vmcs_flush(struct cpu *cpu);
 
+/* ---- form.c ---- */
+
+/*
+ * Before VMLAUNCH or VMRESUME: the current VMCS is that of the active form, if there is one. RESULT_FAULT: #UD is raised.
+ * *ret_known false: VMfailInvalid.
+ */
+enum result form_select(struct cpu *cpu, bool launch, bool *ret_known);
+/* VMCLEAR with a form active: that is all it does. */
+bool form_clears(struct cpu *cpu, gpa_t addr);
+/* VMREAD of the active one. False: it has no such field. */
+bool form_read_field(struct cpu *cpu, uint64_t encoding, uint64_t *ret);
+/* The active one, if any: all fields into vmcs; those that exits write; the error of an instruction. */
+void form_peek(struct cpu *cpu, uint64_t *vmcs);
+void form_write(struct cpu *cpu);
+void form_write_error(struct cpu *cpu);
+/* The checks of an entry have passed: from here on its guest hypervisor says what changes. */
+void form_entered(struct cpu *cpu);
+/* No control is 1 for which the form that is offered has no fields. */
+bool form_has_fields(const struct vmx *v);
+
+static inline bool form_active(const struct vmx *v)
+{
+	return v->form_gpa != GPA_NONE;
+}
+
 /* ---- accessors ---- */
 
 static inline uint64_t get(const struct vmx *v, enum vmcs_field f)
