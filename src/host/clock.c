@@ -10,6 +10,8 @@
 /* Long enough that the reading error at both ends (some 30 ns) is a few parts per million. */
 #define MEASURE_NS 10000000ull
 #define SAMPLES	   16
+/* For a moment's pair: one of them is not interrupted. */
+#define PAIR_SAMPLES 3
 
 uint64_t host_rdtsc(void)
 {
@@ -47,15 +49,15 @@ struct sample {
 };
 
 /* The pair read closest together of several: the others were interrupted. */
-static struct sample take_sample(void)
+static struct sample take_sample(clockid_t id, unsigned samples)
 {
 	struct sample best = {0};
 	uint64_t before, after, ns, width = ~0ull;
 	unsigned i;
 
-	for (i = 0; i < SAMPLES; i++) {
+	for (i = 0; i < samples; i++) {
 		before = host_rdtsc();
-		ns = clock_ns(CLOCK_MONOTONIC_RAW);
+		ns = clock_ns(id);
 		after = host_rdtsc();
 		if (after - before < width) {
 			width = after - before;
@@ -65,12 +67,20 @@ static struct sample take_sample(void)
 	return best;
 }
 
+void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns)
+{
+	struct sample sample = take_sample(CLOCK_REALTIME, PAIR_SAMPLES);
+
+	*ret_tsc = sample.tsc;
+	*ret_realtime_ns = sample.ns;
+}
+
 static uint64_t measure_khz(void)
 {
-	struct sample start = take_sample(), end;
+	struct sample start = take_sample(CLOCK_MONOTONIC_RAW, SAMPLES), end;
 
 	do
-		end = take_sample();
+		end = take_sample(CLOCK_MONOTONIC_RAW, SAMPLES);
 	while (end.ns - start.ns < MEASURE_NS);
 	return ((end.tsc - start.tsc) * 1000000 + (end.ns - start.ns) / 2) / (end.ns - start.ns);
 }

@@ -34,6 +34,8 @@ void host_pages_large(void *mem, size_t size);
 
 /* ---- clock.c ---- */
 uint64_t host_rdtsc(void);
+/* TSC and CLOCK_REALTIME of one moment, which no interruption of the thread pulls apart. */
+void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);

@@ -814,7 +814,12 @@ static void deadline_timer(void **state)
 	lapic_set_deadline(&n->lapic, 9000); /* 4000 cycles at 2 GHz: 2000 ns */
 	assert_true(n->armed >= box.ns + 2000 && n->armed <= box.ns + 2001);
 	box.tsc = 8999;
-	assert_false(lapic_timer_fire(&n->lapic));
+	box.ns = n->armed;
+	assert_false(lapic_timer_fire(&n->lapic)); /* by a rate that was too high */
+	assert_true(n->armed > box.ns && n->armed <= box.ns + 2);
+	box.tsc = 5000; /* set back */
+	lapic_tsc_changed(&n->lapic);
+	assert_true(n->armed >= box.ns + 2000 && n->armed <= box.ns + 2001);
 	assert_int_equal(lapic_get_deadline(&n->lapic), 9000);
 	box.tsc = 9000;
 	assert_true(lapic_timer_fire(&n->lapic));

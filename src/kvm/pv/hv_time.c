@@ -38,10 +38,11 @@ uint64_t hv_time_ref(struct vcpu *vcpu)
 
 /* ---- the page; hv_vm's lock held ---- */
 
-/* False if the multiplier does not fit. */
+/* False if the multiplier does not fit, or other vCPUs' TSCs are not in step with the first one's, which the page is for. */
 static bool compute_page(const struct pv_time_info *info, struct hv_tsc_page *ret)
 {
-	if (info->tsc_to_system_mul >= 100ull << (32 - info->tsc_shift))
+	if (!(info->flags & PV_TIME_TSC_STABLE) ||
+	    info->tsc_to_system_mul >= 100ull << (32 - info->tsc_shift))
 		return false;
 	ret->scale = ((unsigned __int128)info->tsc_to_system_mul << (32 + info->tsc_shift)) / 100;
 	ret->offset = info->system_time / 100 - mul_high(info->tsc_timestamp, ret->scale);

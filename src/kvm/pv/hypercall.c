@@ -86,12 +86,12 @@ static int64_t kick_cpu(struct vcpu *vcpu, const uint64_t arg[4])
 static int64_t clock_pairing(struct vcpu *vcpu, const uint64_t arg[4])
 {
 	struct kvm_clock_pairing pair = {0};
-	uint64_t ns;
+	uint64_t tsc, ns;
 
 	if (arg[1] != KVM_CLOCK_PAIRING_WALLCLOCK)
 		return -KVM_EOPNOTSUPP;
-	ns = clock_realtime_ns(vcpu->vm);
-	pair.tsc = vcpu_tsc_at(vcpu, clock_tsc(vcpu->vm));
+	clock_pair(vcpu->vm, &tsc, &ns);
+	pair.tsc = vcpu_tsc_at(vcpu, tsc);
 	pair.sec = ns / 1000000000;
 	pair.nsec = ns % 1000000000;
 	return vm_write_guest(vcpu->vm, arg[0], &pair, sizeof(pair)) ? -KVM_EFAULT : 0;

@@ -69,6 +69,24 @@ void pv_clock_write(struct vm *vm, gpa_t gpa, struct pv_time_info info)
 	version_end(vm, gpa, info.version);
 }
 
+/*
+ * The line's multiplier for a TSC of this ratio, all 32 digits of it: a rounded frequency would let the page run away from
+ * KVM_GET_CLOCK. Rounded down, so that a guest is never ahead of the clock that it is saved with.
+ */
+static void scale_line(uint64_t ratio, struct pv_time_info *ret)
+{
+	unsigned __int128 mul =
+		((unsigned __int128)ret->tsc_to_system_mul << (32 + VCPU_TSC_FRACTION)) / ratio;
+	int shift = ret->tsc_shift - 32;
+
+	for (; mul >> 32; mul >>= 1)
+		shift++;
+	for (; !(mul >> 31); mul <<= 1)
+		shift--;
+	ret->tsc_to_system_mul = mul;
+	ret->tsc_shift = shift;
+}
+
 void pv_clock_info(const struct vcpu *vcpu, struct pv_time_info *ret)
 {
 	struct clock_line line;
@@ -79,12 +97,10 @@ void pv_clock_info(const struct vcpu *vcpu, struct pv_time_info *ret)
 		.system_time = line.base_ns,
 		.tsc_to_system_mul = line.mul,
 		.tsc_shift = line.shift,
-		.flags = PV_TIME_TSC_STABLE,
+		.flags = clock_tsc_in_step(vcpu->vm) ? PV_TIME_TSC_STABLE : 0,
 	};
-	/* The ratio of the lowest frequencies is rounded down to less than 1 kHz. */
 	if (vcpu->tsc_ratio != BIT(VCPU_TSC_FRACTION))
-		clock_scale(max(vcpu_tsc_scaled(vcpu, host_tsc_khz()), 1ul),
-			    &ret->tsc_to_system_mul, &ret->tsc_shift);
+		scale_line(vcpu->tsc_ratio, ret);
 }
 
 static void update_own(struct vcpu *vcpu, struct pv_time_info info)

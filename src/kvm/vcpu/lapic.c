@@ -158,7 +158,7 @@ static struct lapic_config config(const struct vcpu *vcpu)
 		.x2apic_format = vm->x2apic_format,
 		.reserved_gpa = ~0ull << vcpu->cpu.maxphyaddr,
 		.bus_cycle_ns = vm->apic_bus_cycle_ns,
-		.tsc_khz = vcpu->tsc_khz,
+		.tsc_khz = vcpu_tsc_rate(vcpu),
 	};
 }
 

@@ -41,22 +41,47 @@ uint64_t vcpu_tsc(const struct vcpu *vcpu)
 static void set_tsc_offset(struct vcpu *vcpu, uint64_t offset)
 {
 	vcpu->tsc_offset = offset;
+	if (vcpu->lapic)
+		lapic_tsc_changed(vcpu->lapic);
 	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
 }
 
-/* The program sets vCPUs one after the other: within a second of the first one's TSC means the same. */
-static uint64_t synchronized_offset(const struct vcpu *vcpu, uint64_t val)
+/* Whether all are in step shows in each one's page. */
+static void write_tsc(struct vcpu *vcpu, const struct clock_tsc_write *write)
 {
-	const struct vcpu *first = vm_nr_vcpus(vcpu->vm) ? vcpu->vm->vcpus[0] : NULL;
-	uint64_t now = clock_tsc(vcpu->vm), own = val - vcpu_tsc_scaled(vcpu, now);
-	int64_t apart;
+	set_tsc_offset(vcpu, clock_tsc_write(vcpu->vm, write, &vcpu->tsc_generation));
+	vcpu_request_all(vcpu->vm, REQ_CLOCK_UPDATE, false);
+}
 
-	if (!first || first == vcpu || first->tsc_ratio != vcpu->tsc_ratio)
-		return own;
-	apart = (int64_t)(val - vcpu_tsc_at(first, now));
-	if (val == 0 || llabs(apart) < (int64_t)vcpu->tsc_khz * 1000)
-		return first->tsc_offset;
-	return own;
+static void set_tsc(struct vcpu *vcpu, uint64_t val, bool by_program)
+{
+	const struct clock_tsc_write write = {
+		.val = val,
+		.offset = val - vcpu_tsc_scaled(vcpu, clock_tsc(vcpu->vm)),
+		.khz = vcpu->tsc_khz,
+		.by_program = by_program,
+	};
+
+	write_tsc(vcpu, &write);
+}
+
+static void exact_tsc_offset(struct vcpu *vcpu, uint64_t offset)
+{
+	const struct clock_tsc_write write = {
+		.val = vcpu_tsc_scaled(vcpu, clock_tsc(vcpu->vm)) + offset,
+		.offset = offset,
+		.khz = vcpu->tsc_khz,
+		.by_program = true,
+		.exact = true,
+	};
+
+	write_tsc(vcpu, &write);
+}
+
+void vcpu_tsc_start(struct vcpu *vcpu)
+{
+	vcpu_tsc_run_at(vcpu, __atomic_load_n(&vcpu->vm->tsc_khz, __ATOMIC_RELAXED));
+	set_tsc(vcpu, 0, false);
 }
 
 static enum vcpu_msr tsc_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
@@ -70,7 +95,7 @@ static enum vcpu_msr tsc_set(struct vcpu *vcpu, uint32_t index, bool host, uint6
 	uint64_t delta = val - vcpu_tsc(vcpu);
 
 	if (host) {
-		set_tsc_offset(vcpu, synchronized_offset(vcpu, val));
+		set_tsc(vcpu, val, true);
 		return VCPU_MSR_OK;
 	}
 	vcpu->cpu.msr.tsc_adjust += delta;
@@ -383,6 +408,8 @@ long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 		return -EINVAL;
 	vcpu_tsc_run_at(vcpu, khz ? khz : (uint32_t)host_tsc_khz());
 	vcpu_lapic_configure(vcpu);
+	if (vcpu->lapic)
+		lapic_tsc_changed(vcpu->lapic);
 	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
 	return 0;
 }
@@ -416,7 +443,7 @@ long vcpu_set_device_attr(struct vcpu *vcpu, void *arg)
 	if (!r)
 		r = ioctl_copy_in(&offset, (void *)(uintptr_t)attr->addr, 8);
 	if (!r)
-		set_tsc_offset(vcpu, offset);
+		exact_tsc_offset(vcpu, offset);
 	return r;
 }
 

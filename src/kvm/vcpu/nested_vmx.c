@@ -289,7 +289,7 @@ static void alarm_expired(struct service_timer *timer)
 void vcpu_alarm(struct vcpu *vcpu, uint64_t tsc)
 {
 	int64_t left = tsc - vcpu_tsc(vcpu);
-	uint64_t ns = left > 0 ? (unsigned __int128)left * 1000000 / vcpu->tsc_khz : 0;
+	uint64_t ns = left > 0 ? (unsigned __int128)left * 1000000 / vcpu_tsc_rate(vcpu) + 1 : 0;
 
 	if (left <= 0)
 		cpu_raise(&vcpu->cpu, ATTN_VIRT);

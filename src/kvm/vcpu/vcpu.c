@@ -41,18 +41,6 @@ void vcpu_reset(struct vcpu *vcpu, bool init)
 	mmu_update_mode(&vcpu->cpu);
 }
 
-/* New vCPUs show the same TSC as the first one (KVM: TSC synchronization at creation). */
-static void start_tsc(struct vcpu *vcpu)
-{
-	struct vm *vm = vcpu->vm;
-
-	vcpu_tsc_run_at(vcpu, __atomic_load_n(&vm->tsc_khz, __ATOMIC_RELAXED));
-	if (vm_nr_vcpus(vm) && vm->vcpus[0]->tsc_ratio == vcpu->tsc_ratio)
-		vcpu->tsc_offset = vm->vcpus[0]->tsc_offset;
-	else
-		vcpu->tsc_offset = -vcpu_tsc_scaled(vcpu, clock_tsc(vm));
-}
-
 /* vm->lock held. */
 static bool join(struct vcpu *vcpu)
 {
@@ -134,7 +122,7 @@ int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void 
 		free_parts(vcpu);
 		return -ENOMEM;
 	}
-	start_tsc(vcpu);
+	vcpu_tsc_start(vcpu);
 	if (vm_irqchip(vm))
 		vcpu_lapic_create(vcpu);
 	vcpu_cpuid_apply(vcpu);

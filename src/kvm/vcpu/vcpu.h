@@ -8,6 +8,7 @@
 #ifndef KVM_VCPU_VCPU_H
 #define KVM_VCPU_VCPU_H
 
+#include "host/host.h"
 #include "kvm/vm/service.h"
 #include "kvm/vm/vm.h"
 #include "silicon/chips/lapic.h"
@@ -159,7 +160,8 @@ struct vcpu {
 	uint64_t tsc_offset; /* guest TSC = the VM's, scaled, plus this */
 	uint64_t tsc_ratio;  /* with VCPU_TSC_FRACTION bits behind the point */
 	uint32_t tsc_khz;
-	uint32_t guest_debug; /* KVM_GUESTDBG_* */
+	uint32_t tsc_generation; /* clock_tsc_write()'s */
+	uint32_t guest_debug;	 /* KVM_GUESTDBG_* */
 	bool tpr_access_reporting;
 	gpa_t vapic_addr;
 	uint8_t sipi_vector;
@@ -246,6 +248,14 @@ static inline uint64_t vcpu_tsc_scaled(const struct vcpu *vcpu, uint64_t tsc)
 static inline uint64_t vcpu_tsc_at(const struct vcpu *vcpu, uint64_t tsc)
 {
 	return vcpu_tsc_scaled(vcpu, tsc) + vcpu->tsc_offset;
+}
+
+/* Cycles in a millisecond, as the TSC really runs: not less than 1. tsc_khz is what was asked for. */
+static inline uint64_t vcpu_tsc_rate(const struct vcpu *vcpu)
+{
+	uint64_t rate = vcpu_tsc_scaled(vcpu, host_tsc_khz());
+
+	return rate ? rate : 1;
 }
 
 long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg);

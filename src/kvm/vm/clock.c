@@ -12,8 +12,16 @@
 #define CLOCK_FLAGS (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
 
 struct clock {
-	pthread_mutex_t lock;
+	pthread_mutex_t lock; /* all of it */
 	struct clock_line line;
+	struct {
+		uint64_t ns, val, offset; /* of the last write */
+		uint64_t begun_offset;	  /* of the first one of the generation */
+		uint32_t khz;
+		uint32_t generation;
+		unsigned others; /* vCPUs that are in it, but the one that began it */
+		bool by_program;
+	} tsc;
 };
 
 void clock_scale(uint64_t khz, uint32_t *ret_mul, int8_t *ret_shift)
@@ -94,18 +102,90 @@ uint64_t clock_kvmclock_ns(const struct vm *vm)
 
 uint64_t clock_boot_wall_ns(const struct vm *vm)
 {
-	return host_realtime_ns() - clock_kvmclock_ns(vm);
+	uint64_t tsc, realtime;
+	struct clock_line line;
+
+	clock_line(vm, &line);
+	host_clock_pair(&tsc, &realtime);
+	return realtime - line_ns(&line, tsc);
 }
+
+void clock_pair(const struct vm *vm, uint64_t *ret_tsc, uint64_t *ret_realtime_ns)
+{
+	host_clock_pair(ret_tsc, ret_realtime_ns);
+}
+
+/* ---- TSCs in step ---- */
+
+static bool is_near(const struct clock *clock, const struct clock_tsc_write *write, uint64_t now)
+{
+	uint64_t second = write->khz * 1000ull;
+	uint64_t expected =
+		clock->tsc.val + (unsigned __int128)(now - clock->tsc.ns) * write->khz / 1000000;
+
+	return write->val < expected + second && write->val + second > expected;
+}
+
+static bool joins(const struct clock *clock, const struct clock_tsc_write *write, uint64_t now)
+{
+	if (write->khz != clock->tsc.khz)
+		return false;
+	if (write->exact)
+		return write->offset == clock->tsc.offset;
+	return !write->val || (clock->tsc.by_program && is_near(clock, write, now));
+}
+
+uint64_t clock_tsc_write(struct vm *vm, const struct clock_tsc_write *write, uint32_t *generation)
+{
+	uint64_t now = host_monotonic_ns(), offset = write->offset;
+	struct clock *clock = vm->clock;
+
+	pthread_mutex_lock(&clock->lock);
+	if (!joins(clock, write, now)) {
+		clock->tsc.generation++;
+		clock->tsc.begun_offset = offset;
+		clock->tsc.others = 0;
+	} else {
+		if (!write->exact)
+			offset = clock->tsc.begun_offset;
+		clock->tsc.others += *generation != clock->tsc.generation;
+	}
+	*generation = clock->tsc.generation;
+	clock->tsc.val = write->val;
+	clock->tsc.ns = now;
+	clock->tsc.offset = offset;
+	clock->tsc.khz = write->khz;
+	clock->tsc.by_program |= write->by_program;
+	pthread_mutex_unlock(&clock->lock);
+	return offset;
+}
+
+bool clock_tsc_in_step(const struct vm *vm)
+{
+	unsigned nr = vm_nr_vcpus(vm);
+	bool all;
+
+	pthread_mutex_lock(&vm->clock->lock);
+	all = vm->clock->tsc.others + 1 >= nr;
+	pthread_mutex_unlock(&vm->clock->lock);
+	return all;
+}
+
+/* ---- ioctls ---- */
 
 long vm_get_clock(struct vm *vm, void *arg)
 {
 	struct kvm_clock_data *data = arg;
+	uint64_t tsc, realtime;
 	struct clock_line line;
 
 	clock_line(vm, &line);
-	*data = (struct kvm_clock_data){.flags = CLOCK_FLAGS};
-	data->realtime = host_realtime_ns();
-	data->host_tsc = host_rdtsc();
+	*data = (struct kvm_clock_data){.flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC};
+	if (clock_tsc_in_step(vm))
+		data->flags |= KVM_CLOCK_TSC_STABLE;
+	host_clock_pair(&tsc, &realtime);
+	data->realtime = realtime;
+	data->host_tsc = tsc;
 	data->clock = line_ns(&line, data->host_tsc);
 	return 0;
 }
@@ -114,15 +194,16 @@ long vm_set_clock(struct vm *vm, void *arg)
 {
 	struct kvm_clock_data *data = arg;
 	struct clock *clock = vm->clock;
-	uint64_t now = host_realtime_ns();
+	uint64_t now, tsc;
 
 	if (data->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
+	host_clock_pair(&tsc, &now);
 	/* Time that passed since the saved moment; never backwards. */
 	if (data->flags & KVM_CLOCK_REALTIME && now > data->realtime)
 		data->clock += now - data->realtime;
 	pthread_mutex_lock(&clock->lock);
-	clock->line.base_tsc = host_rdtsc();
+	clock->line.base_tsc = tsc;
 	clock->line.base_ns = data->clock;
 	pthread_mutex_unlock(&clock->lock);
 	vm->ops->request_all(vm, VM_REQUEST_CLOCK, false);

@@ -4,12 +4,15 @@
  * it follows the host's TSC and CLOCK_MONOTONIC; nothing above reads host time otherwise.
  *
  * kvmclock runs on one pair {TSC, nanoseconds} taken at creation and at KVM_SET_CLOCK (KVM's master
- * clock), so every vCPU's page shows the same line and PVCLOCK_TSC_STABLE_BIT is true.
+ * clock), so every vCPU's page shows the same line. PVCLOCK_TSC_STABLE_BIT tells a guest more: that the page of one vCPU
+ * holds with the TSC of any other. So it is there while the TSCs are in step (clock_tsc_in_step()).
  */
 #ifndef KVM_VM_CLOCK_H
 #define KVM_VM_CLOCK_H
 
 #include "host/compiler.h"
+
+#include <stdbool.h>
 
 struct vm;
 struct clock;
@@ -31,8 +34,27 @@ clock_tsc(const struct vm *vm); /* host TSC now: guest TSC is this plus the vCPU
 uint64_t clock_monotonic_ns(const struct vm *vm); /* timers: service_timer_arm()'s time base */
 uint64_t clock_kvmclock_ns(const struct vm *vm);  /* what KVM_GET_CLOCK answers */
 uint64_t clock_realtime_ns(const struct vm *vm);
+/* Host TSC and realtime of one moment. */
+void clock_pair(const struct vm *vm, uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t clock_boot_wall_ns(const struct vm *vm); /* realtime at kvmclock 0: the wall clock page */
 void clock_line(const struct vm *vm, struct clock_line *ret);
+
+/*
+ * KVM's synchronization of TSCs that are set one by one. A vCPU whose TSC is set to 0, or to less than a second from where the one
+ * that was set last would be now, takes part in its generation: it gets the same offset. Any other value begins a generation.
+ */
+struct clock_tsc_write {
+	uint64_t val;
+	uint64_t offset; /* that makes the TSC val now */
+	uint32_t khz;
+	bool by_program; /* not by the vCPU's creation: the first such value is taken as it is */
+	bool exact;	 /* the offset is what is wanted (KVM_VCPU_TSC_OFFSET): never another one */
+};
+
+/* Any thread, no lock held. *generation is the vCPU's own. Returns its offset. */
+uint64_t clock_tsc_write(struct vm *vm, const struct clock_tsc_write *write, uint32_t *generation);
+/* All vCPUs' TSCs are of one generation. */
+bool clock_tsc_in_step(const struct vm *vm);
 
 /* Multiplier and shift that take khz cycles to nanoseconds (the pvclock ABI). */
 void clock_scale(uint64_t khz, uint32_t *ret_mul, int8_t *ret_shift);

@@ -110,7 +110,8 @@ struct lapic_config {
 	bool x2apic_format;    /* KVM_X2APIC_API_USE_32BIT_IDS: state carries 32-bit ID */
 	uint64_t reserved_gpa; /* bits of an address over MAXPHYADDR */
 	uint64_t bus_cycle_ns; /* 1 by default */
-	uint64_t tsc_khz;
+	uint64_t
+		tsc_khz; /* as exactly as a kHz tells; deadlines too far for it are armed more than once */
 };
 
 struct lapic {
@@ -185,9 +186,11 @@ bool lapic_set_icr(struct lapic *lapic, uint64_t val);
 /* IA32_TSC_DEADLINE: 0 and ignored in other timer modes. */
 uint64_t lapic_get_deadline(const struct lapic *lapic);
 void lapic_set_deadline(struct lapic *lapic, uint64_t tsc);
+/* ops->tsc() jumped, or config.tsc_khz is another: a deadline is armed anew. */
+void lapic_tsc_changed(struct lapic *lapic);
 /* now()'s ns at which lapic_timer_fire() wants to be called, or LAPIC_NEVER; follows the TSC. */
 uint64_t lapic_timer_expiry(struct lapic *lapic);
-/* Deliver the timer's interrupt if it is due; early calls do nothing. True if it was due. */
+/* Deliver the timer's interrupt if it is due; an early call has it armed again. True if it was due. */
 bool lapic_timer_fire(struct lapic *lapic);
 
 /* An interrupt at an LVT entry (LAPIC_LVT_*): true if taken. LINT0, LINT1: any thread. */

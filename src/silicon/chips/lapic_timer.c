@@ -4,7 +4,7 @@
  *
  * Nothing counts: a running timer is its period and the end of the current one (target, ns), or
  * a TSC value (deadline). The owner arms a timer of its own for lapic_timer_expiry() and calls
- * lapic_timer_fire(); both look at the clock anew, so that calling too early or late is harmless.
+ * lapic_timer_fire(); both look at the clock anew, so that calling too early (it is armed again) or late is harmless.
  */
 #include "silicon/chips/lapic_internal.h"
 
@@ -196,6 +196,12 @@ static uint64_t deadline_expiry(struct lapic *lapic)
 	return t + scale(cycles, 1000000, lapic->config.tsc_khz) + 1;
 }
 
+void lapic_tsc_changed(struct lapic *lapic)
+{
+	if (lapic->armed && is_deadline(lapic))
+		arm(lapic, true);
+}
+
 uint64_t lapic_timer_expiry(struct lapic *lapic)
 {
 	if (!lapic->armed)
@@ -216,8 +222,12 @@ bool lapic_timer_fire(struct lapic *lapic)
 {
 	uint64_t late;
 
-	if (!is_due(lapic))
+	if (!is_due(lapic)) {
+		/* The TSC's rate is not known that well: a far deadline is not reached yet. */
+		if (lapic->armed)
+			arm(lapic, true);
 		return false;
+	}
 	lapic_local_deliver(lapic, LAPIC_LVT_TIMER);
 	if (is_periodic(lapic)) {
 		/* One interrupt for all periods that passed meanwhile: they could not nest anyway. */
