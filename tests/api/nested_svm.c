@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * KVM_GET_NESTED_STATE and KVM_SET_NESTED_STATE for SVM (KVM api.rst, struct kvm_svm_nested_state_hdr): every field broken in
+ * turn, with the errno that Linux 6.12's svm_set_nested_state() gives for it, and nothing changed: neither the state that
+ * stood there, nor registers. Offsets in the VMCB are the APM's numbers.
+ */
+#include "api_test.h"
+
+#define VMCB	      0x3000ull
+#define HEAD	      sizeof(struct kvm_nested_state)
+#define GUEST_MODE    KVM_STATE_NESTED_GUEST_MODE
+#define GIF	      KVM_STATE_NESTED_GIF_SET
+#define SVME	      (1ull << 12)
+#define CPUID_ENTRIES 100
+
+/* Of the control area. */
+#define MISC1	  0x0c
+#define MISC2	  0x10
+#define IOPM	  0x40
+#define MSRPM	  0x48
+#define ASID	  0x58
+#define INT_CTL	  0x60
+#define NESTED	  0x90
+#define NCR3	  0xb0
+/* Of the save area, where L1's registers stand. */
+#define CS_ATTR 0x412
+#define EFER	0x4d0
+#define CR4	0x548
+#define CR3	0x550
+#define CR0	0x558
+#define DR7	0x560
+#define DR6	0x568
+#define RFLAGS	0x570
+
+struct state {
+	struct kvm_nested_state head;
+	uint8_t data[4096];
+};
+
+static struct state off(void)
+{
+	return (struct state){.head.size = HEAD, .head.format = 1, .head.flags = GIF};
+}
+
+static void put(struct state *s, unsigned at, uint64_t val, unsigned size)
+{
+	memcpy(s->data + at, &val, size);
+}
+
+/* In guest mode; L1 is in protected mode with 32-bit paging. */
+static struct state on(void)
+{
+	struct state s = off();
+
+	s.head.size = HEAD + 4096;
+	s.head.flags = GIF | GUEST_MODE;
+	s.head.hdr.svm.vmcb_pa = VMCB;
+	put(&s, MISC2, 1, 4);
+	put(&s, ASID, 1, 4);
+	put(&s, IOPM, 0x4000, 8);
+	put(&s, MSRPM, 0x8000, 8);
+	put(&s, EFER, SVME, 8);
+	put(&s, CR0, 0x80000011, 8);
+	put(&s, CR3, 0x5000, 8);
+	put(&s, DR6, 0xffff0ff0, 8);
+	put(&s, DR7, 0x400, 8);
+	put(&s, RFLAGS, 2, 8);
+	return s;
+}
+
+static struct state get(int vcpu)
+{
+	struct state s = {.head.size = sizeof(s)};
+
+	CHECK_EQ(ioctl(vcpu, KVM_GET_NESTED_STATE, &s), 0);
+	return s;
+}
+
+static int set(int vcpu, const struct state *s)
+{
+	struct state copy = *s;
+
+	return ioctl(vcpu, KVM_SET_NESTED_STATE, &copy);
+}
+
+static struct kvm_sregs sregs(int vcpu)
+{
+	struct kvm_sregs s;
+
+	CHECK_EQ(ioctl(vcpu, KVM_GET_SREGS, &s), 0);
+	return s;
+}
+
+/* L2 again: real mode, with EFER.SVME as VMRUN wants it. */
+static void set_l2(int vcpu, uint64_t efer, uint64_t cr0)
+{
+	struct state clean = off();
+	struct kvm_sregs s;
+
+	CHECK_EQ(set(vcpu, &clean), 0);
+	s = sregs(vcpu);
+	s.efer = efer;
+	s.cr0 = cr0;
+	s.cr3 = 0;
+	CHECK_EQ(ioctl(vcpu, KVM_SET_SREGS, &s), 0);
+}
+
+/* What stands there stays: guest mode with this VMCB, or without; and the registers. */
+static void refused_from(int vcpu, const struct state *before, const struct state *bad)
+{
+	struct kvm_sregs regs, now;
+	struct state was, is;
+
+	set_l2(vcpu, SVME, 0x10);
+	CHECK_EQ(set(vcpu, before), 0);
+	was = get(vcpu);
+	regs = sregs(vcpu);
+	CHECK_ERR(set(vcpu, bad), EINVAL);
+	is = get(vcpu);
+	now = sregs(vcpu);
+	CHECK_EQ(memcmp(&was, &is, sizeof(was)), 0);
+	CHECK_EQ(memcmp(&regs, &now, sizeof(regs)), 0);
+}
+
+static void refused(int vcpu, const struct state *bad)
+{
+	struct state good = on(), clean = off();
+
+	refused_from(vcpu, &good, bad);
+	clean.head.flags = 0;
+	refused_from(vcpu, &clean, bad);
+}
+
+#define REFUSED(vcpu, field, value)      \
+	do {                             \
+		struct state bad = on(); \
+		bad.field = value;       \
+		refused(vcpu, &bad);     \
+	} while (0)
+
+static void test_header(int vcpu)
+{
+	struct state s = off();
+
+	REFUSED(vcpu, head.size, HEAD - 1);
+	REFUSED(vcpu, head.size, HEAD + 4095);
+	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | 0x8000);
+	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | KVM_STATE_NESTED_EVMCS);
+	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | KVM_STATE_NESTED_MTF_PENDING);
+	REFUSED(vcpu, head.flags, GIF | KVM_STATE_NESTED_RUN_PENDING);
+	REFUSED(vcpu, head.format, KVM_STATE_NESTED_FORMAT_VMX);
+	REFUSED(vcpu, head.format, 2);
+	REFUSED(vcpu, head.hdr.svm.vmcb_pa, VMCB + 8);
+	REFUSED(vcpu, head.hdr.svm.vmcb_pa, 1ull << 52);
+	s.head.flags |= KVM_STATE_NESTED_RUN_PENDING;
+	refused(vcpu, &s);
+}
+
+static const struct {
+	const char *what;
+	uint16_t at;
+	uint8_t size;
+	uint64_t value;
+} fields[] = {
+	{"VMRUN not intercepted", MISC2, 4, 0},
+	{"ASID", ASID, 4, 0},
+	{"MSR map beyond memory", MSRPM, 8, 1ull << 52},
+	{"I/O map beyond memory", IOPM, 8, 1ull << 52},
+	{"virtual NMIs, real ones not intercepted", INT_CTL, 8, 1 << 26},
+	{"EFER.SVME", EFER, 8, 0},
+	{"EFER reserved", EFER, 8, SVME | 1ull << 40},
+	{"CR0.NW without CD", CR0, 8, 0xa0000011},
+	{"CR0 upper half", CR0, 8, 1ull << 32 | 0x80000011},
+	{"CR0.PG", CR0, 8, 0x11},
+	{"CR0.PE", CR0, 8, 0x80000010},
+	{"CR4 reserved", CR4, 8, 1ull << 40},
+	{"DR6 upper half", DR6, 8, 1ull << 32},
+	{"DR7 upper half", DR7, 8, 1ull << 32},
+	{"RFLAGS.VM", RFLAGS, 8, 1 << 17 | 2},
+	{"EFER.LME without CR4.PAE", EFER, 8, SVME | 1 << 8},
+};
+
+static void test_vmcb(int vcpu)
+{
+	struct state s;
+
+	for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		s = on();
+		put(&s, fields[i].at, fields[i].value, fields[i].size);
+		fprintf(stderr, "%s\n", fields[i].what);
+		refused(vcpu, &s);
+	}
+	/* Two fields each. */
+	s = on();
+	put(&s, NESTED, 1, 8);
+	put(&s, NCR3, 1ull << 52, 8);
+	refused(vcpu, &s);
+	s = on();
+	put(&s, EFER, SVME | 0x500, 8);
+	put(&s, CR4, 0x20, 8);
+	put(&s, CR3, 1ull << 52, 8);
+	refused(vcpu, &s);
+	put(&s, CR3, 0x5000, 8);
+	put(&s, CS_ATTR, 3 << 9, 2);
+	refused(vcpu, &s);
+}
+
+/* The processor's own EFER.SVME counts, too; without it GIF is 1. */
+static void test_registers(int vcpu)
+{
+	struct state s = on(), clean = off();
+
+	set_l2(vcpu, 0, 0x10);
+	CHECK_ERR(set(vcpu, &s), EINVAL);
+	clean.head.flags = 0;
+	CHECK_ERR(set(vcpu, &clean), EINVAL);
+	CHECK_EQ(get(vcpu).head.flags, GIF);
+}
+
+static void test_copies(int vcpu)
+{
+	struct state s = on(), small = {.head.size = HEAD};
+	uint8_t *pages =
+		mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct state *cut;
+
+	CHECK(pages != MAP_FAILED);
+	set_l2(vcpu, SVME, 0x10);
+	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, &small), E2BIG);
+	CHECK_EQ(small.head.size, HEAD + 4096);
+	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, BAD_POINTER), EFAULT);
+	CHECK_ERR(ioctl(vcpu, KVM_SET_NESTED_STATE, BAD_POINTER), EFAULT);
+	/* The VMCB's save area is not there. */
+	cut = (struct state *)(pages + 0x2000 - HEAD - 0x400);
+	CHECK_EQ(munmap(pages + 0x2000, 0x2000), 0);
+	memcpy(cut, &s, HEAD + 0x400);
+	cut->head.hdr.svm.vmcb_pa = VMCB + 0x1000;
+	CHECK_ERR(ioctl(vcpu, KVM_SET_NESTED_STATE, cut), EFAULT);
+	CHECK_EQ(get(vcpu).head.hdr.svm.vmcb_pa, VMCB);
+	munmap(pages, 0x2000);
+}
+
+/* What is given is what is read again; an event that VMRUN was to inject has been injected. */
+static void test_again(int vcpu)
+{
+	struct state s = on(), read;
+
+	put(&s, MISC1, 0x80000003, 4);
+	put(&s, INT_CTL, 0x41ull << 32 | 1 << 24 | 1 << 20 | 1 << 8, 8);
+	s.head.flags = GUEST_MODE;
+	set_l2(vcpu, SVME, 0x10);
+	CHECK_EQ(set(vcpu, &s), 0);
+	read = get(vcpu);
+	CHECK_EQ(read.head.size, HEAD + 4096);
+	CHECK_EQ(read.head.flags, GUEST_MODE);
+	CHECK_EQ(read.head.format, 1);
+	CHECK_EQ(read.head.hdr.svm.vmcb_pa, VMCB);
+	CHECK_EQ(memcmp(read.data, s.data, 0xe0), 0);
+	CHECK_EQ(memcmp(read.data + 0x400, s.data + 0x400, 0x248), 0);
+	CHECK_EQ(set(vcpu, &read), 0);
+	/* Out of guest mode again: L1's registers are back. */
+	s = off();
+	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(get(vcpu).head.flags, GIF);
+	CHECK_EQ(sregs(vcpu).cr0, 0x80000011);
+	CHECK_EQ(sregs(vcpu).cr3, 0x5000);
+}
+
+static void set_cpuid(int kvm, int vcpu)
+{
+	struct kvm_cpuid2 *cpuid =
+		calloc(1, sizeof(*cpuid) + CPUID_ENTRIES * sizeof(cpuid->entries[0]));
+
+	CHECK(cpuid);
+	cpuid->nent = CPUID_ENTRIES;
+	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), 0);
+	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, cpuid), 0);
+	free(cpuid);
+}
+
+int main(void)
+{
+	struct machine m = machine_open();
+	struct state s = on();
+
+	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
+	CHECK(m.vcpu >= 0);
+	CHECK_EQ(get(m.vcpu).head.flags, GIF);
+	/* EFER.SVME is 0. */
+	CHECK_ERR(set(m.vcpu, &s), EINVAL);
+	set_cpuid(m.kvm, m.vcpu);
+	CHECK_ERR(set(m.vcpu, &s), EINVAL);
+	test_header(m.vcpu);
+	test_vmcb(m.vcpu);
+	test_registers(m.vcpu);
+	test_copies(m.vcpu);
+	test_again(m.vcpu);
+	return 0;
+}
