@@ -488,6 +488,37 @@ static void shutdown(void **state)
 	host_close(h);
 }
 
+#define IDT32 0x240000u
+
+/* Intercepted, a task switch by a gate says which event led there: KVM tells it from a far CALL by that alone. */
+static void task_gate(void **state)
+{
+	struct host *h = host_open();
+
+	put(h, MISC1, 1u << 29, 4);
+	put_segment(h, 0x410, FLAT_CS32, 0xc9b);
+	put(h, 0x4d0, 1 << 12, 8);
+	put(h, 0x558, 0x11, 8);
+	put(h, 0x548, 0, 8);
+	put(h, 0x484, 0x7ff, 4);
+	put(h, 0x488, IDT32, 8);
+	flat_poke(h->f, IDT32 + 8 * 13, 0x850000480000ull, 8);
+	flat_poke(h->f, IDT32 + 8 * 0x40, 0xe50000480000ull, 8);
+	put(h, 0xa8, 0x1234ull << 32 | 1ull << 31 | 1 << 11 | 3 << 8 | 13, 8);
+	assert_int_equal(vmrun(h, VMMCALL, 3), 0x7d);
+	assert_int_equal(get(h, 0x78, 8), 0x48);
+	assert_int_equal(get(h, 0x80, 8) & 0xffffffffffff, 1ull << 44 | 0x1234);
+	assert_int_equal(get(h, 0x88, 8), 0x1234ull << 32 | 1ull << 31 | 1 << 11 | 3 << 8 | 13);
+	/* INT n. */
+	assert_int_equal(vmrun(h, "\xcd\x40", 2), 0x7d);
+	assert_int_equal(get(h, 0x88, 8), 1ull << 31 | 4 << 8 | 0x40);
+	/* A far CALL to a TSS was led there by none. */
+	flat_poke(h->f, h->f->cpu->gdtr.base + FLAT_TR + 5, 0x89, 1);
+	assert_int_equal(vmrun(h, "\x9a\x00\x00\x00\x00\x48\x00", 7), 0x7d);
+	assert_int_equal(get(h, 0x88, 8), 0);
+	host_close(h);
+}
+
 /* ---- bad input ---- */
 
 #define NR_RANDOM 3000
@@ -649,6 +680,7 @@ int main(void)
 		cmocka_unit_test(nested_faults),
 		cmocka_unit_test(tsc_is_scaled_and_moved),
 		cmocka_unit_test(shutdown),
+		cmocka_unit_test(task_gate),
 		cmocka_unit_test(random_vmcbs),
 		cmocka_unit_test(general_detect),
 	};

@@ -167,6 +167,8 @@ struct virt {
 	uint64_t
 		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */
 	struct virt_insn insn;
+	const struct event
+		*delivering; /* INTERCEPT_TASK_SWITCH by a task gate: the event that led there */
 	/* What virt_refuse() keeps for ->refused(): numbers of the extension's own. */
 	uint64_t refused_reason, refused_info[2];
 };

@@ -260,7 +260,7 @@ static bool task_switch(struct cpu *cpu, enum intercept kind, uint64_t q)
 		info2 |= BIT(44) | q >> 33;
 	if (cpu->sflags & FLAG_RF)
 		info2 |= BIT(48);
-	svm_exit(cpu, SVM_EXIT_TASK_SWITCH, q & 0xffff, info2, 0, NULL);
+	svm_exit(cpu, SVM_EXIT_TASK_SWITCH, q & 0xffff, info2, 0, cpu->virt->delivering);
 	return true;
 }
 

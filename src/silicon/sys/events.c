@@ -292,7 +292,11 @@ static enum result deliver_task(struct cpu *cpu, const struct gate *g, const str
 	enum result r;
 
 	cpu->sflags |= f->rflags & FLAG_RF;
+	if (cpu->virt)
+		cpu->virt->delivering = ev;
 	r = sys_task_switch(cpu, g->sel, TASK_GATE, ev->has_error, ev->error, f->rip);
+	if (cpu->virt)
+		cpu->virt->delivering = NULL;
 	if (r && !had_rf && cpu->seg[SEG_TR].sel == old)
 		cpu->sflags &= ~FLAG_RF;
 	return r;
@@ -490,6 +494,7 @@ static enum result delivered(struct cpu *cpu)
 enum result deliver_event(struct cpu *cpu, const struct event *ev)
 {
 	struct event cur = *ev, cause;
+	bool guest = cpu_guest(cpu);
 	enum result r;
 
 	if (cur.type == EVENT_NMI && !cur.keeps_nmis)
@@ -504,6 +509,8 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 			cpu_update_attention(cpu);
 			return r;
 		}
+		if (guest && !cpu_guest(cpu))
+			return RESULT_AGAIN; /* a task gate's switch is intercepted */
 		if (r != RESULT_FAULT)
 			continue;
 		set_ext(cpu, &cur, &cpu->fault);

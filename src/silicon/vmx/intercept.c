@@ -122,9 +122,15 @@ static bool on_shutdown(struct cpu *cpu, uint64_t q)
 static bool on_task_switch(struct cpu *cpu, uint64_t q)
 {
 	static const uint8_t source[] = {0, 2, 1, 3};
+	struct exit_info info = {
+		.reason = REASON_TASK_SWITCH,
+		.qualification = (q & 0xffff) | (uint64_t)source[q >> 30 & 3] << 30,
+		.insn_len = cpu->virt->insn.len,
+		.cause = cpu->virt->delivering,
+	};
 
-	return leave(cpu, REASON_TASK_SWITCH, (q & 0xffff) | (uint64_t)source[q >> 30 & 3] << 30,
-		     0);
+	exit_make(cpu, &info);
+	return true;
 }
 
 /* ---- control registers ---- */
