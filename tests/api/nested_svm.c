@@ -14,14 +14,14 @@
 #define CPUID_ENTRIES 100
 
 /* Of the control area. */
-#define MISC1	  0x0c
-#define MISC2	  0x10
-#define IOPM	  0x40
-#define MSRPM	  0x48
-#define ASID	  0x58
-#define INT_CTL	  0x60
-#define NESTED	  0x90
-#define NCR3	  0xb0
+#define MISC1	0x0c
+#define MISC2	0x10
+#define IOPM	0x40
+#define MSRPM	0x48
+#define ASID	0x58
+#define INT_CTL 0x60
+#define NESTED	0x90
+#define NCR3	0xb0
 /* Of the save area, where L1's registers stand. */
 #define CS_ATTR 0x412
 #define EFER	0x4d0
