@@ -303,6 +303,8 @@ struct flat *flat_new(size_t ram_size)
 	f->cpu->platform = &platform;
 	f->cpu->opaque = f;
 	f->cpu->tlb = tlb_create();
+	if (f->cpu->tlb && !getenv("ANYKVM_ONE_TLB"))
+		tlb_add_guest(f->cpu->tlb);
 	if (!f->cpu->tlb)
 		die("no TLB");
 	set_model(f->cpu);

@@ -458,6 +458,7 @@ static void nested_faults(void **state)
 	assert_int_equal(get(h, 0x78, 8), 1ull << 32 | 4 | 2 | 1);
 	/* The guest's own tables are not there. */
 	flat_poke(h->f, NESTED + 0x2000, 0, 8);
+	put(h, 0x5c, 1, 1);
 	assert_int_equal(vmrun(h, VMMCALL, 3), 0x400);
 	assert_int_equal(get(h, 0x78, 8) >> 32, 2);
 	assert_int_equal(get(h, 0x80, 8) & ~0xfffull, h->f->cpu->cr3);

@@ -279,7 +279,7 @@ static void pcids_agree_with_tables(void **state)
 
 	flat_long(f);
 	flat_set_cr4(f, f->cpu->cr4 | CR4_PGE | CR4_PCIDE);
-	f->cpu->tlb->direct = direct_create();
+	f->cpu->tlb->direct = direct_create(NULL);
 	assert_non_null(f->cpu->tlb->direct);
 	for (gpa_t page = LARGE; page < FLAT_RAM; page += PAGE_SIZE)
 		flat_poke(f, page, page, 8);

@@ -60,10 +60,13 @@ static void enqueue(struct vcpu *vcpu, const uint64_t *pages, unsigned nr)
 	pthread_mutex_unlock(&hv->flush_lock);
 }
 
-/* Whatever the address space: with PCIDs one that is not in force may have the page, too. */
+/*
+ * Whatever the address space: with PCIDs one that is not in force may have the page, too, and in guest mode it is not the
+ * caller's that is in force.
+ */
 static bool flush_range(struct cpu *cpu, uint64_t range)
 {
-	if (range == HV_FLUSH_ALL || cpu->cr4 & CR4_PCIDE)
+	if (range == HV_FLUSH_ALL || cpu->cr4 & CR4_PCIDE || cpu_guest(cpu))
 		return false;
 	if (!gva_canonical(cpu, range))
 		return true;

@@ -51,6 +51,9 @@ static bool join(struct vcpu *vcpu)
 	return vm->codemap && codemap_join(vm->codemap, &vcpu->cpu);
 }
 
+/* vCPUs that have a TLB for guest mode beside their own; more than these share the memory that translated code reaches. */
+#define TWO_TLBS 16
+
 static bool create_parts(struct vcpu *vcpu)
 {
 	char name[64];
@@ -60,8 +63,11 @@ static bool create_parts(struct vcpu *vcpu)
 	vcpu->cpu.exec = exec_create();
 	vcpu->pv = pv_create(vcpu);
 	vcpu->stats = stats_create(STATS_VCPU, name);
-	return vcpu->cpu.tlb && vcpu->cpu.exec && vcpu->pv && vcpu->stats && join(vcpu) &&
-	       !exec_set_tempo(&vcpu->cpu, vcpu->vm->ops->tempo);
+	if (!vcpu->cpu.tlb || !vcpu->cpu.exec || !vcpu->pv || !vcpu->stats || !join(vcpu))
+		return false;
+	if (vcpu->cpu.virt && vcpu->cpu.codemap_index < TWO_TLBS)
+		tlb_add_guest(vcpu->cpu.tlb);
+	return !exec_set_tempo(&vcpu->cpu, vcpu->vm->ops->tempo);
 }
 
 static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)

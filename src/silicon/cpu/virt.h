@@ -82,6 +82,16 @@ struct stage2 {
 	bool apart;	    /* never to be cached: the APIC-access page */
 };
 
+/* Whose translations are cached: two guests that differ in any of these share none. */
+struct virt_world {
+	bool guest; /* false: the processor's own, outside of guest mode, and the rest is 0 */
+	bool untagged; /* no VPID: each entry and exit drops what is cached of it, and of the processor's own */
+	uint32_t id; /* VPID, ASID */
+	uint64_t
+		second; /* bits 51:12: where the second stage's tables are; others: its form. 0: there is none */
+	uint64_t apic; /* the APIC-access page | 1; 0: none */
+};
+
 /* When ->attend() is called: between which servers of docs/events.md. */
 enum virt_stage {
 	VIRT_BEFORE_TRAPS,     /* behind requests and the injected event: MTF */
@@ -105,6 +115,8 @@ struct virt_ops {
 	void (*refused)(struct cpu *cpu, const struct event *cause);
 	/* The second stage. RESULT_OK; RESULT_FAULT (by virt_refuse()); RESULT_EXIT; RESULT_AGAIN: tables changed. */
 	enum result (*translate)(struct cpu *cpu, struct stage2 *s);
+	/* In guest mode: the world that it is. */
+	void (*world)(struct cpu *cpu, struct virt_world *ret);
 	/*
 	 * Between instructions, while ATTN_VIRT is up: what guest mode adds to the order of events (MTF, preemption
 	 * timer, windows, virtual interrupts). Called at each stage; lowers ATTN_VIRT itself. True: something was

@@ -222,7 +222,7 @@ enum result emul_wrpkru(struct cpu *cpu, const struct insn *insn)
 		return r;
 	if (cpu->pkru != (uint32_t)cpu->gpr[RAX]) {
 		cpu->pkru = (uint32_t)cpu->gpr[RAX];
-		mmu_flush_all(cpu);
+		mmu_update_mode(cpu);
 	}
 	return insn_next(cpu, insn);
 }

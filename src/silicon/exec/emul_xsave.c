@@ -297,7 +297,7 @@ static void load_pkru(struct cpu *cpu, uint32_t pkru)
 	if (cpu->pkru == pkru)
 		return;
 	cpu->pkru = pkru;
-	mmu_flush_all(cpu);
+	mmu_update_mode(cpu);
 }
 
 static void load_component(struct cpu *cpu, const struct xsave *x, const uint8_t *image, unsigned i)

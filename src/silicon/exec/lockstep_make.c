@@ -37,6 +37,8 @@ int lockstep_create(struct run *run)
 	ls->run = run;
 	ls->own = run->cpu->tlb;
 	ls->own->log = ls->other->log = &ls->log;
+	if (ls->own->other)
+		ls->own->other->log = &ls->log;
 	run->lockstep = ls;
 	if (run->opt.perf)
 		on_exit(say_counts, ls);

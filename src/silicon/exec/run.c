@@ -58,7 +58,7 @@ static bool stay(const struct run *run, const struct run_site *site, uint64_t ge
 
 	return site->next && !(site->flags & SITE_APART) &&
 	       cpu->rip == site->rip + run->insn[site->insn].len && !attention(cpu) &&
-	       !cpu->out.nr && !d->nr_written && d->gen == gen;
+	       !cpu->out.nr && !d->code->nr_written && d->gen == gen;
 }
 
 #define LAST_PAGE32 0xfffff000 /* what goes on behind it is not its successor */
@@ -82,9 +82,9 @@ static void look_around(struct run *run)
 	const struct direct *d = run->cpu->tlb->direct;
 
 	run_notice_writes(run);
-	if (d->gen == run->seen_gen)
+	if (d->gen == run->seen_gen[run_mode(run)])
 		return;
-	run->seen_gen = d->gen;
+	run->seen_gen[run_mode(run)] = d->gen;
 	run_jumps_follow(run);
 }
 

@@ -15,6 +15,7 @@
 #include "silicon/exec/cache.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/direct.h"
+#include "silicon/mmu/tlb.h"
 
 #include <stdio.h>
 
@@ -33,8 +34,10 @@ struct run_record;
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
 #define RUN_PAGES	2048u
-#define RUN_KEYS	10u
+#define RUN_KEYS	16u
 #define RUN_BLOCK_INSNS 64u
+#define RUN_KEYS_FEW	10u /* where there is no guest mode */
+#define RUN_PARTS	4u
 #define RUN_HEAT_BITS	18
 #define RUN_HOT		400u /* visits: what a trace saves repays its making */
 #define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
@@ -143,8 +146,9 @@ struct run_page {
 	uint32_t next;	     /* in the hash chain */
 	uint16_t nr_dead;    /* blocks in ->first's chain that are */
 	uint16_t nr_drops;   /* of lines since a block was made of the page */
-	bool aliased;	     /* blocks were made of it at another linear address, too */
-	uint64_t gen;	     /* in which other processors give up their write tags: codemap.h */
+	bool aliased; /* blocks were made of it at another linear address, or in another mode, too */
+	bool guest;   /* its first block was made in guest mode */
+	uint64_t gen; /* in which other processors give up their write tags: codemap.h */
 	uint8_t copy[PAGE_SIZE];
 };
 
@@ -174,11 +178,21 @@ struct run_jump_log {
 	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
 };
 
-/* The newest jumps of the lower half, put away with their context; version is struct direct's. */
+/* The newest jumps of a half, put away with their context; version is struct direct's. */
 struct run_jumps_saved {
 	uint64_t version;
 	uint32_t nr;
 	uint32_t block[RUN_JUMP_SAVED];
+};
+
+/* What follows the flushes of one half of the address space, of one mode: root or guest. */
+struct run_part {
+	struct run_jump_log log;
+	unsigned context; /* whose jumps they are, */
+	uint64_t version; /* and the one that they follow */
+	struct run_jumps_saved saved[DIRECT_CONTEXTS];
+	uint32_t nr_fresh; /* pages that are not stale, or RUN_LISTED */
+	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
 };
 
 /* Why translated code came back; in the upper bits of ->leave. */
@@ -276,20 +290,16 @@ struct run {
 	/* Pages that other processors may still write to unseen; above RUN_OPEN: not all are listed. */
 	uint32_t nr_open;
 	uint32_t open[RUN_OPEN];
-	uint64_t hurried; /* newest generation that others were asked for */
-	uint32_t nr_fresh
-		[2]; /* pages that are not stale, or RUN_LISTED; by half of the address space */
+	uint64_t hurried;    /* newest generation that others were asked for */
 	uint32_t nr_aliased; /* above RUN_ALIASED: not all are listed */
 	uint32_t aliased[RUN_ALIASED];
 	uint32_t nr_compared; /* epochs since they were made so */
-	uint16_t fresh[2][RUN_GROWTH * RUN_PAGES];
-	uint64_t seen_gen;		 /* of struct direct, that jumps are good for */
-	uint32_t seen_drops;		 /* of thunks */
-	struct run_jump_log jump_log[2]; /* by half of the address space */
-	unsigned context;		 /* of the lower half's jumps */
-	uint64_t version;		 /* of it */
-	uint8_t half_shift;		 /* as in struct tlb */
-	struct run_jumps_saved saved[DIRECT_CONTEXTS];
+	uint32_t seen_drops;  /* of thunks */
+	/* By mode: that of ->cpu->tlb, where guest mode has its own. */
+	uint64_t seen_gen[2];  /* of struct direct, that jumps are good for */
+	uint8_t half_shift[2]; /* as in struct tlb */
+	struct run_part *part; /* RUN_PARTS of them: mode, then half */
+	uint32_t nr_keys_most; /* RUN_KEYS, or what is enough for one mode */
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */
@@ -316,6 +326,12 @@ void run_large_tables(struct run *run);
 bool run_grow(struct run *run);
 
 /* ---- run_block.c: general registers only ---- */
+
+/* The mode, as an index: 1 is guest mode's, if it has its own TLB. */
+static inline unsigned run_mode(const struct run *run)
+{
+	return run->cpu->tlb->guest;
+}
 
 /* The instruction at rip may go over the page's end. */
 static inline bool run_near_end(uint64_t rip)

@@ -20,6 +20,21 @@
 #define LINE_SHIFT 6
 #define PAGE_LINES 64
 
+/* ---- parts of the address space ---- */
+
+/* Of an address in the present mode. */
+static struct run_part *part_of(const struct run *run, uint64_t addr)
+{
+	unsigned mode = run_mode(run);
+
+	return &run->part[2 * mode + (addr >> run->half_shift[mode] & 1)];
+}
+
+static struct run_part *page_part(const struct run *run, const struct run_page *page)
+{
+	return &run->part[2 * page->guest + (page->va >> run->half_shift[page->guest] & 1)];
+}
+
 /* ---- the jump cache ---- */
 
 /* What stands where nothing was entered. */
@@ -49,8 +64,8 @@ static void log_clear(struct run *run, struct run_jump_log *log)
 
 void run_jumps_clear(struct run *run)
 {
-	log_clear(run, &run->jump_log[0]);
-	log_clear(run, &run->jump_log[1]);
+	for (unsigned i = 0; i < RUN_PARTS; i++)
+		log_clear(run, &run->part[i].log);
 }
 
 static unsigned filter_bit(uint64_t rip)
@@ -98,7 +113,7 @@ static void log_drop(struct run *run, struct run_jump_log *log, const struct dir
 
 static void follow_span(struct run *run, const struct direct_span *span)
 {
-	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, span->start)];
+	struct run_jump_log *log = &part_of(run, span->start)->log;
 
 	if (span->mask != PAGE_MASK || filtered(log, span->start))
 		log_drop(run, log, span);
@@ -109,7 +124,7 @@ int run_key_index(struct run *run, uint32_t key)
 	for (unsigned i = 0; i < run->nr_keys; i++)
 		if (run->key[i] == key)
 			return i;
-	if (run->nr_keys == RUN_KEYS)
+	if (run->nr_keys == run->nr_keys_most)
 		return -1;
 	run->key[run->nr_keys] = key;
 	return run->nr_keys++;
@@ -119,7 +134,7 @@ int run_key_index(struct run *run, uint32_t key)
 static bool entered(const struct run *run, const uint64_t *neg, unsigned index,
 		    const struct run_jump_log *log)
 {
-	return *neg != no_jump(index) && log == &run->jump_log[tlb_half(run->cpu->tlb, -*neg)];
+	return *neg != no_jump(index) && log == &part_of(run, -*neg)->log;
 }
 
 /* Few keys have many jumps; only their caches are worth huge pages. */
@@ -135,7 +150,7 @@ void run_jump_add(struct run *run, uint32_t block)
 {
 	const struct run_block *b = &run->block[block];
 	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
-	struct run_jump_log *log = &run->jump_log[tlb_half(run->cpu->tlb, b->rip)];
+	struct run_jump_log *log = &part_of(run, b->rip)->log;
 	struct run_jumps *jumps = &run->jumps[key];
 	unsigned index = run_jump_index(run, b->rip);
 	bool logged = entered(run, &jumps->to[index].neg, index, log);
@@ -199,12 +214,13 @@ static uint32_t jump_block(const struct run *run, uint32_t jump)
 	return jumps->to[jump % RUN_JUMPS].neg == -b->rip && !b->dead ? block : RUN_NONE;
 }
 
-static void jumps_save(const struct run *run, struct run_jumps_saved *ret)
+static void jumps_save(const struct run *run, const struct run_part *part,
+		       struct run_jumps_saved *ret)
 {
-	const struct run_jump_log *log = &run->jump_log[0];
+	const struct run_jump_log *log = &part->log;
 
 	ret->nr = 0;
-	ret->version = run->version;
+	ret->version = part->version;
 	for (unsigned i = log->nr; i-- && ret->nr < RUN_JUMP_SAVED;) {
 		uint32_t block = jump_block(run, log->v[i]);
 
@@ -213,68 +229,69 @@ static void jumps_save(const struct run *run, struct run_jumps_saved *ret)
 	}
 }
 
-static void jumps_load(struct run *run, const struct run_jumps_saved *saved)
+static void jumps_load(struct run *run, const struct run_part *part,
+		       const struct run_jumps_saved *saved)
 {
-	if (saved->version != run->version)
+	if (saved->version != part->version)
 		return;
 	for (unsigned i = 0; i < saved->nr; i++)
 		if (!run->block[saved->block[i]].dead)
 			run_jump_add(run, saved->block[i]);
 }
 
-static void make_half_stale(struct run *run, unsigned half)
+static void make_part_stale(struct run *run, struct run_part *part)
 {
-	for (unsigned i = 0; i < run->nr_fresh[half]; i++)
-		run->stale[run->fresh[half][i]] = 1;
-	run->nr_fresh[half] = 0;
+	for (unsigned i = 0; i < part->nr_fresh; i++)
+		run->stale[part->fresh[i]] = 1;
+	part->nr_fresh = 0;
 }
 
 static void make_all_stale(struct run *run)
 {
-	make_half_stale(run, 0);
-	make_half_stale(run, 1);
+	for (unsigned i = 0; i < RUN_PARTS; i++)
+		make_part_stale(run, &run->part[i]);
 }
 
 /*
  * Jumps into a half that was flushed stay, to stale pages: so who comes into one again is found by its translation, for
  * a page that stands at one address only; those into others are forgotten.
  */
-static void follow_half(struct run *run, unsigned half)
+static void follow_part(struct run *run, struct run_part *part)
 {
 	if (run->nr_aliased > RUN_ALIASED) {
-		log_clear(run, &run->jump_log[half]);
+		log_clear(run, &part->log);
 		return;
 	}
 	for (unsigned i = 0; i < run->nr_aliased; i++)
 		page_jumps_drop(run, &run->page[run->aliased[i]]);
-	make_half_stale(run, half);
+	make_part_stale(run, part);
 }
 
-/* The lower half is another context's. */
-static void follow_context(struct run *run, const struct direct *d)
+/* The half is another context's. */
+static void follow_context(struct run *run, struct run_part *part, const struct direct_half *half)
 {
-	if (run->version == d->version[run->context])
-		jumps_save(run, &run->saved[run->context]);
-	log_clear(run, &run->jump_log[0]);
-	run->context = d->now;
-	run->version = d->version[d->now];
-	jumps_load(run, &run->saved[d->now]);
+	if (part->version == half->version[part->context])
+		jumps_save(run, part, &part->saved[part->context]);
+	log_clear(run, &part->log);
+	part->context = half->now;
+	part->version = half->version[half->now];
+	jumps_load(run, part, &part->saved[half->now]);
 }
 
-static void follow_lower(struct run *run, const struct direct *d)
+static void follow_half(struct run *run, struct run_part *part, const struct direct_half *half)
 {
-	if (run->context != d->now) {
-		follow_context(run, d);
-	} else if (run->version != d->version[d->now]) {
-		run->version = d->version[d->now];
-		follow_half(run, 0);
+	if (part->context != half->now) {
+		follow_context(run, part, half);
+	} else if (part->version != half->version[half->now]) {
+		part->version = half->version[half->now];
+		follow_part(run, part);
 	}
 }
 
 /* What the halves are has changed. */
 static void forget_halves(struct run *run)
 {
-	run->half_shift = run->cpu->tlb->half_shift;
+	run->half_shift[run_mode(run)] = run->cpu->tlb->half_shift;
 	run_jumps_clear(run);
 	make_all_stale(run);
 }
@@ -282,12 +299,12 @@ static void forget_halves(struct run *run)
 void run_jumps_follow(struct run *run)
 {
 	struct direct *d = run->cpu->tlb->direct;
+	unsigned mode = run_mode(run);
 
-	if (run->half_shift != run->cpu->tlb->half_shift)
+	if (run->half_shift[mode] != run->cpu->tlb->half_shift)
 		forget_halves(run);
-	follow_lower(run, d);
-	if (d->upper_flushed)
-		follow_half(run, 1);
+	for (unsigned half = 0; half < 2; half++)
+		follow_half(run, &run->part[2 * mode + half], &d->half[half]);
 	for (unsigned i = 0; i < d->nr_flushed; i++)
 		follow_span(run, &d->flushed[i]);
 	direct_flushed_clear(d);
@@ -512,10 +529,10 @@ static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
 static void set_fresh(struct run *run, struct run_page *page)
 {
 	uint32_t number = page - run->page;
-	unsigned half = tlb_half(run->cpu->tlb, page->va);
+	struct run_part *part = page_part(run, page);
 
 	if (run->stale[number] != RUN_LISTED)
-		run->fresh[half][run->nr_fresh[half]++] = number;
+		part->fresh[part->nr_fresh++] = number;
 	run->stale[number] = 0;
 }
 
@@ -558,6 +575,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page = &run->page[run->nr_pages];
 	page->hva = hva;
 	page->va = va;
+	page->guest = run_mode(run);
 	page->aliased = false;
 	page->lines = 0;
 	page->first = page->first_over = RUN_NONE;
@@ -597,7 +615,7 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 	struct run_page *page = page_lookup(run, hva);
 	uint64_t va = rip & PAGE_MASK;
 
-	if (page && page->va != va && !page->aliased)
+	if (page && (page->va != va || page->guest != run_mode(run)) && !page->aliased)
 		make_aliased(run, page);
 
 	if (page)
@@ -625,12 +643,15 @@ void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
  */
 static bool compare_now(struct run *run)
 {
-	if (run->nr_fresh[0] + run->nr_fresh[1] > RUN_FRESH_FEW ||
-	    run->nr_compared++ == RUN_COMPARE)
+	uint32_t nr = 0;
+
+	for (unsigned i = 0; i < RUN_PARTS; i++)
+		nr += run->part[i].nr_fresh;
+	if (nr > RUN_FRESH_FEW || run->nr_compared++ == RUN_COMPARE)
 		return false;
-	for (unsigned half = 0; half < 2; half++)
-		for (unsigned i = 0; i < run->nr_fresh[half]; i++)
-			page_compare(run, &run->page[run->fresh[half][i]], ~0ull);
+	for (unsigned i = 0; i < RUN_PARTS; i++)
+		for (unsigned k = 0; k < run->part[i].nr_fresh; k++)
+			page_compare(run, &run->page[run->part[i].fresh[k]], ~0ull);
 	return true;
 }
 
@@ -750,7 +771,7 @@ static void notice_others(struct run *run)
 
 void run_notice_writes(struct run *run)
 {
-	struct direct *d = run->cpu->tlb->direct;
+	struct direct_code *d = run->cpu->tlb->direct->code;
 
 	if (unlikely(codemap_posted(run->cpu)))
 		notice_others(run);

@@ -172,7 +172,7 @@ static bool make_jumps(struct run *run)
 {
 	bool good = true;
 
-	for (unsigned i = 0; i < RUN_KEYS; i++) {
+	for (unsigned i = 0; i < run->nr_keys_most; i++) {
 		run->jumps[i].to = host_low_alloc(jumps_size(run));
 		run->jumps[i].block = pages_alloc(jump_blocks_size(run));
 		good = good && run->jumps[i].to && run->jumps[i].block;
@@ -188,6 +188,7 @@ static const size_t block_table_size = sizeof(uint32_t) << RUN_BLOCK_BITS;
 
 static bool make_tables(struct run *run)
 {
+	run->nr_keys_most = run->cpu->tlb->other ? RUN_KEYS : RUN_KEYS_FEW;
 	run->site = pages_alloc(run->most * RUN_SITES * sizeof(*run->site));
 	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
 	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
@@ -198,8 +199,9 @@ static bool make_tables(struct run *run)
 	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
 	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
 	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
+	run->part = pages_alloc(RUN_PARTS * sizeof(*run->part));
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
-	return run->record && run->group && run->visits && run->site && run->insn &&
+	return run->record && run->part && run->group && run->visits && run->site && run->insn &&
 	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
 	       run->heat && make_jumps(run);
 }
@@ -210,8 +212,12 @@ static bool make_tables(struct run *run)
  */
 void run_large_tables(struct run *run)
 {
+	const struct tlb *other = run->cpu->tlb->other;
+
 	run->large = true;
 	host_pages_large(run->cpu->tlb->direct, sizeof(*run->cpu->tlb->direct));
+	if (other && other->count.fills)
+		host_pages_large(other->direct, sizeof(*other->direct));
 	host_pages_large(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
 	host_pages_large(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 }
@@ -232,10 +238,11 @@ static void free_tables(struct run *run)
 	unmap(run->block_table, run->most * block_table_size);
 	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
 	unmap(run->page, run->most * RUN_PAGES * sizeof(*run->page));
+	unmap(run->part, RUN_PARTS * sizeof(*run->part));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
 	unmap(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 	unmap(run->heat, sizeof(*run->heat) << RUN_HEAT_BITS);
-	for (unsigned i = 0; i < RUN_KEYS; i++) {
+	for (unsigned i = 0; i < run->nr_keys_most; i++) {
 		unmap(run->jumps[i].to, jumps_size(run));
 		unmap(run->jumps[i].block, jump_blocks_size(run));
 	}
@@ -317,10 +324,12 @@ void run_flush(struct run *run)
 	direct_code_clear(run->cpu);
 	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
 		run->nr_pages = 0;
-	run->nr_keys = run->nr_fresh[0] = run->nr_fresh[1] = 0;
-	run->nr_aliased = run->nr_open = 0;
-	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
-		run->saved[i].nr = 0;
+	run->nr_keys = run->nr_aliased = run->nr_open = 0;
+	for (unsigned i = 0; i < RUN_PARTS; i++) {
+		run->part[i].nr_fresh = 0;
+		for (unsigned k = 0; k < DIRECT_CONTEXTS; k++)
+			run->part[i].saved[k].nr = 0;
+	}
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;
@@ -380,12 +389,34 @@ static void say_counters(const struct run *run)
 		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
 }
 
+static void say_tlb(const struct tlb *tlb)
+{
+	const struct tlb_counters *c = &tlb->count;
+
+	host_log("run: TLB of %s: %lu walks, %lu second stages, %lu filled, %lu refilled",
+		 tlb->guest ? "guests" : "the processor", c->walks, c->stage2, c->fills,
+		 c->refills);
+	host_log("run:   went to %lu worlds, %lu PCIDs, %lu were new; flushed %lu halves",
+		 c->worlds, c->contexts, c->taken, c->halves);
+}
+
+/* NULL: it was destroyed. */
+static void say_tlbs(const struct cpu *cpu)
+{
+	if (!cpu)
+		return;
+	say_tlb(cpu->tlb);
+	if (cpu->tlb->other)
+		say_tlb(cpu->tlb->other);
+}
+
 /* Programs end without freeing their vCPUs. */
 static void say_at_exit(int status, void *opaque)
 {
 	struct run *run = opaque;
 
 	say_counters(run);
+	say_tlbs(run->cpu);
 	say_cold(run);
 }
 
@@ -431,6 +462,29 @@ void run_destroy(struct run *run)
 		munmap(run, sizeof(*run)); /* else it is looked at when the program ends */
 }
 
+/* The TLB's, and those of guest mode's own, which can be done without. */
+static bool make_direct(struct run *run)
+{
+	struct tlb *tlb = run->cpu->tlb;
+
+	if (!tlb->direct)
+		tlb->direct = direct_create(NULL);
+	if (tlb->direct && tlb->other && !tlb->other->direct)
+		tlb->other->direct = direct_create(tlb->direct);
+	if (tlb->other && !tlb->other->direct)
+		tlb_remove_guest(tlb);
+	return tlb->direct;
+}
+
+static void set_two_pages(struct run *run)
+{
+	struct tlb *tlb = run->cpu->tlb;
+
+	tlb->two_pages = run->opt.two_pages;
+	if (tlb->other)
+		tlb->other->two_pages = run->opt.two_pages;
+}
+
 static bool host_has_bmi2(void)
 {
 	uint32_t r[4];
@@ -466,17 +520,16 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->only_smap = CR4_SMAP;
 	run->only_tsd = CR4_TSD;
 	run->sign = BIT(63);
-	if (!cpu->tlb->direct)
-		cpu->tlb->direct = direct_create();
-	if (!cpu->tlb->direct || !make_tables(run) || !make_code(run)) {
+	run->half_shift[0] = run->half_shift[1] = 63;
+	if (!make_direct(run) || !make_tables(run) || !make_code(run)) {
 		run_destroy(run);
 		return -ENOMEM;
 	}
-	for (unsigned i = 0; i < RUN_KEYS; i++)
+	for (unsigned i = 0; i < run->nr_keys_most; i++)
 		run->jumps[i].to[0].neg = DIRECT_NEVER;
 	if (run->opt.perf)
 		open_perf_map(run);
-	cpu->tlb->two_pages = run->opt.two_pages;
+	set_two_pages(run);
 	if (run->opt.lockstep && lockstep_create(run)) {
 		run_destroy(run);
 		return -ENOMEM;

@@ -25,21 +25,62 @@ struct tlb *tlb_create(void)
 	return tlb;
 }
 
-void tlb_destroy(struct tlb *tlb)
+void tlb_add_guest(struct tlb *tlb)
 {
-	if (!tlb)
+	struct tlb *guest = tlb_create();
+
+	if (!guest)
 		return;
+	guest->guest = true;
+	guest->other = tlb;
+	tlb->other = guest;
+}
+
+static void destroy(struct tlb *tlb)
+{
 	direct_destroy(tlb->direct);
 	munmap(tlb, sizeof(*tlb));
 }
 
-struct direct *direct_create(void)
+void tlb_remove_guest(struct tlb *tlb)
+{
+	if (tlb->other)
+		destroy(tlb->other);
+	tlb->other = NULL;
+}
+
+/* The root's goes last: the other's tables share with its. */
+void tlb_destroy(struct tlb *tlb)
+{
+	if (!tlb)
+		return;
+	if (tlb->guest)
+		tlb = tlb->other;
+	tlb_remove_guest(tlb);
+	destroy(tlb);
+}
+
+static struct direct_code *code_create(void)
+{
+	struct direct_code *c =
+		mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	return c == MAP_FAILED ? NULL : c;
+}
+
+struct direct *direct_create(struct direct *beside)
 {
 	struct direct *d = host_low_alloc(sizeof(*d));
 
 	if (!d)
 		return NULL;
 	madvise(d, sizeof(*d), MADV_DONTFORK);
+	d->code = beside ? beside->code : code_create();
+	d->owns_code = !beside;
+	if (!d->code) {
+		direct_destroy(d);
+		return NULL;
+	}
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
 			d->map[state][kind].neg[0] = DIRECT_NEVER;
@@ -48,8 +89,11 @@ struct direct *direct_create(void)
 
 void direct_destroy(struct direct *d)
 {
-	if (d)
-		munmap(d, sizeof(*d));
+	if (!d)
+		return;
+	if (d->owns_code && d->code)
+		munmap(d->code, sizeof(*d->code));
+	munmap(d, sizeof(*d));
 }
 
 struct codemap *codemap_create(void)

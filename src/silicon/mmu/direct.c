@@ -48,7 +48,7 @@ static void clear_all(struct direct *d)
 {
 	clear_kind(d, DIRECT_READ);
 	clear_kind(d, DIRECT_WRITE);
-	d->log[0].nr = d->log[1].nr = 0;
+	d->half[0].log.nr = d->half[1].log.nr = 0;
 }
 
 /* ---- filling ---- */
@@ -56,7 +56,7 @@ static void clear_all(struct direct *d)
 static void fill(struct direct *d, const struct access *a, enum direct_kind kind, unsigned half)
 {
 	struct direct_map *map = &d->map[a->state][kind];
-	struct direct_log *log = &d->log[half];
+	struct direct_log *log = &d->half[half].log;
 	unsigned index = index_of(a->addr);
 	uint64_t neg = -(a->addr & PAGE_MASK);
 
@@ -98,6 +98,7 @@ void direct_refill(struct cpu *cpu, gva_t addr)
 	/* What missed reaches over the page's end. */
 	if (entered(d, a.state, addr))
 		return;
+	cpu->tlb->count.refills++;
 	a.hva = tlb_hit_read(cpu, addr, 1);
 	if (a.hva)
 		fill(d, &a, DIRECT_READ, half);
@@ -114,17 +115,19 @@ void direct_flush_half(struct direct *d, unsigned half)
 
 	if (!d)
 		return;
-	log = &d->log[half];
+	log = &d->half[half].log;
 	d->gen++;
-	if (half)
-		d->upper_flushed = true;
-	else
-		d->version[d->now]++;
+	d->half[half].version[d->half[half].now]++;
 	if (log->nr > DIRECT_LOG) {
 		clear_all(d);
 		return;
 	}
 	clear_log(d, log);
+}
+
+static bool unlogged(const struct direct *d)
+{
+	return d->half[0].log.nr > DIRECT_LOG || d->half[1].log.nr > DIRECT_LOG;
 }
 
 /* Drop the entries for writes. */
@@ -156,14 +159,14 @@ void direct_flush_writes(struct direct *d)
 	if (!d)
 		return;
 	d->gen++;
-	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
-		forget_writes(&d->saved[i]);
-	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
+	for (unsigned i = 0; i < 2 * DIRECT_CONTEXTS; i++)
+		forget_writes(&d->half[i & 1].saved[i / 2]);
+	if (unlogged(d)) {
 		clear_all(d);
 		return;
 	}
-	flush_logged_writes(d, &d->log[0]);
-	flush_logged_writes(d, &d->log[1]);
+	flush_logged_writes(d, &d->half[0].log);
+	flush_logged_writes(d, &d->half[1].log);
 }
 
 static bool is_write_to(uint32_t entry, uint64_t neg, uint64_t addend, const uint8_t *hva)
@@ -199,14 +202,14 @@ void direct_flush_writes_to(struct direct *d, const uint8_t *hva)
 	if (!d)
 		return;
 	d->gen++;
-	for (unsigned i = 0; i < DIRECT_CONTEXTS; i++)
-		forget_writes_to(&d->saved[i], hva);
-	if (d->log[0].nr > DIRECT_LOG || d->log[1].nr > DIRECT_LOG) {
+	for (unsigned i = 0; i < 2 * DIRECT_CONTEXTS; i++)
+		forget_writes_to(&d->half[i & 1].saved[i / 2], hva);
+	if (unlogged(d)) {
 		clear_all(d);
 		return;
 	}
-	flush_logged_writes_to(d, &d->log[0], hva);
-	flush_logged_writes_to(d, &d->log[1], hva);
+	flush_logged_writes_to(d, &d->half[0].log, hva);
+	flush_logged_writes_to(d, &d->half[1].log, hva);
 }
 
 void direct_flush_page(struct direct *d, gva_t addr)
@@ -230,26 +233,32 @@ void direct_note_flush(struct direct *d, gva_t addr, unsigned shift)
 	d->gen++;
 	if (d->nr_flushed < DIRECT_FLUSHED)
 		d->flushed[d->nr_flushed++] = (struct direct_span){addr & mask, mask};
-	else {
-		d->upper_flushed = true;
-		d->version[d->now]++;
-	}
+	else
+		for (unsigned half = 0; half < 2; half++)
+			d->half[half].version[d->half[half].now]++;
 }
 
-/* ---- contexts of the lower half ---- */
+/* ---- contexts ---- */
 
-_Static_assert(DIRECT_CONTEXTS == TLB_CONTEXTS, "one each");
+_Static_assert(DIRECT_CONTEXTS >= TLB_CONTEXTS && DIRECT_CONTEXTS >= TLB_WORLDS, "one each");
 
-static void save(struct direct *d, const struct direct_log *log, struct direct_saved *ret)
+/* What the other half entered at the same index since is not to be put away. */
+static bool is_of_half(uint64_t neg, unsigned half, unsigned shift)
 {
+	return neg && neg != DIRECT_NEVER && (-neg >> shift & 1) == half;
+}
+
+static void save(struct direct *d, unsigned half, unsigned shift, struct direct_saved *ret)
+{
+	const struct direct_log *log = &d->half[half].log;
+
 	ret->nr = 0;
 	for (unsigned i = log->nr; i-- && ret->nr < DIRECT_SAVED;) {
 		uint32_t entry = log->entry[i];
 		const struct direct_map *map = &d->map[LOG_STATE(entry)][LOG_KIND(entry)];
 		uint64_t neg = map->neg[LOG_INDEX(entry)];
 
-		/* Of the lower half still: its addresses are positive. */
-		if ((int64_t)neg >= 0)
+		if (!is_of_half(neg, half, shift))
 			continue;
 		ret->v[ret->nr].entry = entry;
 		ret->v[ret->nr].neg = neg;
@@ -269,34 +278,34 @@ static void load(struct direct *d, struct direct_log *log, const struct direct_s
 	}
 }
 
-void direct_switch(struct direct *d, unsigned from, unsigned to)
+void direct_switch(struct direct *d, unsigned half, unsigned to, unsigned shift)
 {
-	struct direct_log *log;
+	struct direct_half *h;
 
 	if (!d)
 		return;
-	log = &d->log[0];
+	h = &d->half[half];
 	d->gen++;
 	/* Who depends on the context that goes did not hear of these. */
 	if (d->nr_flushed)
-		d->version[from]++;
-	d->saved[from].nr = 0;
-	if (log->nr > DIRECT_LOG) {
+		h->version[h->now]++;
+	h->saved[h->now].nr = 0;
+	if (h->log.nr > DIRECT_LOG) {
 		clear_all(d);
 	} else {
-		save(d, log, &d->saved[from]);
-		clear_log(d, log);
+		save(d, half, shift, &h->saved[h->now]);
+		clear_log(d, &h->log);
 	}
-	d->now = to;
-	load(d, log, &d->saved[to]);
+	h->now = to;
+	load(d, &h->log, &h->saved[to]);
 }
 
-void direct_forget(struct direct *d, unsigned context)
+void direct_forget(struct direct *d, unsigned half, unsigned context)
 {
 	if (!d)
 		return;
-	d->version[context]++;
-	d->saved[context].nr = 0;
+	d->half[half].version[context]++;
+	d->half[half].saved[context].nr = 0;
 }
 
 void direct_forget_page(struct direct *d, unsigned context, gva_t addr)
@@ -306,43 +315,43 @@ void direct_forget_page(struct direct *d, unsigned context, gva_t addr)
 
 	if (!d)
 		return;
-	saved = &d->saved[context];
+	saved = &d->half[0].saved[context];
 	for (unsigned i = 0; i < saved->nr; i++)
 		if (saved->v[i].neg != -(addr & PAGE_MASK))
 			saved->v[kept++] = saved->v[i];
 	saved->nr = kept;
-	d->version[context]++;
+	d->half[0].version[context]++;
 }
 
 /* ---- pages with code ---- */
 
-static unsigned code_slot(const struct direct *d, const uint8_t *hva)
+static unsigned code_slot(const struct direct_code *c, const uint8_t *hva)
 {
 	uint64_t page = (uintptr_t)hva >> PAGE_SHIFT;
 	unsigned i = page * 0x9e3779b97f4a7c15ull >> 49;
 
-	while (d->code[i] && d->code[i] != hva)
+	while (c->page[i] && c->page[i] != hva)
 		i = (i + 1) % DIRECT_CODE_SLOTS;
 	return i;
 }
 
 bool direct_code_has(const struct direct *d, const uint8_t *hva)
 {
-	return d->nr_code && d->code[code_slot(d, hva)];
+	return d->code->nr && d->code->page[code_slot(d->code, hva)];
 }
 
 bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen)
 {
-	struct direct *d = cpu->tlb->direct;
-	unsigned slot = code_slot(d, hva);
+	struct direct_code *c = cpu->tlb->direct->code;
+	unsigned slot = code_slot(c, hva);
 
-	if (d->code[slot])
+	if (c->page[slot])
 		return true;
-	if (d->nr_code == DIRECT_CODE_MAX)
+	if (c->nr == DIRECT_CODE_MAX)
 		return false;
-	d->code[slot] = hva;
-	d->code_lines[slot] = 0;
-	d->nr_code++;
+	c->page[slot] = hva;
+	c->lines[slot] = 0;
+	c->nr++;
 	tlb_flush_writes_to(cpu->tlb, hva);
 	*ret_gen = codemap_add(cpu, hva);
 	return true;
@@ -351,37 +360,37 @@ bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen)
 /* What stands behind in the same run of slots may belong before the hole. */
 void direct_code_remove(struct cpu *cpu, const uint8_t *hva)
 {
-	struct direct *d = cpu->tlb->direct;
-	unsigned slot = code_slot(d, hva);
+	struct direct_code *c = cpu->tlb->direct->code;
+	unsigned slot = code_slot(c, hva);
 
-	if (!d->code[slot])
+	if (!c->page[slot])
 		return;
 	codemap_remove(cpu, hva);
-	d->code[slot] = NULL;
-	d->nr_code--;
+	c->page[slot] = NULL;
+	c->nr--;
 	for (;;) {
 		const uint8_t *moved;
 		unsigned to;
 
 		slot = (slot + 1) % DIRECT_CODE_SLOTS;
-		moved = d->code[slot];
+		moved = c->page[slot];
 		if (!moved)
 			return;
-		d->code[slot] = NULL;
-		to = code_slot(d, moved);
-		d->code[to] = moved;
-		d->code_lines[to] = d->code_lines[slot];
+		c->page[slot] = NULL;
+		to = code_slot(c, moved);
+		c->page[to] = moved;
+		c->lines[to] = c->lines[slot];
 	}
 }
 
 void direct_code_lines(struct cpu *cpu, const uint8_t *hva, uint64_t lines)
 {
-	struct direct *d = cpu->tlb->direct;
-	unsigned slot = code_slot(d, hva);
+	struct direct_code *c = cpu->tlb->direct->code;
+	unsigned slot = code_slot(c, hva);
 
-	if (!d->code[slot])
+	if (!c->page[slot])
 		return;
-	d->code_lines[slot] = lines;
+	c->lines[slot] = lines;
 	codemap_cover(cpu, hva, lines);
 }
 
@@ -393,46 +402,47 @@ static uint64_t lines_of(const struct access *a)
 	return GENMASK(to, from);
 }
 
-static void note_write(struct direct *d, const uint8_t *page, uint64_t lines)
+static void note_write(struct direct_code *c, const uint8_t *page, uint64_t lines)
 {
-	if (d->nr_written < DIRECT_WRITTEN) {
-		d->written[d->nr_written].page = page;
-		d->written[d->nr_written].lines = lines;
+	if (c->nr_written < DIRECT_WRITTEN) {
+		c->written[c->nr_written].page = page;
+		c->written[c->nr_written].lines = lines;
 	}
-	if (d->nr_written <= DIRECT_WRITTEN)
-		d->nr_written++;
+	if (c->nr_written <= DIRECT_WRITTEN)
+		c->nr_written++;
 }
 
 uint8_t direct_rights(struct direct *d, const struct access *a, uint8_t rights, bool fetched)
 {
 	const uint8_t *page = (const uint8_t *)((uintptr_t)a->hva & PAGE_MASK);
+	struct direct_code *c = d ? d->code : NULL;
 	uint64_t lines = 0;
 	unsigned slot;
 
-	if (!d || !a->hva || !d->nr_code)
+	if (!c || !a->hva || !c->nr)
 		return rights;
-	slot = code_slot(d, page);
-	if (!d->code[slot])
+	slot = code_slot(c, page);
+	if (!c->page[slot])
 		return rights;
 	if (a->op & ACCESS_WRITE)
 		lines = lines_of(a);
 	if (!fetched && rights & ACCESS_FETCH)
 		lines = ~0ull;
-	lines &= d->code_lines[slot];
+	lines &= c->lines[slot];
 	if (lines)
-		note_write(d, page, lines);
+		note_write(c, page, lines);
 	return rights & ~ACCESS_WRITE;
 }
 
 void direct_code_clear(struct cpu *cpu)
 {
-	struct direct *d = cpu->tlb->direct;
+	struct direct_code *c = cpu->tlb->direct->code;
 
-	for (unsigned slot = 0; d->nr_code && slot < DIRECT_CODE_SLOTS; slot++)
-		if (d->code[slot])
-			codemap_remove(cpu, d->code[slot]);
-	if (d->nr_code)
-		memset(d->code, 0, sizeof(d->code));
-	d->nr_code = 0;
-	d->nr_written = 0;
+	for (unsigned slot = 0; c->nr && slot < DIRECT_CODE_SLOTS; slot++)
+		if (c->page[slot])
+			codemap_remove(cpu, c->page[slot]);
+	if (c->nr)
+		memset(c->page, 0, sizeof(c->page));
+	c->nr = 0;
+	c->nr_written = 0;
 }

@@ -6,8 +6,9 @@
  * index register and a 32-bit displacement reach them. One map per access state and kind of access; the
  * index is the low 16 bits of the page number. neg[] holds minus the page's address, so that
  * (last byte + neg) < 4096 is the hit; zero never hits, for page 0 belongs to index 0, whose cleared value is
- * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled. The lower half's entries are those
- * of the present context (context.c): others' are put away, the newest of them, by the log.
+ * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled. The entries of each half are those
+ * of its present context (context.c: PCIDs for the lower, worlds for the upper): others' are put away, the newest of
+ * them, by the log. Guest mode has tables of its own, as it has its own TLB.
  *
  * Pages that hold translated code are registered by host address. No write to one may go unnoticed: they get
  * no write tag anywhere, and what writes to them stands in ->written, as does what is newly mapped. They are
@@ -40,7 +41,7 @@ struct direct_log {
 	uint32_t entry[DIRECT_LOG];
 };
 
-/* Entries of the lower half, put away with their context. */
+/* Entries of a half, put away with their context. */
 struct direct_saved {
 	uint32_t nr;
 	struct {
@@ -55,19 +56,19 @@ struct direct_span {
 	uint64_t mask; /* of the bits that are the range's */
 };
 
-struct direct {
-	struct direct_map map[ACCESS_USER_ALIGN][NR_DIRECT_KINDS];
-	struct direct_log log[2]; /* by half of the address space */
-	uint64_t gen;	    /* counts flushes: what was looked up before is to be looked up again */
-	bool upper_flushed; /* since direct_flushed_clear() */
-	uint32_t nr_flushed;		   /* spans of addresses besides, in the present context */
-	unsigned now;			   /* the present context of the lower half */
-	uint64_t version[DIRECT_CONTEXTS]; /* counts flushes of the lower half in each */
-	struct direct_span flushed[DIRECT_FLUSHED];
+/* Of each half of the address space. */
+struct direct_half {
+	struct direct_log log;
+	unsigned now;			   /* the present context */
+	uint64_t version[DIRECT_CONTEXTS]; /* counts flushes in each */
 	struct direct_saved saved[DIRECT_CONTEXTS];
-	const uint8_t *code[DIRECT_CODE_SLOTS];
-	uint64_t code_lines[DIRECT_CODE_SLOTS]; /* of 64 bytes: those that count */
-	uint32_t nr_code;
+};
+
+/* Pages that hold translated code, whoever's mode it is in. */
+struct direct_code {
+	const uint8_t *page[DIRECT_CODE_SLOTS];
+	uint64_t lines[DIRECT_CODE_SLOTS]; /* of 64 bytes: those that count */
+	uint32_t nr;
 	uint32_t nr_written; /* above DIRECT_WRITTEN: not all are listed */
 	struct {
 		const uint8_t *page;
@@ -75,8 +76,19 @@ struct direct {
 	} written[DIRECT_WRITTEN];
 };
 
-/* Ordinary C. NULL: no memory there. */
-struct direct *direct_create(void);
+struct direct {
+	struct direct_map map[ACCESS_USER_ALIGN][NR_DIRECT_KINDS];
+	struct direct_half half[2];
+	uint64_t gen; /* counts flushes: what was looked up before is to be looked up again */
+	uint32_t
+		nr_flushed; /* spans of addresses, in the present contexts, since direct_flushed_clear() */
+	struct direct_span flushed[DIRECT_FLUSHED];
+	struct direct_code *code;
+	bool owns_code;
+};
+
+/* Ordinary C; with the code pages of beside, if there is that one. NULL: no memory there. */
+struct direct *direct_create(struct direct *beside);
 void direct_destroy(struct direct *d);
 
 /* ---- vCPU thread, general registers only ---- */
@@ -96,7 +108,6 @@ bool direct_code_has(const struct direct *d, const uint8_t *hva);
 /* What depends on translations has followed the flushes so far. */
 static inline void direct_flushed_clear(struct direct *d)
 {
-	d->upper_flushed = false;
 	d->nr_flushed = 0;
 }
 
@@ -113,10 +124,10 @@ void direct_flush_writes(struct direct *d);
 /* The same for one page, wherever it is mapped. */
 void direct_flush_writes_to(struct direct *d, const uint8_t *hva);
 void direct_flush_page(struct direct *d, gva_t addr);
-/* The lower half becomes another context's. */
-void direct_switch(struct direct *d, unsigned from, unsigned to);
-/* What is put away for a context, all or of one page. */
-void direct_forget(struct direct *d, unsigned context);
+/* A half becomes another context's; shift: of the bit that tells halves. */
+void direct_switch(struct direct *d, unsigned half, unsigned to, unsigned shift);
+/* What is put away for a context, all or (of the lower half) of one page. */
+void direct_forget(struct direct *d, unsigned half, unsigned context);
 void direct_forget_page(struct direct *d, unsigned context, gva_t addr);
 /* Say that the range of 1 << shift bytes around addr was flushed, by direct_flush_page() throughout. */
 void direct_note_flush(struct direct *d, gva_t addr, unsigned shift);

@@ -37,8 +37,9 @@ struct access {
 	uint8_t page_shift;
 	bool user_page;
 	bool global;
-	bool dirty; /* the D bit stands, in both stages: a write tag may be installed */
-	bool apart; /* the second stage wants to see each access: not to be cached */
+	uint8_t key; /* the protection key that rights rest on; 0 where there is none */
+	bool dirty;  /* the D bit stands, in both stages: a write tag may be installed */
+	bool apart;  /* the second stage wants to see each access: not to be cached */
 	/* Set by the memory lookup; hva NULL: no RAM there. */
 	uint8_t *hva; /* of ->addr */
 	bool writable;
@@ -147,9 +148,10 @@ enum result mmu_load_pdptes(struct cpu *cpu, uint64_t cr3);
  */
 enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret);
 /* The TLB's view must follow CR3, memory slots, and what mmu_update_mode() looks at. */
-void mmu_flush_all(struct cpu *cpu);		  /* global entries and memory lookups too */
-void mmu_flush_translations(struct cpu *cpu);	  /* global entries too: memory is the same */
-void mmu_flush_cr3(struct cpu *cpu);		  /* all but global entries */
+void mmu_flush_all(struct cpu *cpu); /* all worlds', and memory lookups */
+void mmu_flush_translations(
+	struct cpu *cpu);	     /* of the present mode, root or guest: memory is the same */
+void mmu_flush_cr3(struct cpu *cpu); /* all but global entries */
 void mmu_flush_page(struct cpu *cpu, gva_t addr); /* INVLPG: global ones too */
 /* With CR4.PCIDE, after CR3 was set: go to its PCID's entries; keep: all those that it has (bit 63). */
 void mmu_switch_pcid(struct cpu *cpu, bool keep);
@@ -157,7 +159,19 @@ void mmu_switch_pcid(struct cpu *cpu, bool keep);
 void mmu_flush_pcid_page(struct cpu *cpu, uint16_t pcid, gva_t addr);
 void mmu_flush_pcid(struct cpu *cpu, uint16_t pcid);
 void mmu_flush_pcids(struct cpu *cpu, bool global);
-void mmu_flush_writes(struct cpu *cpu); /* dirty log re-armed: write tags only */
+void mmu_flush_writes(struct cpu *cpu); /* dirty log re-armed: write tags only, all worlds' */
+/*
+ * Guest mode began or ended, or its second stage is another: go to what the world has cached (virt.h). Control
+ * registers are the world's already. mmu_update_mode() must follow.
+ */
+void mmu_switch_world(struct cpu *cpu);
+/*
+ * INVVPID, INVEPT, TLB_CONTROL: drop what is cached of guests. id 0: of any; second: its tables (bits 51:12), 0: of
+ * any. Global entries too.
+ */
+void mmu_flush_worlds(struct cpu *cpu, uint32_t id, uint64_t second);
+/* The same of one linear address, for all PCIDs of the guests with this id; 0: of the processor's own world. */
+void mmu_flush_world_page(struct cpu *cpu, uint32_t id, gva_t addr);
 /*
  * Call after CR0, CR4, EFER, PKRU, a debug register or cpu->debug changed, and on entry to cpu_run():
  * flushes if anything that cached translations depend on differs. CPL and AC need no call: they
@@ -185,6 +199,9 @@ enum result mmu_set_phys_bits(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_
 void mmu_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write);
 
 struct tlb *tlb_create(void); /* NULL: no memory */
+/* A second one for guest mode. Without it, one serves for both, at a cost for each exit and entry. */
+void tlb_add_guest(struct tlb *tlb);
+void tlb_remove_guest(struct tlb *tlb);
 void tlb_destroy(struct tlb *tlb);
 
 /* True for a canonical address under the present CR4.LA57 (or 48 bits outside long mode). */

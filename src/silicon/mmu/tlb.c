@@ -27,32 +27,54 @@ void tlb_forget_memory(struct tlb *tlb)
 	tlb->gen_memory = 1;
 }
 
+/* The mode may have changed with nobody saying so: by RESET#, SMI, or who restores a state. */
+static void follow_mode(struct cpu *cpu)
+{
+	struct tlb *tlb = cpu->tlb;
+
+	if (unlikely(tlb->worlds[tlb->world].id.guest != cpu_guest(cpu)))
+		mmu_switch_world(cpu);
+}
+
 void mmu_flush_all(struct cpu *cpu)
 {
+	follow_mode(cpu);
 	tlb_forget_memory(cpu->tlb);
 	mmu_flush_translations(cpu);
+	if (!cpu->tlb->other)
+		return;
+	tlb_forget_memory(cpu->tlb->other);
+	tlb_flush(cpu->tlb->other);
+}
+
+void tlb_flush(struct tlb *tlb)
+{
+	tlb_forget_contexts(tlb);
+	tlb_flush_half(tlb, 0);
+	tlb_flush_half(tlb, 1);
+	tlb->huge = 0;
+	tlb->pkru_used = 0;
+	memset(tlb->large, 0, sizeof(tlb->large));
 }
 
 void mmu_flush_translations(struct cpu *cpu)
 {
-	struct tlb *tlb = cpu->tlb;
+	cpu->tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
+	tlb_flush(cpu->tlb);
+	tlb_name_present(cpu);
+}
 
-	tlb->half_shift = cpu->msr.efer & EFER_LMA ? 63 : 31;
-	tlb_forget_contexts(tlb);
-	tlb->context[tlb->now].pcid = mmu_context(cpu).pcid;
-	tlb_flush_half(tlb, 0);
-	tlb_flush_half(tlb, 1);
-	tlb->huge = 0;
-	memset(tlb->large, 0, sizeof(tlb->large));
+void tlb_flush_local(struct tlb *tlb)
+{
+	for (unsigned half = 0; half < 2; half++)
+		if (tlb->local[half])
+			tlb_flush_half(tlb, half);
 }
 
 void mmu_flush_cr3(struct cpu *cpu)
 {
-	struct tlb *tlb = cpu->tlb;
-
-	for (unsigned half = 0; half < 2; half++)
-		if (tlb->local[half])
-			tlb_flush_half(tlb, half);
+	tlb_flush_local(cpu->tlb);
+	cpu->tlb->root = mmu_context(cpu).root;
 }
 
 static void renew_writes(struct tlb *tlb)
@@ -63,21 +85,34 @@ static void renew_writes(struct tlb *tlb)
 	}
 	tlb->gen_write[0] = tlb->next_gen++;
 	tlb->gen_write[1] = tlb->next_gen++;
-	for (unsigned i = 0; i < TLB_CONTEXTS; i++)
-		tlb->context[i].gen_write = 0;
+	tlb_forget_writes(tlb);
+}
+
+static void flush_writes(struct tlb *tlb)
+{
+	direct_flush_writes(tlb->direct);
+	renew_writes(tlb);
 }
 
 void mmu_flush_writes(struct cpu *cpu)
 {
-	direct_flush_writes(cpu->tlb->direct);
-	renew_writes(cpu->tlb);
+	flush_writes(cpu->tlb);
+	if (cpu->tlb->other)
+		flush_writes(cpu->tlb->other);
+}
+
+static void flush_writes_to(struct tlb *tlb, const uint8_t *hva)
+{
+	direct_flush_writes_to(tlb->direct, hva);
+	renew_writes(tlb);
 }
 
 /* Here all write tags go, but not those that translated code uses. */
 void tlb_flush_writes_to(struct tlb *tlb, const uint8_t *hva)
 {
-	direct_flush_writes_to(tlb->direct, hva);
-	renew_writes(tlb);
+	flush_writes_to(tlb, hva);
+	if (tlb->other)
+		flush_writes_to(tlb->other, hva);
 }
 
 /* ---- one page ---- */
@@ -103,7 +138,7 @@ void tlb_drop_page(struct tlb *tlb, gva_t addr, unsigned salt)
 static void drop_page(struct tlb *tlb, gva_t addr)
 {
 	direct_flush_page(tlb->direct, addr);
-	tlb_drop_page(tlb, addr, tlb->salt);
+	tlb_drop_page(tlb, addr, tlb_salt_at(tlb, addr));
 }
 
 static unsigned large_hash(gva_t addr)
@@ -141,9 +176,8 @@ bool tlb_in_large(const struct tlb *tlb, gva_t addr)
 	return tlb->huge & huge_bit(addr) || in_large(tlb, addr);
 }
 
-void mmu_flush_page(struct cpu *cpu, gva_t addr)
+void tlb_flush_page(struct tlb *tlb, gva_t addr)
 {
-	struct tlb *tlb = cpu->tlb;
 	gva_t granule = ALIGN_DOWN(addr, 1ull << TLB_LARGE_SHIFT);
 
 	if (!tlb_half(tlb, addr))
@@ -161,6 +195,11 @@ void mmu_flush_page(struct cpu *cpu, gva_t addr)
 	direct_note_flush(tlb->direct, addr, TLB_LARGE_SHIFT);
 	for (gva_t page = 0; page < 1 << TLB_LARGE_SHIFT; page += PAGE_SIZE)
 		drop_page(tlb, granule + page);
+}
+
+void mmu_flush_page(struct cpu *cpu, gva_t addr)
+{
+	tlb_flush_page(cpu->tlb, addr);
 }
 
 /* ---- filling ---- */
@@ -208,7 +247,7 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 {
 	struct tlb *tlb = cpu->tlb;
 	gva_t page = a->addr & PAGE_MASK;
-	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page, tlb->salt)];
+	struct tlb_entry *e = &tlb->table[a->state][tlb_index(page, tlb_salt_at(tlb, page))];
 	unsigned half = tlb_half(tlb, page);
 	bool fetched = e->tag_fetch == (page | tlb->gen[half]);
 	uint8_t rights = direct_rights(tlb->direct, a, tag_rights(cpu, a, may_write), fetched);
@@ -221,6 +260,8 @@ void tlb_fill(struct cpu *cpu, const struct access *a, bool may_write)
 	e->tag_write = rights & ACCESS_WRITE ? page | tlb->gen_write[half] : 0;
 	e->tag_fetch = rights & ACCESS_FETCH ? page | tlb->gen[half] : 0;
 	e->addend = (uint64_t)a->hva - a->addr;
+	tlb->count.fills++;
+	tlb->pkru_used |= 3u << 2 * a->key;
 	direct_fill(tlb->direct, a, rights, half);
 	if (!a->global)
 		tlb->local[half] = true;
@@ -289,11 +330,16 @@ static void find_basis(const struct cpu *cpu, struct tlb_basis *ret)
 
 void mmu_update_mode(struct cpu *cpu)
 {
-	struct tlb *tlb = cpu->tlb;
 	struct tlb_basis basis;
+	struct tlb *tlb;
 
 	cpu_update_access(cpu);
+	follow_mode(cpu);
+	tlb = cpu->tlb;
 	find_basis(cpu, &basis);
+	/* Keys that no page has had do not matter. */
+	if (!((basis.pkru ^ tlb->basis.pkru) & tlb->pkru_used))
+		tlb->basis.pkru = basis.pkru;
 	if (!memcmp(&basis, &tlb->basis, sizeof(basis)))
 		return;
 	tlb->basis = basis;

@@ -12,7 +12,11 @@
  * for write tags alone. Generations never come twice: when they are used up, the tables are cleared.
  *
  * The lower half has contexts: each of some recent PCIDs keeps its generations, and its entries stand where its own
- * hash puts them (context.c). The upper half is all contexts': what is not global in it goes with the PCID.
+ * hash puts them (context.c). The upper half is all PCIDs': what is not global in it goes with the PCID.
+ *
+ * Whose translations they are is a world: the processor's own, or a guest's of its virtualization (virt.h). A world has
+ * an upper half and PCIDs of its own. A vCPU that may run guests has two TLBs, one for each mode, so that an exit and
+ * the entry behind it move nothing.
  */
 #ifndef SILICON_MMU_TLB_H
 #define SILICON_MMU_TLB_H
@@ -27,7 +31,8 @@
 #define TLB_LARGE_SHIFT 22 /* 4 MiB: the granule in which 2 and 4 MiB pages are remembered */
 #define TLB_LARGE_BITS	10
 #define TLB_HUGE_SHIFT	30
-#define TLB_CONTEXTS	8
+#define TLB_CONTEXTS	8 /* of the lower half, */
+#define TLB_WORLDS	4 /* and of the upper */
 
 struct tlb_entry {
 	uint64_t tag_read, tag_write, tag_fetch; /* 0: no such tag */
@@ -57,15 +62,37 @@ struct tlb_basis {
 /* What the lower half has for a PCID that is not the present one; the present one's is in struct tlb. */
 struct tlb_context {
 	bool used, local, global;
+	uint8_t world; /* index */
 	uint16_t pcid;
+	gpa_t root;		 /* CR3's when it was left */
 	uint64_t gen, gen_write; /* gen_write 0: to be renewed */
 	uint64_t last;		 /* ->nr_switches when it was left */
+};
+
+/* The same of the upper half, for a world. */
+struct tlb_world {
+	bool used, local;
+	uint16_t pcid; /* whose entries are those that are not global */
+	struct virt_world id;
+	uint64_t gen, gen_write;
+	uint64_t last;
+};
+
+/* For who looks for what is slow. */
+struct tlb_counters {
+	uint64_t walks, stage2, fills,
+		refills; /* page walks, nested steps, entries made, found for the direct tables */
+	uint64_t worlds, contexts; /* went to another world, to another PCID */
+	uint64_t halves;	   /* halves of the address space flushed */
+	uint64_t taken;		   /* contexts and worlds begun with nothing */
 };
 
 struct direct;	/* direct.h */
 struct mmu_log; /* log.h */
 
 struct tlb {
+	struct tlb *other;     /* the other mode's; NULL: this one is for both */
+	bool guest;	       /* that of guest mode */
 	struct direct *direct; /* the run tempo's tables, or NULL */
 	struct mmu_log *log;   /* of writes, or NULL */
 	uint64_t gen[2];       /* by half: of read and fetch tags */
@@ -73,36 +100,45 @@ struct tlb {
 	uint64_t next_gen;
 	uint64_t gen_memory;
 	uint8_t half_shift;
-	bool local[2]; /* by half: entries that are not global were filled */
-	bool global;   /* in the lower half: some that are */
-	unsigned now;  /* the present context */
-	unsigned salt; /* its part of the lower half's indices */
+	bool local[2];	     /* by half: entries that are not global were filled */
+	bool global;	     /* in the lower half: some that are */
+	unsigned now, world; /* the present context, the present world */
+	gpa_t root;	     /* CR3's */
+	unsigned salt[2];    /* by half: their part of indices */
 	uint64_t nr_switches;
 	struct tlb_context context[TLB_CONTEXTS];
+	struct tlb_world worlds[TLB_WORLDS];
+	struct tlb_counters count;
 	bool watching;	/* data breakpoints are armed */
 	bool two_pages; /* for tests: no more are kept */
 	gva_t kept[2];
 	struct tlb_code code[NR_ACCESS_STATES];
 	struct tlb_basis basis;
-	uint64_t huge; /* by hashed GiB: pages of 1 GiB were filled */
+	uint32_t pkru_used; /* bits of PKRU that some entry rests on */
+	uint64_t huge;	    /* by hashed GiB: pages of 1 GiB were filled */
 	uint64_t large[(1 << TLB_LARGE_BITS) / 64];
 	struct tlb_memory memory[TLB_MEMORY];
 	struct tlb_entry table[NR_ACCESS_STATES][TLB_ENTRIES] __aligned_(64);
 };
 
 /* Folding in the bits above keeps addresses 16 MiB apart from colliding. */
-/* The upper half is all contexts' together: the salt is of the lower alone, or INVLPG would miss what others filled. */
 static inline unsigned tlb_index(gva_t addr, unsigned salt)
 {
-	uint64_t page = addr >> PAGE_SHIFT, lower = ~((int64_t)addr >> 63);
+	uint64_t page = addr >> PAGE_SHIFT;
 
-	return (page ^ page >> TLB_BITS ^ (salt & lower)) & (TLB_ENTRIES - 1);
+	return (page ^ page >> TLB_BITS ^ salt) & (TLB_ENTRIES - 1);
 }
 
 /* Pages of two contexts meet only if they are far apart. */
 static inline unsigned tlb_salt(unsigned context)
 {
 	return context * (TLB_ENTRIES / TLB_CONTEXTS);
+}
+
+/* Above bit 63 the salt is the world's, else the context's: INVLPG finds what other PCIDs filled of the upper half. */
+static inline unsigned tlb_salt_at(const struct tlb *tlb, gva_t addr)
+{
+	return tlb->salt[addr >> 63];
 }
 
 static inline unsigned tlb_half(const struct tlb *tlb, gva_t addr)
@@ -120,7 +156,7 @@ static inline uint64_t tlb_key(const struct tlb *tlb, const uint64_t gen[2], gva
 static inline const struct tlb_entry *tlb_entry(const struct cpu *cpu, enum access_state state,
 						gva_t addr)
 {
-	return &cpu->tlb->table[state][tlb_index(addr, cpu->tlb->salt)];
+	return &cpu->tlb->table[state][tlb_index(addr, tlb_salt_at(cpu->tlb, addr))];
 }
 
 /* Host pointer for a read by this state, or NULL: take the slow path. */
@@ -180,11 +216,18 @@ static inline void tlb_forget_code(struct tlb *tlb)
 
 void tlb_start_over(struct tlb *tlb);
 void tlb_flush_half(struct tlb *tlb, unsigned half);
-/* All contexts but the present one. */
+/* All contexts and worlds but the present ones. */
 void tlb_forget_contexts(struct tlb *tlb);
-/* The same if they have global entries. */
+/* Contexts of the present world but the present one, if they have global entries. */
 void tlb_forget_globals(struct tlb *tlb);
+/* Write tags of all contexts and worlds that are put away. */
+void tlb_forget_writes(struct tlb *tlb);
+/* What is there is the present world's and PCID's. */
+void tlb_name_present(struct cpu *cpu);
 /* tlb.c */
+void tlb_flush(struct tlb *tlb);
+void tlb_flush_local(struct tlb *tlb);
+void tlb_flush_page(struct tlb *tlb, gva_t addr);
 void tlb_flush_writes_to(struct tlb *tlb, const uint8_t *hva);
 void tlb_drop_page(struct tlb *tlb, gva_t addr, unsigned salt);
 bool tlb_in_large(const struct tlb *tlb, gva_t addr);

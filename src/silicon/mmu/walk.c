@@ -189,6 +189,7 @@ static enum result translate_entry(struct walker *w, struct step *step, enum acc
 		step->gpa = step->gpa2;
 		return RESULT_OK;
 	}
+	w->cpu->tlb->count.stage2++;
 	r = w->cpu->virt->ops->translate(w->cpu, &s);
 	step->gpa = s.out;
 	return r;
@@ -364,6 +365,7 @@ static void finish(struct walker *w)
 	a->user_page = w->all & PTE_U;
 	a->global = (leaf & PTE_G) && (w->cpu->cr4 & CR4_PGE);
 	a->dirty = leaf & PTE_D;
+	a->key = w->paging == PAGING_LONG ? leaf >> PTE_PK_SHIFT & 0xf : 0;
 }
 
 /* The page itself through the second stage: what both allow is allowed, and the smaller page counts. */
@@ -384,6 +386,7 @@ static enum result translate_page(struct walker *w)
 
 	if (!w->stage2)
 		return RESULT_OK;
+	w->cpu->tlb->count.stage2++;
 	r = w->cpu->virt->ops->translate(w->cpu, &s);
 	if (r)
 		return r;
@@ -420,6 +423,7 @@ static enum result walk_unpaged(struct walker *w)
 	a->page_shift = PAGE_SHIFT;
 	a->user_page = true;
 	a->global = false;
+	a->key = 0;
 	a->dirty = true;
 	return translate_page(w);
 }
@@ -458,6 +462,7 @@ enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct acc
 	gpa_t root = 0;
 	enum result r;
 
+	cpu->tlb->count.walks++;
 	choose_paging(&w);
 	r = w.paging == PAGING_NONE ? RESULT_OK : find_root(&w, ctx, &root);
 	if (r)

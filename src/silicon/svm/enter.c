@@ -166,6 +166,19 @@ static void load_pdptes(struct cpu *cpu)
 	cpu->fault.valid = false;
 }
 
+/* APM, TLB control. What is reserved flushes as much as what is known. */
+#define TLB_CONTROL_ALL 1
+
+static void control_tlb(struct cpu *cpu, const struct vmcb_control *c)
+{
+	if (c->tlb_control == TLB_CONTROL_ALL) {
+		mmu_flush_translations(cpu);
+		mmu_flush_worlds(cpu, 0, 0);
+	} else if (c->tlb_control) {
+		mmu_flush_worlds(cpu, c->asid, 0);
+	}
+}
+
 static void save_host(struct cpu *cpu)
 {
 	struct svm *svm = svm_of(cpu);
@@ -229,6 +242,7 @@ enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn)
 	/* All checks passed. */
 	svm->vmcb_gpa = gpa;
 	save_host(cpu);
+	control_tlb(cpu, &svm->vmcb.control);
 	load_guest(cpu, &svm->vmcb);
 	load_pdptes(cpu);
 	return RESULT_AGAIN;

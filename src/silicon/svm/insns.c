@@ -144,14 +144,13 @@ static enum result clgi(struct cpu *cpu, const struct virt_insn *insn)
 
 /* ---- INVLPGA, SKINIT ---- */
 
-/* Nothing of another ASID is kept over a world switch. */
 static enum result invlpga(struct cpu *cpu, const struct virt_insn *insn)
 {
 	uint32_t asid = cpu->gpr[RCX];
 	gva_t addr = svm_rax(cpu, insn);
 
-	if ((!asid || cpu_guest(cpu)) && gva_canonical(cpu, addr))
-		mmu_flush_page(cpu, addr);
+	if (gva_canonical(cpu, addr))
+		mmu_flush_world_page(cpu, asid, addr);
 	return svm_done(cpu);
 }
 

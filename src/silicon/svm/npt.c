@@ -199,6 +199,30 @@ enum result svm_translate(struct cpu *cpu, struct stage2 *s)
 	return RESULT_OK;
 }
 
+/* Below the tables' address: that there are some, and what their form is taken from. */
+#define WORLD_NPT  BIT(0)
+#define WORLD_LONG BIT(1)
+#define WORLD_PAE  BIT(2)
+#define WORLD_LA57 BIT(3)
+#define WORLD_PSE  BIT(4)
+#define WORLD_NX   BIT(5)
+
+static uint64_t form(const struct vmcb_save *h)
+{
+	return WORLD_NPT | ((h->efer & EFER_LME) && (h->cr0 & CR0_PG) ? WORLD_LONG : 0) |
+	       (h->cr4 & CR4_PAE ? WORLD_PAE : 0) | (h->cr4 & CR4_LA57 ? WORLD_LA57 : 0) |
+	       (h->cr4 & CR4_PSE ? WORLD_PSE : 0) | (h->efer & EFER_NX ? WORLD_NX : 0);
+}
+
+void svm_world(struct cpu *cpu, struct virt_world *ret)
+{
+	const struct svm *svm = svm_of(cpu);
+
+	*ret = (struct virt_world){.guest = true, .id = svm->vmcb.control.asid};
+	if (svm->virt.stage2)
+		ret->second = (svm->vmcb.control.nested_cr3 & PTE_ADDR) | form(&svm->host);
+}
+
 void svm_refused(struct cpu *cpu, const struct event *cause)
 {
 	const struct virt *v = cpu->virt;

@@ -95,6 +95,7 @@ const struct virt_ops svm_ops = {
 	.event = svm_event,
 	.refused = svm_refused,
 	.translate = svm_translate,
+	.world = svm_world,
 	.attend = svm_attend,
 	.cr_read = svm_cr_read,
 	.cr_write = svm_cr_write,
@@ -154,6 +155,7 @@ void svm_set_guest(struct cpu *cpu, gpa_t gpa, const uint8_t in[SVM_VMCB_SIZE])
 	load_host_pdptes(cpu);
 	svm_derive(cpu);
 	sys_world_changed(cpu);
+	mmu_flush_all(cpu);
 }
 
 void svm_leave(struct cpu *cpu)

@@ -114,6 +114,7 @@ bool svm_event(struct cpu *cpu, const struct event *ev, const struct event *caus
 /* ---- npt.c ---- */
 
 enum result svm_translate(struct cpu *cpu, struct stage2 *s);
+void svm_world(struct cpu *cpu, struct virt_world *ret);
 void svm_refused(struct cpu *cpu, const struct event *cause);
 
 /* ---- insns.c ---- */

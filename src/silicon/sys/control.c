@@ -276,7 +276,7 @@ enum result sys_set_efer(struct cpu *cpu, uint64_t val)
 void sys_world_changed(struct cpu *cpu)
 {
 	sys_mode_changed(cpu);
-	mmu_flush_translations(cpu);
+	mmu_switch_world(cpu);
 	mmu_update_mode(cpu);
 	cpu_raise(cpu, ATTN_EVENTS);
 	sys_notify(cpu);

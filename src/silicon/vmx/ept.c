@@ -283,6 +283,24 @@ static enum result walk(struct cpu *cpu, struct stage2 *s)
 	return r;
 }
 
+/* Bits of EPTP's that are 0, for what else the walk goes by. */
+#define WORLD_MBEC BIT(8)
+#define WORLD_PML  BIT(9)
+
+void vmx_world(struct cpu *cpu, struct virt_world *ret)
+{
+	const struct vmx *v = vmx_of(cpu);
+
+	*ret = (struct virt_world){.guest = true, .untagged = !ctl2(v, CPU2_VPID)};
+	if (!ret->untagged)
+		ret->id = get(v, VMCS_VPID);
+	if (ctl2(v, CPU2_EPT))
+		ret->second = get(v, VMCS_EPTP) | (ctl2(v, CPU2_MBEC) ? WORLD_MBEC : 0) |
+			      (ctl2(v, CPU2_PML) ? WORLD_PML : 0);
+	if (ctl2(v, CPU2_APIC_ACCESS))
+		ret->apic = get(v, VMCS_APIC_ACCESS_ADDR) | 1;
+}
+
 static void identity(struct stage2 *s)
 {
 	s->out = s->gpa;

@@ -347,7 +347,7 @@ static enum result do_invept(struct cpu *cpu, const struct virt_insn *insn)
 		return r;
 	if (type == 1 && !eptp_ok(cpu, desc[0]))
 		return fail(cpu, insn, VMX_ERR_INV_OPERAND);
-	mmu_flush_translations(cpu);
+	mmu_flush_worlds(cpu, 0, type == 1 ? desc[0] & GENMASK(51, 12) : 0);
 	return succeed(cpu, insn);
 }
 
@@ -377,7 +377,10 @@ static enum result do_invvpid(struct cpu *cpu, const struct virt_insn *insn)
 		return r;
 	if (!invvpid_ok(cpu, type, desc))
 		return fail(cpu, insn, VMX_ERR_INV_OPERAND);
-	mmu_flush_translations(cpu);
+	if (type == INVVPID_ADDR)
+		mmu_flush_world_page(cpu, desc[0], desc[1]);
+	else
+		mmu_flush_worlds(cpu, type == INVVPID_ALL ? 0 : desc[0], 0);
 	return succeed(cpu, insn);
 }
 
@@ -405,7 +408,7 @@ static enum result do_vmfunc(struct cpu *cpu, const struct virt_insn *insn)
 	if (!eptp_ok(cpu, eptp))
 		return vmfunc_exit(cpu);
 	put(v, VMCS_EPTP, eptp);
-	mmu_flush_translations(cpu);
+	mmu_switch_world(cpu);
 	advance(cpu, insn);
 	return RESULT_OK;
 }

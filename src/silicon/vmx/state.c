@@ -108,6 +108,7 @@ void vmx_enter_restored(struct cpu *cpu)
 	if (!v->linked)
 		entry_load_link(cpu);
 	entry_begin(cpu);
+	mmu_flush_all(cpu);
 	cpu->inject = inject;
 	cpu_update_attention(cpu);
 }

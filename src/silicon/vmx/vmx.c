@@ -74,6 +74,7 @@ static const struct virt_ops vmx_ops = {
 	.event = vmx_event,
 	.refused = vmx_refused,
 	.translate = ept_translate,
+	.world = vmx_world,
 	.attend = vmx_attend,
 	.cr_read = vmx_cr_read,
 	.cr_write = vmx_cr_write,

@@ -193,6 +193,7 @@ bool vmx_cr_write(struct cpu *cpu, unsigned nr, uint64_t *val);
 /* ---- ept.c ---- */
 
 enum result ept_translate(struct cpu *cpu, struct stage2 *s);
+void vmx_world(struct cpu *cpu, struct virt_world *ret);
 /* An EPTP that VM entry accepts. */
 bool eptp_ok(const struct cpu *cpu, uint64_t eptp);
 
