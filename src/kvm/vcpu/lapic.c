@@ -6,6 +6,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/hv.h"
 #include "kvm/pv/pv.h"
+#include "kvm/vm/eventfd.h"
 #include "kvm/vm/irqchip.h"
 #include "silicon/mmu/mmu.h"
 
@@ -227,6 +228,9 @@ long vcpu_get_lapic(struct vcpu *vcpu, void *arg)
 	if (!vcpu->lapic)
 		return -EINVAL;
 	follow_format(vcpu);
+	pthread_mutex_lock(&vcpu->vm->irq_lock);
+	irqfd_settle_locked(vcpu->vm);
+	pthread_mutex_unlock(&vcpu->vm->irq_lock);
 	pv_eoi_sync(vcpu);
 	return lapic_get_state(vcpu->lapic, arg);
 }

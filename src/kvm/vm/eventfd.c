@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * irqfds (KVM api.rst, KVM_IRQFD): the service thread watches a duplicate of the program's eventfd
- * and drives the GSI when it is signalled. A resampling irqfd holds the line high until the guest's
+ * and drives the GSI when it is signalled. KVM does so within the write to the eventfd: so whatever shows or changes where
+ * interrupts go settles first what was signalled before. A resampling irqfd holds the line high until the guest's
  * EOI, and then tells the program by its resamplefd.
  *
  * The list is under irq_lock. Two eventfds are the same if their kernel ids are (fdinfo).
@@ -44,22 +45,37 @@ static bool drain_fd(int fd)
 	return preadv2(fd, &iov, 1, -1, RWF_NOWAIT) == sizeof(count);
 }
 
+/* The counter is taken and the line driven under one hold of the lock: nobody sees what was signalled in neither place. */
+static void fire_locked(struct irqfd *irqfd)
+{
+	struct vm *vm = irqfd->vm;
+
+	if (!drain_fd(irqfd->watch.fd))
+		return;
+	if (irqfd->resample) {
+		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_RESAMPLE);
+	} else {
+		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_USER);
+		irq_set_locked(vm, irqfd->gsi, 0, IRQ_SOURCE_USER);
+	}
+}
+
 /* Service thread. */
 static void irqfd_ready(struct service_watch *watch)
 {
 	struct irqfd *irqfd = container_of(watch, struct irqfd, watch);
 	struct vm *vm = irqfd->vm;
 
-	if (!drain_fd(watch->fd))
-		return;
 	pthread_mutex_lock(&vm->irq_lock);
-	if (irqfd->resample && !irqfd->gone) {
-		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_RESAMPLE);
-	} else if (!irqfd->gone) {
-		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_USER);
-		irq_set_locked(vm, irqfd->gsi, 0, IRQ_SOURCE_USER);
-	}
+	if (!irqfd->gone)
+		fire_locked(irqfd);
 	pthread_mutex_unlock(&vm->irq_lock);
+}
+
+void irqfd_settle_locked(struct vm *vm)
+{
+	for (struct irqfd *i = vm->irqfds; i; i = i->next)
+		fire_locked(i);
 }
 
 bool irqfd_notify_locked(struct vm *vm, uint32_t gsi)
@@ -207,6 +223,9 @@ static long deassign(struct vm *vm, const struct kvm_irqfd *args)
 	uint64_t id;
 	long r = eventfd_id(args->fd, &id);
 
+	pthread_mutex_lock(&vm->irq_lock);
+	irqfd_settle_locked(vm);
+	pthread_mutex_unlock(&vm->irq_lock);
 	while (!r && (irqfd = irqfd_take(vm, id, args->gsi))) {
 		service_unwatch(vm->service, &irqfd->watch);
 		irqfd_free(irqfd);

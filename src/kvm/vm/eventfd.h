@@ -14,6 +14,8 @@ void irqfd_resample_locked(struct vm *vm, uint32_t gsi);
 
 /* irq_lock held. Signal the resamplefds of gsi, leaving the line alone: true if there is one. */
 bool irqfd_notify_locked(struct vm *vm, uint32_t gsi);
+/* irq_lock held. Deliver what irqfds were signalled with so far, and the service thread has not come to. */
+void irqfd_settle_locked(struct vm *vm);
 /* Any thread. The kernel's id of an eventfd: 0, -EBADF, or -EINVAL if fd is another kind of file. */
 int eventfd_id(int fd, uint64_t *ret);
 /* A duplicate of the program's eventfd, out of its way: 0 and *ret, or -errno as of eventfd_id(). Any thread. */

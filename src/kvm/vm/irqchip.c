@@ -438,6 +438,7 @@ long vm_get_irqchip(struct vm *vm, void *arg)
 	if (!vm->irqchip_full)
 		return -ENXIO;
 	pthread_mutex_lock(&vm->irq_lock);
+	irqfd_settle_locked(vm);
 	if (state->chip_id <= KVM_IRQCHIP_PIC_SLAVE)
 		pic_get_state(&chip->pic, state->chip_id, (void *)&state->chip.pic);
 	else if (state->chip_id == KVM_IRQCHIP_IOAPIC)

@@ -4,6 +4,7 @@
  * number stands for, and sending along it.
  */
 #include "kvm/vm/routing.h"
+#include "kvm/vm/eventfd.h"
 #include "kvm/vm/ioctl.h"
 #include "silicon/chips/lapic.h"
 #include "silicon/chips/message.h"
@@ -185,6 +186,7 @@ long vm_set_gsi_routing(struct vm *vm, void *arg)
 	if (r)
 		return r;
 	pthread_mutex_lock(&vm->irq_lock);
+	irqfd_settle_locked(vm);
 	routes_replace_locked(vm, routes);
 	pthread_mutex_unlock(&vm->irq_lock);
 	return 0;
