@@ -35,9 +35,11 @@
 #define __must_check	 __attribute__((warn_unused_result))
 #define __noinline	 __attribute__((noinline))
 #define __always_inline_ inline __attribute__((always_inline))
-#define __cold_		 __attribute__((cold, noinline))
-#define __export	 __attribute__((visibility("default")))
-#define __aligned_(n)	 __attribute__((aligned(n)))
-#define __printf_(f, a)	 __attribute__((format(printf, f, a)))
+/* Called in signal handlers, where ThreadSanitizer's runtime may be interrupted with a lock of its own held. */
+#define __in_handler	__attribute__((no_sanitize("thread")))
+#define __cold_		__attribute__((cold, noinline))
+#define __export	__attribute__((visibility("default")))
+#define __aligned_(n)	__attribute__((aligned(n)))
+#define __printf_(f, a) __attribute__((format(printf, f, a)))
 
 #endif

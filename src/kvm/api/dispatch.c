@@ -184,7 +184,7 @@ int api_object_kind(int fd)
 	}
 }
 
-bool api_run_interrupted(void)
+__in_handler bool api_run_interrupted(void)
 {
 	return vcpu_run_interrupted();
 }

@@ -29,12 +29,12 @@ void vcpu_set_current(struct vcpu *vcpu)
 	__atomic_store_n(&current_vcpu, vcpu, __ATOMIC_SEQ_CST);
 }
 
-struct vcpu *vcpu_current(void)
+__in_handler struct vcpu *vcpu_current(void)
 {
 	return __atomic_load_n(&current_vcpu, __ATOMIC_SEQ_CST);
 }
 
-bool vcpu_run_interrupted(void)
+__in_handler bool vcpu_run_interrupted(void)
 {
 	struct vcpu *vcpu = vcpu_current();
 

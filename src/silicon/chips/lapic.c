@@ -569,11 +569,13 @@ bool lapic_msr_write(struct lapic *lapic, uint32_t index, uint64_t val)
 
 /* ---- State ---- */
 
+/* Word by word: others may set bits of IRR and TMR meanwhile. */
 int lapic_get_state(struct lapic *lapic, void *regs)
 {
 	uint32_t *page = regs;
 
-	memcpy(regs, lapic->regs, LAPIC_STATE_SIZE);
+	for (unsigned reg = 0; reg < LAPIC_STATE_SIZE; reg += 4)
+		page[reg / 4] = lapic_reg(lapic, reg);
 	page[LAPIC_TIMER_CURRENT / 4] = timer_current(lapic);
 	if (lapic_x2apic(lapic) && !lapic->config.x2apic_format)
 		page[LAPIC_ID / 4] = lapic->config.id << 24;
@@ -590,7 +592,8 @@ int lapic_set_state(struct lapic *lapic, const void *regs)
 
 	/* All checks passed. */
 	timer_stop(lapic);
-	memcpy(lapic->regs, regs, LAPIC_STATE_SIZE);
+	for (unsigned reg = 0; reg < LAPIC_STATE_SIZE; reg += 4)
+		set_reg(lapic, reg, page[reg / 4]);
 	if (lapic_x2apic(lapic))
 		set_x2apic_id(lapic);
 	set_version(lapic);
