@@ -79,6 +79,7 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_SMI     BIT(10) /* ->smi_pending, outside of SMM */
 #define ATTN_VIRT    BIT(11) /* ->virt->ops->attend() has something to look at */
 #define ATTN_CODE    BIT(12) /* another processor's code: mmu/codemap.h */
+#define ATTN_LIMIT   BIT(13) /* ->limit may be reached */
 
 /* What cpu_update_attention() derives from the rest. */
 #define ATTN_DERIVED                                                                            \
@@ -112,6 +113,7 @@ struct cpu {
 	struct mode mode;
 	uint64_t retired;    /* instructions retired since creation; the clock of decisions.md 3 */
 	uint64_t budget_end; /* ATTN_BUDGET: leave when retired reaches this */
+	uint64_t limit;	     /* the same without attention; 0: none. exec_set_limit() sets it */
 
 	struct segment seg[NR_SEGS];
 	struct dtable gdtr, idtr;
@@ -135,6 +137,12 @@ struct cpu {
 	 */
 	bool looked;
 	uint32_t spins; /* PAUSEs left until platform->spun() */
+	/*
+	 * Time is made of retired instructions: there always is a limit, and nothing is the host's own. ->random
+	 * is the state of what RDRAND and RDSEED give. Set before exec_set_tempo(), for good.
+	 */
+	bool counted;
+	uint64_t random;
 	bool smi_pending;
 	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
@@ -182,6 +190,12 @@ static inline void cpu_raise(struct cpu *cpu, uint32_t bits)
 static inline void cpu_lower(struct cpu *cpu, uint32_t bits)
 {
 	__atomic_fetch_and(&cpu->attention, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* cpu_run() has to end here, by CPU_EXIT_REQUEST. */
+static inline bool cpu_at_limit(const struct cpu *cpu)
+{
+	return cpu->limit - 1 < cpu->retired;
 }
 
 /* IF has opened. In guest mode virtual interrupts may wait for it. */

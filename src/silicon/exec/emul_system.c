@@ -101,7 +101,17 @@ enum result emul_rdpmc(struct cpu *cpu, const struct insn *insn)
 	return fault_gp(cpu, 0);
 }
 
-/* The host's own generator; a width of 2 or 4 bytes takes the low part. */
+/* Steele, Lea and Flood's SplitMix64. */
+static uint64_t seeded_random(struct cpu *cpu)
+{
+	uint64_t z = cpu->random += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return z ^ z >> 31;
+}
+
+/* The host's own generator, or the seed's; a width of 2 or 4 bytes takes the low part. */
 static enum result give_random(struct cpu *cpu, const struct insn *insn, uint64_t val, bool ok)
 {
 	reg_write(cpu, insn->rm, emul_opsize(cpu, insn), false, ok ? val : 0);
@@ -116,6 +126,8 @@ enum result emul_rdrand(struct cpu *cpu, const struct insn *insn)
 
 	if (cpu_intercept(cpu, INTERCEPT_RDRAND, 0))
 		return EMUL_INTERCEPTED;
+	if (unlikely(cpu->counted))
+		return give_random(cpu, insn, seeded_random(cpu), true);
 	asm volatile("rdrand %0" : "=r"(val), "=@ccc"(ok));
 	return give_random(cpu, insn, val, ok);
 }
@@ -127,6 +139,8 @@ enum result emul_rdseed(struct cpu *cpu, const struct insn *insn)
 
 	if (cpu_intercept(cpu, INTERCEPT_RDSEED, 0))
 		return EMUL_INTERCEPTED;
+	if (unlikely(cpu->counted))
+		return give_random(cpu, insn, seeded_random(cpu), true);
 	asm volatile("rdseed %0" : "=r"(val), "=@ccc"(ok));
 	return give_random(cpu, insn, val, ok);
 }

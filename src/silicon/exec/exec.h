@@ -38,6 +38,11 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt);
 int exec_set_tempo(struct cpu *cpu, const char *tempo);
 bool exec_tempo_known(const char *tempo);
 
+/*
+ * Leave cpu_run() when cpu->retired is end, which is not 0, exactly; vCPU thread, also from within. For cpu->counted only.
+ */
+void exec_set_limit(struct cpu *cpu, uint64_t end);
+
 /* Outside of cpu_run(); ordinary C. What was translated is made anew: cpu->tsc_offset became another. */
 void exec_forget(struct cpu *cpu);
 

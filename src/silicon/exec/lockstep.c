@@ -319,7 +319,9 @@ static enum cpu_exit_kind round_one(struct lockstep *ls)
 	uint64_t limit = cpu->retired + LOCKSTEP_LONG;
 	uint32_t seen = attention(cpu);
 
-	if (!run_translatable(cpu) || must_be_alone(cpu, step_peek(cpu)))
+	if (cpu->limit)
+		limit = min(limit, cpu->limit);
+	if (cpu_at_limit(cpu) || !run_translatable(cpu) || must_be_alone(cpu, step_peek(cpu)))
 		return step_alone(ls);
 	if (!seen)
 		return stretch(ls, limit);

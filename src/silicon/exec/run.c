@@ -415,7 +415,8 @@ static enum cpu_exit_kind step_on(struct run *run)
 		rip = cpu->rip;
 		kind = step_run(run);
 		run->count[COUNT_STEPPED]++;
-	} while (!kind && !attention(cpu) && !jumped(rip, cpu->rip) && same_page(rip, cpu->rip));
+	} while (!kind && !attention(cpu) && !cpu_at_limit(cpu) && !jumped(rip, cpu->rip) &&
+		 same_page(rip, cpu->rip));
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
 }
@@ -469,7 +470,7 @@ static uint32_t key_onward(const struct run *run)
 	return run_key(run->cpu) | (plain ? RUN_KEY_PLAIN : 0);
 }
 
-/* True in lock-step, once as much is done as step did. */
+/* Also in lock-step, once as much is done as step did. */
 static bool at_limit(const struct run *run)
 {
 	return run->limit && run->cpu->retired >= -run->limit;
@@ -484,7 +485,7 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 
 	run->path[0] = cpu->rip;
 	do {
-		kind = run->limit ? step_blind(cpu) : step_once(cpu);
+		kind = run->lockstep ? step_blind(cpu) : step_once(cpu);
 		run_stepped(run);
 		cpu->exec->key = decode_key(cpu);
 		run->path[++nr] = cpu->rip;
@@ -571,11 +572,32 @@ bool run_enter(struct run *run, enum cpu_exit_kind *ret_kind)
 	return true;
 }
 
+/* The next block may go beyond the limit. */
+static bool near_limit(const struct cpu *cpu)
+{
+	return cpu->limit - 1 - cpu->retired < RUN_BLOCK_INSNS;
+}
+
+static enum cpu_exit_kind step_to_limit(struct run *run)
+{
+	enum cpu_exit_kind kind;
+
+	do
+		kind = step_run(run);
+	while (!kind && !attention(run->cpu) && !cpu_at_limit(run->cpu));
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	return kind;
+}
+
 static enum cpu_exit_kind round_one(struct run *run)
 {
 	enum cpu_exit_kind kind;
 
-	return run_enter(run, &kind) ? kind : step_on(run);
+	if (!run_enter(run, &kind))
+		return step_on(run);
+	if (likely(kind || run->leave >> LEAVE_SHIFT != LEAVE_HEAD))
+		return kind;
+	return near_limit(run->cpu) && !attention(run->cpu) ? step_to_limit(run) : kind;
 }
 
 /* For tests, which always have a budget: unchained, a block is a step of known length. */
@@ -603,7 +625,7 @@ static enum cpu_exit_kind loop(struct run *run)
 	enum cpu_exit_kind kind = CPU_EXIT_NONE;
 
 	while (!kind) {
-		if (likely(!attention(cpu)))
+		if (likely(!attention(cpu) && !cpu_at_limit(cpu)))
 			kind = round_one(run);
 		else
 			kind = within_budget(run) ? round_budget(run) : attend(run);
@@ -622,6 +644,17 @@ enum cpu_exit_kind run_loop(struct cpu *cpu)
 	kind = run->lockstep ? lockstep_loop(run) : loop(run);
 	return_gs(run);
 	return kind;
+}
+
+void exec_set_limit(struct cpu *cpu, uint64_t end)
+{
+	struct run *run = cpu->exec->run;
+
+	if (end < cpu->limit)
+		cpu_raise(cpu, ATTN_LIMIT);
+	cpu->limit = end;
+	if (run && !run->lockstep)
+		run->limit = -end;
 }
 
 /* One instruction: a block of its own, as opt.max_insns should have it. */

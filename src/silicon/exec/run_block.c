@@ -734,7 +734,7 @@ void run_serialize(struct run *run, enum insn_sync sync)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
 	if (sync == SYNC_CPUS) {
 		sync_cpus(run);
-		now = __builtin_ia32_rdtsc();
+		now = run->cpu->counted ? run->cpu->retired : __builtin_ia32_rdtsc();
 		if (now - run->last_sync < RUN_SYNC_TICKS)
 			return;
 		run->last_sync = now;

@@ -423,7 +423,7 @@ static void emit_visit(struct translation *t, uint32_t hot)
 	emit8(e, hot - (emit_pos(e) + 1));
 }
 
-/* Lock-step: leave, unless rcx, what ->retired will be, is within the limit. Uses r14 and r15. */
+/* Lock-step, and where time is counted: leave, unless rcx, what ->retired will be, is within the limit. Uses r14 and r15. */
 static void emit_limit(struct translation *t)
 {
 	struct emit *e = &t->e;
@@ -460,7 +460,7 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
 	emit32(e, 0);
-	if (t->run->opt.lockstep)
+	if (t->run->opt.lockstep || t->cpu->counted)
 		emit_limit(t);
 	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
 	return count;

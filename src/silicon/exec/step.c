@@ -345,6 +345,8 @@ static __noinline enum cpu_exit_kind attend(struct cpu *cpu)
 
 	if (cpu->attention & ATTN_CODE)
 		codemap_follow(cpu);
+	if (unlikely(cpu_at_limit(cpu)))
+		cpu_raise(cpu, ATTN_LIMIT);
 	r = sys_attend(cpu);
 	rekey(cpu);
 	if (r == RESULT_AGAIN || (r == RESULT_OK && cpu->out.nr))
@@ -375,7 +377,7 @@ static enum cpu_exit_kind run_steps(struct cpu *cpu)
 	const struct insn *insn;
 	enum result r;
 
-	while (likely(!attention(cpu))) {
+	while (likely(!attention(cpu) && !cpu_at_limit(cpu))) {
 		r = run_one(cpu, &insn);
 		if (likely(r == RESULT_OK && insn->flags & INSN_PLAIN && !postponed(cpu))) {
 			cpu->retired++;
@@ -392,7 +394,9 @@ enum cpu_exit_kind step_once(struct cpu *cpu)
 {
 	const struct insn *insn;
 
-	return attention(cpu) ? attend(cpu) : step_settle(cpu, run_one(cpu, &insn));
+	if (attention(cpu) || cpu_at_limit(cpu))
+		return attend(cpu);
+	return step_settle(cpu, run_one(cpu, &insn));
 }
 
 const struct insn *step_peek(struct cpu *cpu)

@@ -37,6 +37,12 @@ static enum result serve_budget(struct cpu *cpu)
 	return leave(cpu, CPU_EXIT_REQUEST);
 }
 
+static enum result serve_limit(struct cpu *cpu)
+{
+	cpu_lower(cpu, ATTN_LIMIT);
+	return cpu_at_limit(cpu) ? leave(cpu, CPU_EXIT_REQUEST) : NOT_SERVED;
+}
+
 enum result sys_inject(struct cpu *cpu)
 {
 	struct event ev = cpu->inject;
@@ -183,12 +189,12 @@ static const struct {
 	uint32_t attention;
 	enum result (*serve)(struct cpu *cpu);
 } servers[] = {
-	{ATTN_REQUEST, serve_request},	   {ATTN_INJECT, serve_inject},
-	{ATTN_BUDGET, serve_budget},	   {ATTN_VIRT, serve_virt_traps},
-	{ATTN_DEBUG, serve_debug},	   {ATTN_SMI, serve_smi},
-	{ATTN_VIRT, serve_virt_nmi},	   {ATTN_NMI, serve_nmi},
-	{ATTN_VIRT, serve_virt_interrupt}, {ATTN_EVENTS, serve_interrupt},
-	{ATTN_VIRT, serve_virt_last},
+	{ATTN_REQUEST, serve_request},	{ATTN_INJECT, serve_inject},
+	{ATTN_LIMIT, serve_limit},	{ATTN_BUDGET, serve_budget},
+	{ATTN_VIRT, serve_virt_traps},	{ATTN_DEBUG, serve_debug},
+	{ATTN_SMI, serve_smi},		{ATTN_VIRT, serve_virt_nmi},
+	{ATTN_NMI, serve_nmi},		{ATTN_VIRT, serve_virt_interrupt},
+	{ATTN_EVENTS, serve_interrupt}, {ATTN_VIRT, serve_virt_last},
 };
 
 /* An exit left the instruction at RIP half done; its side effects outside have happened. */
