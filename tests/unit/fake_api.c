@@ -26,6 +26,11 @@ int api_set_tempo(const char *tempo)
 	return 0;
 }
 
+int api_set_deterministic(const char *seed)
+{
+	return 0;
+}
+
 int api_set_session(const char *path)
 {
 	return -EINVAL;

@@ -35,7 +35,7 @@ static bool wait_for(const uint32_t *word, uint32_t val)
 static void test_order(void **state)
 {
 	struct numbered t[16] = {0};
-	struct service *s = service_create();
+	struct service *s = service_create(NULL, NULL);
 	uint64_t base = host_monotonic_ns() + 30000000;
 
 	(void)state;
@@ -74,7 +74,7 @@ static void test_rearm_in_callback(void **state)
 
 	(void)state;
 	done = 0;
-	rearm_service = service_create();
+	rearm_service = service_create(NULL, NULL);
 	service_timer_arm(rearm_service, &t, 1);
 	assert_true(wait_for(&done, 5));
 	service_timer_stop(rearm_service, &t);
@@ -92,7 +92,7 @@ static void ready(struct service_watch *watch)
 
 static void test_watch(void **state)
 {
-	struct service *s = service_create();
+	struct service *s = service_create(NULL, NULL);
 	struct service_watch w = {.ready = ready, .fd = eventfd(0, EFD_NONBLOCK)};
 	uint64_t three = 3;
 
@@ -118,7 +118,7 @@ static void test_takes_no_signal(void **state)
 	int sig = 0;
 
 	(void)state;
-	s = service_create();
+	s = service_create(NULL, NULL);
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	pthread_sigmask(SIG_BLOCK, &set, &old);

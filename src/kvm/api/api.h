@@ -39,6 +39,11 @@ bool api_param_nth(unsigned nr, struct api_param *ret);
  * line on stderr.
  */
 int api_set_tempo(const char *tempo);
+/*
+ * Before api_init(): VMs are deterministic (docs/deterministic.md), from that seed, a number of ANYKVM_DETERMINISTIC. NULL: they are not. 0 or
+ * -EINVAL with a line on stderr.
+ */
+int api_set_deterministic(const char *seed);
 
 /*
  * Before the first vCPU: count in, and leave events in, the session's file at path (kvm/vcpu/watch.h). 0, or -EINVAL with a

@@ -9,6 +9,7 @@
 #include "silicon/exec/exec.h"
 #include "silicon/models/model.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,10 @@ static void release(struct vm *vm);
 /* Set once at start; read-only afterwards. */
 static struct system the_system;
 static const char *tempo_wanted = DEFAULT_TEMPO;
+static struct {
+	bool deterministic;
+	uint64_t seed;
+} seed_wanted;
 static struct watch_session *the_session;
 static char session_path[48];
 
@@ -61,6 +66,22 @@ int api_set_tempo(const char *tempo)
 	return 0;
 }
 
+int api_set_deterministic(const char *seed)
+{
+	char *end;
+
+	seed_wanted.deterministic = seed;
+	if (!seed)
+		return 0;
+	errno = 0;
+	seed_wanted.seed = strtoull(seed, &end, 0);
+	if (*seed < '0' || *seed > '9' || *end || errno) {
+		host_log("seed '%s': not a number of at most 64 bits", seed);
+		return -EINVAL;
+	}
+	return 0;
+}
+
 /* Guests may be hypervisors if the model and the parameters say so. */
 static void init_nested(struct system *sys, const struct cpu_model *model)
 {
@@ -93,6 +114,8 @@ int api_init(const char *cpu_model, const char *params)
 	registry_init();
 	the_system.ops = vcpu_vm_ops;
 	the_system.ops.tempo = tempo_wanted;
+	the_system.ops.deterministic = seed_wanted.deterministic;
+	the_system.ops.seed = seed_wanted.seed;
 	api_params_apply(&the_system.ops.params, model_intel(model));
 	init_nested(&the_system, model);
 	the_system.ops.gmem = api_gmem_of;

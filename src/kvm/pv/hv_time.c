@@ -149,18 +149,20 @@ enum pv_result hv_frequency_set(struct vcpu *vcpu, uint32_t index, bool host, ui
 	return host ? PV_OK : PV_DENIED;
 }
 
-/* CPU time of the calling thread, 100 ns. */
-static uint64_t thread_runtime(void)
+/* CPU time of the calling thread, 100 ns; where time is counted, the vCPU's. */
+static uint64_t runtime(const struct vcpu *vcpu)
 {
 	struct timespec ts = {0};
 
+	if (vcpu->vm->turns)
+		return vcpu->cpu.retired / 100;
 	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
 	return ts.tv_sec * 10000000ull + ts.tv_nsec / 100;
 }
 
 enum pv_result hv_runtime_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
 {
-	*ret = thread_runtime() + hv_of(vcpu)->runtime_base;
+	*ret = runtime(vcpu) + hv_of(vcpu)->runtime_base;
 	return PV_OK;
 }
 
@@ -168,7 +170,7 @@ enum pv_result hv_runtime_set(struct vcpu *vcpu, uint32_t index, bool host, uint
 {
 	if (!host)
 		return PV_DENIED;
-	hv_of(vcpu)->runtime_base = val - thread_runtime();
+	hv_of(vcpu)->runtime_base = val - runtime(vcpu);
 	return PV_OK;
 }
 

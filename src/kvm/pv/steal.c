@@ -40,10 +40,14 @@ static int schedstat_of(struct pv *pv, int tid)
 /* "time on a processor, time waiting for one, slices" */
 uint64_t pv_run_delay(struct vcpu *vcpu)
 {
-	int fd = schedstat_of(vcpu->pv, host_gettid());
 	char text[64], *end;
 	ssize_t n;
+	int fd;
 
+	/* Where time is counted, none of it is spent waiting for the host. */
+	if (vcpu->vm->turns)
+		return 0;
+	fd = schedstat_of(vcpu->pv, host_gettid());
 	if (fd < 0)
 		return 0;
 	n = pread(fd, text, sizeof(text) - 1, 0);

@@ -53,6 +53,9 @@ static void end(struct vcpu *vcpu)
 
 void vcpu_alone(struct vcpu *vcpu, bool on)
 {
+	/* Nobody else runs in its turn. */
+	if (vcpu->vm->turns)
+		return;
 	if (on && !vcpu->alone++)
 		begin(vcpu);
 	else if (!on && !--vcpu->alone)

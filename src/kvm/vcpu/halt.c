@@ -146,7 +146,9 @@ static void halt(struct vcpu *vcpu)
 void vcpu_block(struct vcpu *vcpu)
 {
 	vcpu_watch_stats(vcpu);
-	if (vcpu->mp_state == KVM_MP_STATE_HALTED)
+	if (vcpu->vm->turns)
+		vcpu_turn_block(vcpu);
+	else if (vcpu->mp_state == KVM_MP_STATE_HALTED)
 		halt(vcpu);
 	else
 		sleep_until_kicked(vcpu);
@@ -159,7 +161,7 @@ unsigned vcpu_spun(struct vcpu *vcpu)
 	uint64_t disabled = __atomic_load_n(&vcpu->vm->disabled_exits, __ATOMIC_RELAXED);
 	unsigned nr = vm_nr_vcpus(vcpu->vm);
 
-	if (nr > 1 && !(disabled & KVM_X86_DISABLE_EXITS_PAUSE)) {
+	if (nr > 1 && !vcpu->vm->turns && !(disabled & KVM_X86_DISABLE_EXITS_PAUSE)) {
 		vcpu_count(vcpu, spin_yields);
 		host_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 	}

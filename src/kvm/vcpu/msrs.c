@@ -384,10 +384,10 @@ long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg)
 
 void vcpu_tsc_run_at(struct vcpu *vcpu, uint32_t khz)
 {
-	uint32_t host = host_tsc_khz(), apart = khz > host ? khz - host : host - khz;
+	uint32_t host = clock_tsc_khz(vcpu->vm), apart = khz > host ? khz - host : host - khz;
 	bool same = (uint64_t)apart * 1000000 <=
 		    (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm;
-	const uint64_t *direct = same ? &vcpu->tsc_offset : NULL;
+	const uint64_t *direct = same && !vcpu->vm->turns ? &vcpu->tsc_offset : NULL;
 
 	vcpu->tsc_khz = khz;
 	vcpu->tsc_ratio = BIT(VCPU_TSC_FRACTION);
@@ -406,7 +406,7 @@ long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 
 	if (khz >= VM_MAX_TSC_KHZ)
 		return -EINVAL;
-	vcpu_tsc_run_at(vcpu, khz ? khz : (uint32_t)host_tsc_khz());
+	vcpu_tsc_run_at(vcpu, khz ? khz : (uint32_t)clock_tsc_khz(vcpu->vm));
 	vcpu_lapic_configure(vcpu);
 	if (vcpu->lapic)
 		lapic_tsc_changed(vcpu->lapic);

@@ -294,7 +294,8 @@ void vcpu_alarm(struct vcpu *vcpu, uint64_t tsc)
 	if (left <= 0)
 		cpu_raise(&vcpu->cpu, ATTN_VIRT);
 	else if (left < INT64_MAX / 2)
-		service_timer_arm(vcpu->vm->service, &vcpu->alarm, host_monotonic_ns() + ns);
+		service_timer_arm(vcpu->vm->service, &vcpu->alarm,
+				  clock_monotonic_ns(vcpu->vm) + ns);
 }
 
 void vcpu_vmx_create(struct vcpu *vcpu)

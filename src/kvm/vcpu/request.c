@@ -42,22 +42,39 @@ __in_handler bool vcpu_run_interrupted(void)
 		return false;
 	__atomic_store_n(&vcpu->signal_pending, true, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&vcpu->kicked, 1, __ATOMIC_SEQ_CST);
-	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
+	if (!vcpu->vm->turns)
+		cpu_raise(&vcpu->cpu, ATTN_REQUEST);
 	return true;
+}
+
+/* What other threads want of a vCPU in its turn comes when that is over: at a place that the guest decides. */
+static bool deferred(const struct vcpu *vcpu)
+{
+	return vcpu_turn_holds(vcpu) && vcpu_current() != vcpu;
+}
+
+static void kick(struct vcpu *vcpu)
+{
+	__atomic_store_n(&vcpu->kicked, 1, __ATOMIC_SEQ_CST);
+	if (!unlikely(vcpu->vm->turns) || !deferred(vcpu))
+		cpu_raise(&vcpu->cpu, ATTN_REQUEST);
+	if (__atomic_load_n(&vcpu->running, __ATOMIC_SEQ_CST) == VCPU_BLOCKED)
+		host_futex_wake(&vcpu->kicked, 1);
 }
 
 void vcpu_kick(struct vcpu *vcpu)
 {
-	__atomic_store_n(&vcpu->kicked, 1, __ATOMIC_SEQ_CST);
-	cpu_raise(&vcpu->cpu, ATTN_REQUEST);
-	if (__atomic_load_n(&vcpu->running, __ATOMIC_SEQ_CST) == VCPU_BLOCKED)
-		host_futex_wake(&vcpu->kicked, 1);
+	if (unlikely(vcpu->vm->turns))
+		vcpu_turn_wake(vcpu, BIT(REQ_EVENT));
+	kick(vcpu);
 }
 
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request req)
 {
 	__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_SEQ_CST);
-	vcpu_kick(vcpu);
+	if (unlikely(vcpu->vm->turns))
+		vcpu_turn_wake(vcpu, BIT(req));
+	kick(vcpu);
 }
 
 bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req)

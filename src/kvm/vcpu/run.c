@@ -143,7 +143,7 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 	}
 }
 
-static bool has_wake_event(struct vcpu *vcpu)
+bool vcpu_has_wake_event(struct vcpu *vcpu)
 {
 	const struct cpu *cpu = &vcpu->cpu;
 
@@ -157,11 +157,11 @@ static bool has_wake_event(struct vcpu *vcpu)
 /* True if the vCPU runs code now; false: look again, after waiting if nothing was there. */
 static bool make_runnable(struct vcpu *vcpu)
 {
-	if (vcpu->halted_in_guest && has_wake_event(vcpu))
+	if (vcpu->halted_in_guest && vcpu_has_wake_event(vcpu))
 		vcpu->halted_in_guest = false;
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return !vcpu->halted_in_guest;
-	if (vcpu->mp_state == KVM_MP_STATE_HALTED && has_wake_event(vcpu)) {
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED && vcpu_has_wake_event(vcpu)) {
 		pv_xen_poll_end(vcpu);
 		vcpu->unhalted = false;
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
@@ -338,8 +338,10 @@ static enum cpu_exit_kind run_guest(struct vcpu *vcpu, enum cpu_exit_kind (*run)
 
 static int run_once(struct vcpu *vcpu)
 {
-	int r;
+	int r = vcpu->vm->turns ? vcpu_turn(vcpu) : RUN_AGAIN;
 
+	if (r != RUN_AGAIN)
+		return interrupted(vcpu);
 	kicked(vcpu);
 	vcpu_watch_look(vcpu);
 	vcpu_service(vcpu);
@@ -420,6 +422,15 @@ static int run_uninitialized(struct vcpu *vcpu, bool immediate)
 	return vcpu_signalled(vcpu) ? interrupted(vcpu) : -EAGAIN;
 }
 
+/* It is not its turn. */
+static int not_entered(struct vcpu *vcpu)
+{
+	int r = vcpu_sync_in(vcpu);
+
+	vcpu->watch.silent = true;
+	return r ? r : interrupted(vcpu);
+}
+
 static int run_inside(struct vcpu *vcpu)
 {
 	struct kvm_run *run = vcpu->run;
@@ -427,6 +438,8 @@ static int run_inside(struct vcpu *vcpu)
 	int r;
 
 	run->flags = 0;
+	if (vcpu->vm->turns && !immediate && vcpu_turn_enter(vcpu) != RUN_AGAIN)
+		return not_entered(vcpu);
 	pv_entered(vcpu);
 	vcpu_service(vcpu);
 	if (vcpu->mp_state == KVM_MP_STATE_UNINITIALIZED)
@@ -485,12 +498,15 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	vcpu_set_running(vcpu, VCPU_INSIDE);
 	vcpu->watch.counted = retired;
 	r = run_inside(vcpu);
+	if (vcpu->vm->turns && r == RUN_EXIT)
+		vcpu_turn_leave(vcpu);
 	save_run(vcpu);
 	stats_add(vcpu->stats, STAT_VCPU_instructions, vcpu->cpu.retired - retired);
 	vcpu_set_running(vcpu, VCPU_OUTSIDE);
 	vcpu_watch_stats(vcpu);
-	if (unlikely(vcpu->watch.on))
+	if (unlikely(vcpu->watch.on) && !vcpu->watch.silent)
 		vcpu_watch_return(vcpu, r);
+	vcpu->watch.silent = false;
 	signals_leave(vcpu, &old);
 	return r;
 }

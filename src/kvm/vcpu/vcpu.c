@@ -79,6 +79,8 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->opaque = vcpu;
 	cpu->behaviour = behaviour_of(vcpu->vm->ops->params.behaviour);
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
+	cpu->counted = vcpu->vm->turns;
+	cpu->random = cpu->counted ? vcpu_turn_random(vcpu) : 0;
 	if (feature_has(model->features, FEAT_XSAVE))
 		cpu->fpu.xfeatures = model->xcr0;
 	vcpu_vmx_create(vcpu);
@@ -211,4 +213,5 @@ const struct vm_ops vcpu_vm_ops = {
 	.create = pv_vm_create,
 	.destroy = pv_vm_destroy,
 	.route = pv_route,
+	.timer_armed = vcpu_turn_timer,
 };

@@ -69,6 +69,13 @@ enum vcpu_running {
 	VCPU_INSIDE,  /* in KVM_RUN, anywhere else: may hold on to slots until its next safepoint */
 };
 
+/* In a deterministic VM: vcpu->turn. */
+enum vcpu_turn {
+	TURN_OUT,    /* waits for KVM_RUN, INIT or SIPI */
+	TURN_HALTED, /* waits for an event */
+	TURN_READY,  /* may have the next turn */
+};
+
 /* KVM_CAP_DIRTY_LOG_RING: written by the vCPU, harvested by the program, reset by KVM_RESET_DIRTY_RINGS. */
 struct dirty_ring {
 	struct kvm_dirty_gfn *v; /* in the vCPU's file; NULL: not enabled */
@@ -89,6 +96,7 @@ struct vcpu_watch {
 	bool open;	    /* guest code was left, for ->reason, at ->since */
 	uint8_t reason;	    /* enum watch_reason */
 	bool stepping;	    /* the window's next instruction follows without an exit */
+	bool silent;	    /* KVM_RUN did nothing */
 	bool impatient;	    /* the ring's reader did not make room */
 	bool sampling;	    /* ->sample_timer is in use */
 	bool sample;	    /* is due; atomic */
@@ -122,6 +130,8 @@ struct vcpu {
 	uint64_t requests;	    /* atomic */
 	uint32_t kicked;	    /* futex: 1 = leave or wake up */
 	uint32_t running;	    /* enum vcpu_running; atomic */
+	uint32_t turn;		    /* enum vcpu_turn; atomic */
+	bool slept;		    /* since its last turn */
 	uint32_t alone;		    /* depth of vcpu_alone(); the vCPU's thread */
 	uint32_t safepoint;	    /* futex: counts requests served and sections left */
 	uint32_t safepoint_waiters; /* atomic */

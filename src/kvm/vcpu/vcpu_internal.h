@@ -16,6 +16,11 @@ enum run_result {
 
 #define vcpu_count(vcpu, name) stats_add((vcpu)->stats, STAT_VCPU_##name, 1)
 
+/* ---- run.c ---- */
+
+/* A vCPU that halts would go on. */
+bool vcpu_has_wake_event(struct vcpu *vcpu);
+
 /* ---- request.c ---- */
 
 /* Serve what is pending. True: leave guest code, the run loop has something to do. */
@@ -143,6 +148,27 @@ enum vcpu_msr vcpu_vmx_msr_get(struct vcpu *vcpu, uint32_t index, bool host, uin
 enum vcpu_msr vcpu_vmx_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 /* Guest TSC, now. */
 uint64_t vcpu_tsc(const struct vcpu *vcpu);
+
+/* ---- turns.c: deterministic VMs only ---- */
+
+/*
+ * vCPU thread, in KVM_RUN: wait until it is this vCPU's turn, and set the limit for guest code. RUN_AGAIN, or -EINTR: a signal, or the turn is
+ * another one's that this thread is to run.
+ */
+int vcpu_turn(struct vcpu *vcpu);
+/* The same as KVM_RUN begins. */
+int vcpu_turn_enter(struct vcpu *vcpu);
+/* It has nothing to do: the turn goes to another one, or time to the next timer. */
+void vcpu_turn_block(struct vcpu *vcpu);
+/* As KVM_RUN ends: the program's halt is one, too. */
+void vcpu_turn_leave(struct vcpu *vcpu);
+/* Any thread. These requests, as BIT()s, were made. */
+void vcpu_turn_wake(struct vcpu *vcpu, uint64_t reqs);
+bool vcpu_turn_holds(const struct vcpu *vcpu);
+/* Of the vCPU's RDRAND: where it begins. */
+uint64_t vcpu_turn_random(const struct vcpu *vcpu);
+/* struct vm_ops' timer_armed. */
+void vcpu_turn_timer(struct vm *vm, uint64_t deadline);
 
 /* ---- cpuid.c ---- */
 

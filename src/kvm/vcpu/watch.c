@@ -72,7 +72,7 @@ static void put(struct vcpu_watch *w, uint64_t at, const void *from, uint32_t si
 void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size)
 {
 	struct vcpu_watch *w = &vcpu->watch;
-	struct watch_record record = {.tsc = host_rdtsc(), .size = size};
+	struct watch_record record = {.size = size};
 	uint32_t need = sizeof(record) + ALIGN_UP(size, 8u);
 	struct watch_common *common = ev;
 	uint64_t head;
@@ -80,6 +80,9 @@ void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size)
 	if (!w->ring)
 		return;
 	*common = (struct watch_common){.type = EVENT_ID(id), .pid = vcpu->tid};
+	record.tsc = w->page->counted ? clock_monotonic_ns(vcpu->vm) : host_rdtsc();
+	if (w->page->counted)
+		common->pid = 1 + vcpu->id;
 	if (!has_room(w, need) && !wait_for_room(w, need)) {
 		add(&w->page->lost, 1);
 		return;
@@ -308,6 +311,7 @@ static void page_init(const struct vcpu *vcpu, struct watch_page *page)
 	page->vcpu_id = vcpu->id;
 	page->isa = model_intel(vcpu->cpu.model) ? 1 : 2;
 	page->tsc_khz = host_tsc_khz();
+	page->counted = vcpu->vm->turns != NULL;
 	page->vm = vcpu->vm->inode;
 	__atomic_store_n(&page->magic, WATCH_MAGIC, __ATOMIC_RELEASE);
 }

@@ -74,7 +74,7 @@ struct ev_sample {
 
 /* Ahead of each event in a ring; events are padded to 8 bytes. */
 struct watch_record {
-	uint64_t tsc;
+	uint64_t tsc;  /* the host's */
 	uint32_t size; /* of the event */
 	uint32_t unused;
 };
@@ -94,7 +94,8 @@ struct watch_page {
 	uint64_t want_until; /* CLOCK_MONOTONIC ns: whoever looks on renews it; atomic */
 	char elsewhere[48];  /* the session's file, if this page is not where the vCPU counts */
 	uint32_t slot;	     /* in it */
-	uint32_t unused;
+	uint32_t
+		counted; /* times of records are nanoseconds of a counted clock (kvm/vm/clock.h), pids are 1 + vCPU ids */
 	uint64_t stats[NR_STATS_VCPU];
 	uint64_t events[NR_WATCH_EVENTS];
 	struct watch_cost costs[NR_WATCH_REASONS];

@@ -111,7 +111,7 @@ void watch_sample_start(struct vcpu *vcpu)
 	w->sampling = true;
 	w->sample_timer.expire = sample_due;
 	service_timer_arm(vcpu->vm->service, &w->sample_timer,
-			  host_monotonic_ns() + w->session->sample_ns);
+			  clock_monotonic_ns(vcpu->vm) + w->session->sample_ns);
 }
 
 void watch_sample_stop(struct vcpu *vcpu)

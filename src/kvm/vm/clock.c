@@ -2,6 +2,9 @@
 /*
  * The clock of a VM and kvmclock's line through it (KVM api.rst, KVM_GET_CLOCK and KVM_SET_CLOCK;
  * the pvclock ABI of Linux's Documentation/virt/kvm/x86/msr.rst).
+ *
+ * Host time is read here and nowhere else, or none is: a counted clock is made of retired instructions, one of which
+ * is a nanosecond and a tick (docs/deterministic.md).
  */
 #include "kvm/vm/clock.h"
 #include "kvm/vm/ioctl.h"
@@ -10,6 +13,10 @@
 #include <stdlib.h>
 
 #define CLOCK_FLAGS (KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC)
+
+#define COUNTED_KHZ	 1000000ull		      /* a tick per nanosecond */
+#define COUNTED_START	 1000000000ull		      /* not 0, which some take for "never" */
+#define COUNTED_REALTIME (1767225600 * 1000000000ull) /* at count 0: 1 January 2026 */
 
 struct clock {
 	pthread_mutex_t lock; /* all of it */
@@ -22,6 +29,9 @@ struct clock {
 		unsigned others; /* vCPUs that are in it, but the one that began it */
 		bool by_program;
 	} tsc;
+	bool counted;
+	uint64_t base;		 /* counted: lock; ns, plus: */
+	const uint64_t *retired; /* the count that time goes by; NULL: it stands */
 };
 
 void clock_scale(uint64_t khz, uint32_t *ret_mul, int8_t *ret_shift)
@@ -53,16 +63,69 @@ static uint64_t line_ns(const struct clock_line *line, uint64_t tsc)
 	return line->base_ns + scale(line, tsc - line->base_tsc);
 }
 
-struct clock *clock_create(void)
+static uint64_t count_locked(const struct clock *clock)
+{
+	const uint64_t *retired = clock->retired;
+
+	return clock->base + (retired ? __atomic_load_n(retired, __ATOMIC_RELAXED) : 0);
+}
+
+static uint64_t count(struct clock *clock)
+{
+	uint64_t now;
+
+	pthread_mutex_lock(&clock->lock);
+	now = count_locked(clock);
+	pthread_mutex_unlock(&clock->lock);
+	return now;
+}
+
+static uint64_t ticks(struct clock *clock)
+{
+	return clock->counted ? count(clock) : host_rdtsc();
+}
+
+static uint64_t realtime(struct clock *clock)
+{
+	return clock->counted ? COUNTED_REALTIME + count(clock) : host_realtime_ns();
+}
+
+struct clock *clock_create(bool counted)
 {
 	struct clock *clock = calloc(1, sizeof(*clock));
 
 	if (!clock)
 		return NULL;
 	pthread_mutex_init(&clock->lock, NULL);
-	clock_scale(host_tsc_khz(), &clock->line.mul, &clock->line.shift);
-	clock->line.base_tsc = host_rdtsc();
+	clock->counted = counted;
+	clock->base = COUNTED_START;
+	clock_scale(counted ? COUNTED_KHZ : host_tsc_khz(), &clock->line.mul, &clock->line.shift);
+	clock->line.base_tsc = ticks(clock);
 	return clock;
+}
+
+void clock_follow(struct vm *vm, const uint64_t *retired)
+{
+	struct clock *clock = vm->clock;
+
+	pthread_mutex_lock(&clock->lock);
+	clock->base = count_locked(clock) - (retired ? *retired : 0);
+	clock->retired = retired;
+	pthread_mutex_unlock(&clock->lock);
+}
+
+void clock_jump(struct vm *vm, uint64_t ns)
+{
+	struct clock *clock = vm->clock;
+
+	pthread_mutex_lock(&clock->lock);
+	clock->base = max(clock->base, ns);
+	pthread_mutex_unlock(&clock->lock);
+}
+
+uint64_t clock_tsc_khz(const struct vm *vm)
+{
+	return vm->clock->counted ? COUNTED_KHZ : host_tsc_khz();
 }
 
 void clock_destroy(struct clock *clock)
@@ -72,17 +135,17 @@ void clock_destroy(struct clock *clock)
 
 uint64_t clock_tsc(const struct vm *vm)
 {
-	return host_rdtsc();
+	return ticks(vm->clock);
 }
 
 uint64_t clock_monotonic_ns(const struct vm *vm)
 {
-	return host_monotonic_ns();
+	return vm->clock->counted ? count(vm->clock) : host_monotonic_ns();
 }
 
 uint64_t clock_realtime_ns(const struct vm *vm)
 {
-	return host_realtime_ns();
+	return realtime(vm->clock);
 }
 
 void clock_line(const struct vm *vm, struct clock_line *ret)
@@ -97,7 +160,7 @@ uint64_t clock_kvmclock_ns(const struct vm *vm)
 	struct clock_line line;
 
 	clock_line(vm, &line);
-	return line_ns(&line, host_rdtsc());
+	return line_ns(&line, ticks(vm->clock));
 }
 
 uint64_t clock_boot_wall_ns(const struct vm *vm)
@@ -106,13 +169,18 @@ uint64_t clock_boot_wall_ns(const struct vm *vm)
 	struct clock_line line;
 
 	clock_line(vm, &line);
-	host_clock_pair(&tsc, &realtime);
+	clock_pair(vm, &tsc, &realtime);
 	return realtime - line_ns(&line, tsc);
 }
 
 void clock_pair(const struct vm *vm, uint64_t *ret_tsc, uint64_t *ret_realtime_ns)
 {
-	host_clock_pair(ret_tsc, ret_realtime_ns);
+	if (!vm->clock->counted) {
+		host_clock_pair(ret_tsc, ret_realtime_ns);
+		return;
+	}
+	*ret_tsc = count(vm->clock);
+	*ret_realtime_ns = COUNTED_REALTIME + *ret_tsc;
 }
 
 /* ---- TSCs in step ---- */
@@ -137,7 +205,7 @@ static bool joins(const struct clock *clock, const struct clock_tsc_write *write
 
 uint64_t clock_tsc_write(struct vm *vm, const struct clock_tsc_write *write, uint32_t *generation)
 {
-	uint64_t now = host_monotonic_ns(), offset = write->offset;
+	uint64_t now = clock_monotonic_ns(vm), offset = write->offset;
 	struct clock *clock = vm->clock;
 
 	pthread_mutex_lock(&clock->lock);
@@ -183,7 +251,7 @@ long vm_get_clock(struct vm *vm, void *arg)
 	*data = (struct kvm_clock_data){.flags = KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC};
 	if (clock_tsc_in_step(vm))
 		data->flags |= KVM_CLOCK_TSC_STABLE;
-	host_clock_pair(&tsc, &realtime);
+	clock_pair(vm, &tsc, &realtime);
 	data->realtime = realtime;
 	data->host_tsc = tsc;
 	data->clock = line_ns(&line, data->host_tsc);
@@ -198,7 +266,7 @@ long vm_set_clock(struct vm *vm, void *arg)
 
 	if (data->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
-	host_clock_pair(&tsc, &now);
+	clock_pair(vm, &tsc, &now);
 	/* Time that passed since the saved moment; never backwards. */
 	if (data->flags & KVM_CLOCK_REALTIME && now > data->realtime)
 		data->clock += now - data->realtime;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one clock of a VM, through which all guest time comes (decisions: one clock per VM). Today
- * it follows the host's TSC and CLOCK_MONOTONIC; nothing above reads host time otherwise.
+ * The one clock of a VM, through which all guest time comes (decisions: one clock per VM). It
+ * follows the host's TSC and CLOCK_MONOTONIC, or counts retired instructions (docs/deterministic.md).
  *
  * kvmclock runs on one pair {TSC, nanoseconds} taken at creation and at KVM_SET_CLOCK (KVM's master
  * clock), so every vCPU's page shows the same line. PVCLOCK_TSC_STABLE_BIT tells a guest more: that the page of one vCPU
@@ -25,7 +25,7 @@ struct clock_line {
 	int8_t shift;
 };
 
-struct clock *clock_create(void);
+struct clock *clock_create(bool counted);
 void clock_destroy(struct clock *clock);
 
 /* Any thread, no lock held. */
@@ -38,6 +38,16 @@ uint64_t clock_realtime_ns(const struct vm *vm);
 void clock_pair(const struct vm *vm, uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t clock_boot_wall_ns(const struct vm *vm); /* realtime at kvmclock 0: the wall clock page */
 void clock_line(const struct vm *vm, struct clock_line *ret);
+
+/* Of clock_tsc(). */
+uint64_t clock_tsc_khz(const struct vm *vm);
+
+/*
+ * Counted clocks only. Time goes on by this count from here, or stands (NULL); whose turn it is.
+ */
+void clock_follow(struct vm *vm, const uint64_t *retired);
+/* It stands: go forward to ns of clock_monotonic_ns(). */
+void clock_jump(struct vm *vm, uint64_t ns);
 
 /*
  * KVM's synchronization of TSCs that are set one by one. A vCPU whose TSC is set to 0, or to less than a second from where the one

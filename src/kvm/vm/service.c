@@ -2,7 +2,8 @@
 /*
  * The service thread: epoll over watched eventfds and one timerfd, which is set to the earliest
  * deadline of a binary heap of timers. It makes epoll_wait, read, timerfd_settime and futex calls only,
- * so it lives under a seccomp filter that the program installs later.
+ * so it lives under a seccomp filter that the program installs later. Timers by hand (service_expire()) leave it the
+ * eventfds only.
  *
  * ->lock protects everything. A callback runs without it; ->running says which one, so that stop
  * and unwatch can wait for its end.
@@ -31,7 +32,11 @@ struct service {
 	pthread_cond_t idle; /* ->running changed */
 	pthread_t thread;
 	bool stop;
-	const void *running; /* the timer or watch whose callback is running */
+	const void *running;  /* the timer or watch whose callback is running */
+	const void *expiring; /* the timer of service_expire()'s, and the thread that is there */
+	pthread_t expirer;
+	service_armed_fn *armed; /* timers are expired by hand; NULL: by the thread */
+	struct vm *vm;
 	int epoll, wake, timerfd;
 
 	struct service_timer **heap;
@@ -138,6 +143,7 @@ static void program_timerfd(struct service *s)
 void service_timer_arm(struct service *s, struct service_timer *timer, uint64_t deadline)
 {
 	struct service_timer *first;
+	bool earliest;
 
 	pthread_mutex_lock(&s->lock);
 	first = s->nr ? s->heap[0] : NULL;
@@ -146,9 +152,12 @@ void service_timer_arm(struct service *s, struct service_timer *timer, uint64_t 
 	timer->deadline = deadline;
 	if (!heap_insert(s, timer))
 		host_bug("no memory for a timer");
-	if (timer->slot == 1 || first == timer)
+	if (!s->armed && (timer->slot == 1 || first == timer))
 		program_timerfd(s);
+	earliest = timer->slot == 1;
 	pthread_mutex_unlock(&s->lock);
+	if (s->armed && earliest)
+		s->armed(s->vm, deadline);
 }
 
 static void cancel_locked(struct service *s, struct service_timer *timer)
@@ -167,7 +176,8 @@ void service_timer_cancel(struct service *s, struct service_timer *timer)
 
 static void wait_idle_locked(struct service *s, const void *what)
 {
-	while (s->running == what && !pthread_equal(pthread_self(), s->thread))
+	while ((s->running == what && !pthread_equal(pthread_self(), s->thread)) ||
+	       (s->expiring == what && !pthread_equal(pthread_self(), s->expirer)))
 		pthread_cond_wait(&s->idle, &s->lock);
 }
 
@@ -254,6 +264,43 @@ static void run_timers(struct service *s)
 	program_timerfd(s);
 }
 
+static struct service_timer *take_due_locked(struct service *s, uint64_t now)
+{
+	struct service_timer *timer = s->nr ? s->heap[0] : NULL;
+
+	if (!timer || timer->deadline > now)
+		return NULL;
+	heap_remove(s, timer);
+	s->expiring = timer;
+	s->expirer = pthread_self();
+	return timer;
+}
+
+void service_expire(struct service *s, uint64_t now)
+{
+	struct service_timer *timer;
+
+	pthread_mutex_lock(&s->lock);
+	while ((timer = take_due_locked(s, now))) {
+		pthread_mutex_unlock(&s->lock);
+		timer->expire(timer);
+		pthread_mutex_lock(&s->lock);
+		s->expiring = NULL;
+		pthread_cond_broadcast(&s->idle);
+	}
+	pthread_mutex_unlock(&s->lock);
+}
+
+uint64_t service_next(struct service *s)
+{
+	uint64_t deadline;
+
+	pthread_mutex_lock(&s->lock);
+	deadline = s->nr ? s->heap[0]->deadline : SERVICE_NEVER;
+	pthread_mutex_unlock(&s->lock);
+	return deadline;
+}
+
 static void run_watch(struct service *s, uint64_t id)
 {
 	for (unsigned i = 0; i < s->nr_watches; i++) {
@@ -337,12 +384,14 @@ static int start_thread(struct service *s)
 	return r;
 }
 
-struct service *service_create(void)
+struct service *service_create(service_armed_fn *armed, struct vm *vm)
 {
 	struct service *s = calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;
+	s->armed = armed;
+	s->vm = vm;
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->idle, NULL);
 	s->next_id = FIRST_ID;

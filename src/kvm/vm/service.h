@@ -25,7 +25,12 @@ struct service_watch {
 	uint64_t id;
 };
 
-struct service *service_create(void);
+struct vm;
+/* A timer is the first to expire now; the thread that armed it, no lock held. */
+typedef void service_armed_fn(struct vm *vm, uint64_t deadline);
+
+/* armed NULL: timers expire by CLOCK_MONOTONIC, on the service thread. Else by service_expire() alone. */
+struct service *service_create(service_armed_fn *armed, struct vm *vm);
 /* Stop and join the thread. Not from a callback. */
 void service_destroy(struct service *service);
 
@@ -35,6 +40,12 @@ void service_timer_arm(struct service *service, struct service_timer *timer, uin
 void service_timer_cancel(struct service *service, struct service_timer *timer);
 /* As cancel, and wait until a running callback is over. Not from a callback, no lock held that one takes. */
 void service_timer_stop(struct service *service, struct service_timer *timer);
+
+#define SERVICE_NEVER UINT64_MAX
+/* One thread at a time. Expire what is due now on the calling thread; no lock held that a callback takes. */
+void service_expire(struct service *service, uint64_t now);
+/* The first deadline, or SERVICE_NEVER. */
+uint64_t service_next(struct service *service);
 
 /* Any thread. Watch watch->fd for input until unwatched. 0 or -errno. */
 int service_watch(struct service *service, struct service_watch *watch);

@@ -10,6 +10,7 @@
 #include "kvm/vm/private.h"
 #include "kvm/vm/service.h"
 #include "kvm/vm/slot_array.h"
+#include "kvm/vm/turns.h"
 #include "silicon/mmu/codemap.h"
 
 #include <sched.h>
@@ -30,6 +31,16 @@ static void init_locks(struct vm *vm)
 	pthread_mutex_init(&vm->claim, NULL);
 }
 
+static bool create_turns(struct vm *vm)
+{
+	if (!vm->ops->deterministic)
+		return true;
+	vm->turns = calloc(1, sizeof(*vm->turns));
+	if (vm->turns)
+		vm->turns->random = vm->ops->seed;
+	return vm->turns;
+}
+
 static bool create_parts(struct vm *vm)
 {
 	char id[32];
@@ -39,10 +50,12 @@ static bool create_parts(struct vm *vm)
 		return false;
 	vm->mmio_bus = bus_create();
 	vm->port_bus = bus_create();
-	vm->clock = clock_create();
+	vm->clock = clock_create(vm->ops->deterministic);
 	vm->stats = stats_create(STATS_VM, id);
-	return vm->mmio_bus && vm->port_bus && vm->clock && vm->stats && !irqchip_create(vm) &&
-	       !(vm->ops->create && vm->ops->create(vm));
+	if (!vm->mmio_bus || !vm->port_bus || !vm->clock || !vm->stats || !create_turns(vm))
+		return false;
+	vm->tsc_khz = clock_tsc_khz(vm);
+	return !irqchip_create(vm) && !(vm->ops->create && vm->ops->create(vm));
 }
 
 static unsigned host_cpus(void)
@@ -61,7 +74,6 @@ int vm_create(const struct vm_ops *ops, struct vm **ret)
 	vm->pid = getpid();
 	vm->refs = 1;
 	vm->ops = ops;
-	vm->tsc_khz = host_tsc_khz();
 	vm->apic_bus_cycle_ns = 1;
 	vm->host_cpus = host_cpus();
 	init_locks(vm);
@@ -69,7 +81,7 @@ int vm_create(const struct vm_ops *ops, struct vm **ret)
 		vm_destroy(vm);
 		return -ENOMEM;
 	}
-	vm->service = service_create();
+	vm->service = service_create(vm->turns ? vm->ops->timer_armed : NULL, vm);
 	if (!vm->service) {
 		vm_destroy(vm);
 		return -EAGAIN;
@@ -108,6 +120,7 @@ void vm_destroy(struct vm *vm)
 	coalesced_free_all(vm);
 	msr_filter_free(vm->msr_filter);
 	clock_destroy(vm->clock);
+	free(vm->turns);
 	codemap_destroy(vm->codemap);
 	stats_destroy(vm->stats);
 	slots_destroy(vm);
@@ -175,7 +188,7 @@ long vm_set_tsc_khz(struct vm *vm, void *arg)
 
 	if (khz >= VM_MAX_TSC_KHZ)
 		return -EINVAL;
-	__atomic_store_n(&vm->tsc_khz, khz ? khz : (uint32_t)host_tsc_khz(), __ATOMIC_RELAXED);
+	__atomic_store_n(&vm->tsc_khz, khz ? khz : (uint32_t)clock_tsc_khz(vm), __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -28,6 +28,7 @@ struct msr_filter; /* msr_filter.h */
 struct gmem;	   /* private.h */
 struct gfn_ranges; /* private.h */
 struct pv_vm;	   /* kvm/pv */
+struct turns;	   /* turns.h */
 
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
@@ -96,9 +97,13 @@ struct vm_params {
 
 struct vm_ops {
 	struct vm_params params;
-	const char *tempo; /* how vCPUs run code: exec_set_tempo() */
+	const char *tempo;  /* how vCPUs run code: exec_set_tempo() */
+	bool deterministic; /* turns.h, from ->seed */
+	uint64_t seed;
 	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
+	/* Deterministic VMs: a timer is the first to expire now, at this time. Any thread. */
+	void (*timer_armed)(struct vm *vm, uint64_t deadline);
 	/* The vCPU's in-kernel local APIC, or NULL. */
 	struct lapic *(*lapic)(struct vcpu *vcpu);
 	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. Takes no lock. */
@@ -153,6 +158,7 @@ struct vm {
 	uint32_t boot_cpu_id;
 	struct irqfd *irqfds; /* irq_lock */
 	struct clock *clock;
+	struct turns *turns; /* NULL: vCPUs run as the host lets them */
 	struct service *service;
 
 	/* KVM_ENABLE_CAP's state; atomic words, written under vm->lock. */
