@@ -17,7 +17,8 @@
 
 static struct next next;
 static bool next_found;
-static char *setting_cpu, *setting_params, *setting_stats, *setting_tempo, *setting_watch;
+static char *setting_cpu, *setting_params, *setting_stats, *setting_tempo, *setting_seed,
+	*setting_watch;
 static pthread_once_t init_once = PTHREAD_ONCE_INIT;
 static int init_result;
 static bool used;
@@ -82,6 +83,8 @@ void door_leave(struct door_pass *pass)
 static void init(void)
 {
 	init_result = api_set_tempo(setting_tempo);
+	if (!init_result)
+		init_result = api_set_deterministic(setting_seed);
 	if (setting_watch)
 		api_set_session(setting_watch);
 	if (!init_result)
@@ -142,6 +145,7 @@ __attribute__((constructor)) static void door_start(void)
 	setting_params = setting("ANYKVM_PARAMS");
 	setting_stats = setting("ANYKVM_STATS_FILE");
 	setting_tempo = setting("ANYKVM_TEMPO");
+	setting_seed = setting("ANYKVM_DETERMINISTIC");
 	setting_watch = setting("ANYKVM_WATCH");
 	/* Who opens /dev/kvm is told of nonsense. */
 	if (setting_params)

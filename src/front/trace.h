@@ -14,7 +14,10 @@ struct trace_dat;
  * time, in ns.
  */
 struct trace_dat *trace_dat_open(const char *path, uint64_t base_tsc, uint64_t base_ns);
-/* An event of the cpu-th vCPU, later than its last one. False once writing has failed. */
+/*
+ * An event of the cpu-th vCPU, later than its last one. tsc_khz 0: tsc is nanoseconds, and there is no such thread. False once
+ * writing has failed.
+ */
 bool trace_dat_add(struct trace_dat *t, unsigned cpu, uint32_t tsc_khz, uint64_t tsc,
 		   const void *event, uint32_t size);
 /* All is told: names of threads are known, events lost counted by cpu. 0, or an exit status after a line on stderr. */

@@ -219,8 +219,8 @@ static bool add_cpus(struct trace_dat *t, unsigned nr)
 	return true;
 }
 
-/* A thread's name, while it is there to be asked. */
-static void remember_thread(struct trace_dat *t, int32_t tid)
+/* A thread's name, while it is there to be asked. Not real: no thread's. */
+static void remember_thread(struct trace_dat *t, int32_t tid, bool real)
 {
 	struct thread_name *more;
 	char path[40];
@@ -236,7 +236,7 @@ static void remember_thread(struct trace_dat *t, int32_t tid)
 	more += t->nr_threads++;
 	*more = (struct thread_name){.tid = tid, .comm = "vcpu"};
 	snprintf(path, sizeof(path), "/proc/%d/comm", tid);
-	f = fopen(path, "re");
+	f = real ? fopen(path, "re") : NULL;
 	if (f && fgets(more->comm, sizeof(more->comm), f))
 		more->comm[strcspn(more->comm, "\n")] = 0;
 	if (f)
@@ -253,11 +253,12 @@ bool trace_dat_add(struct trace_dat *t, unsigned cpu, uint32_t tsc_khz, uint64_t
 	if (t->failed || (cpu >= t->nr_cpus && !add_cpus(t, cpu + 1)))
 		return false;
 	c = &t->cpus[cpu];
-	ns = t->base_ns + (unsigned __int128)(tsc - t->base_tsc) * 1000000 / max(tsc_khz, 1u);
+	ns = tsc_khz ? t->base_ns + (unsigned __int128)(tsc - t->base_tsc) * 1000000 / tsc_khz
+		     : tsc;
 	ns = max(ns, c->last);
 	if (c->used + size + 24 > PAGE_SIZE - PAGE_HEAD && !finish_page(t, c))
 		return false;
-	remember_thread(t, common->pid);
+	remember_thread(t, common->pid, tsc_khz);
 	put_event(c, ns, event, size);
 	return true;
 }

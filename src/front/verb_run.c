@@ -13,6 +13,7 @@
 
 struct settings {
 	const char *cpu, *tempo, *counters;
+	const char *seed; /* NULL: not deterministic */
 	const char *stat; /* the report's file, "" for stderr; NULL: none */
 	char *params;	  /* joined by commas, or NULL */
 	char **program;
@@ -30,6 +31,9 @@ static int usage(void)
 	       "  --cpu MODEL      the processor that the program sees (`anykvm cpus`); default: "
 	       "near the host's\n"
 	       "  --tempo TEMPO    run (default), step or lockstep\n"
+	       "  --deterministic[=SEED]\n"
+	       "                   the same run again: time from retired instructions, vCPUs in "
+	       "turns drawn by SEED (0)\n"
 	       "  --counters FILE  at the end, append all counters to FILE\n"
 	       "  --stat[=FILE]    at the end, report exits by reason with their time on stderr or "
 	       "to FILE\n"
@@ -42,13 +46,10 @@ static int usage(void)
 }
 
 static const struct option options[] = {
-	{"cpu", required_argument, NULL, 'c'},
-	{"param", required_argument, NULL, 'p'},
-	{"tempo", required_argument, NULL, 't'},
-	{"counters", required_argument, NULL, 'C'},
-	{"stat", optional_argument, NULL, 's'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
+	{"cpu", required_argument, NULL, 'c'},	    {"param", required_argument, NULL, 'p'},
+	{"tempo", required_argument, NULL, 't'},    {"deterministic", optional_argument, NULL, 'd'},
+	{"counters", required_argument, NULL, 'C'}, {"stat", optional_argument, NULL, 's'},
+	{"help", no_argument, NULL, 'h'},	    {0},
 };
 
 static int take_option(struct settings *set, int opt)
@@ -60,6 +61,9 @@ static int take_option(struct settings *set, int opt)
 	case 't':
 		set->tempo = optarg;
 		return 0;
+	case 'd':
+		set->seed = optarg ? optarg : "0";
+		return *set->seed ? 0 : launcher_error("--deterministic wants a number, or none");
 	case 'C':
 		set->counters = optarg;
 		return 0;
@@ -115,7 +119,8 @@ static const char *or_environment(const char *val, const char *name)
 static int check_settings(const struct settings *set)
 {
 	/* They say themselves what is wrong. */
-	if (api_set_tempo(or_environment(set->tempo, "ANYKVM_TEMPO")))
+	if (api_set_tempo(or_environment(set->tempo, "ANYKVM_TEMPO")) ||
+	    api_set_deterministic(or_environment(set->seed, "ANYKVM_DETERMINISTIC")))
 		return EXIT_OURS;
 	return api_init(or_environment(set->cpu, "ANYKVM_CPU"),
 			or_environment(set->params, "ANYKVM_PARAMS"))
@@ -134,6 +139,7 @@ static void set_environment(const struct settings *set)
 	set_variable("ANYKVM_CPU", set->cpu);
 	set_variable("ANYKVM_PARAMS", set->params);
 	set_variable("ANYKVM_TEMPO", set->tempo);
+	set_variable("ANYKVM_DETERMINISTIC", set->seed);
 	set_variable("ANYKVM_STATS_FILE", set->counters);
 }
 

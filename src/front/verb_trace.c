@@ -174,7 +174,8 @@ static void tell(struct tracing *t, unsigned slot, const struct watch_record *re
 	if (common->type == TRACE_EVENT_ID(EV_sample))
 		stacks_add(t->stacks, (void *)t->event);
 	else if (t->dat)
-		trace_dat_add(t->dat, slot, page->tsc_khz, record->tsc, t->event, record->size);
+		trace_dat_add(t->dat, slot, page->counted ? 0 : page->tsc_khz, record->tsc,
+			      t->event, record->size);
 }
 
 /* What the other side wrote is believed as far as it fits. */
