@@ -66,6 +66,25 @@ static enum result read_memory(struct cpu *cpu, const struct virt_insn *insn, vo
 	return r ? r : mmu_read_bytes(cpu, addr, dst, size);
 }
 
+/*
+ * The operand of VMXON, VMCLEAR and VMPTRLD: a page of the processor's width that is not the VMXON region. False: the
+ * instruction has ended, with *ret_end.
+ */
+static bool take_pointer(struct cpu *cpu, const struct virt_insn *insn, enum vmx_error misplaced,
+			 enum vmx_error vmxon, gpa_t *ret, enum result *ret_end)
+{
+	*ret_end = read_memory(cpu, insn, ret, sizeof(*ret));
+	if (*ret_end)
+		return false;
+	if (!gpa_ok(cpu, *ret, VMCS_SIZE))
+		*ret_end = fail(cpu, insn, misplaced);
+	else if (*ret == vmx_of(cpu)->vmxon_ptr)
+		*ret_end = fail(cpu, insn, vmxon);
+	else
+		return true;
+	return false;
+}
+
 static unsigned native(const struct cpu *cpu)
 {
 	return cpu->mode.code == CODE_64 ? 8 : 4;
@@ -113,11 +132,9 @@ static enum result enter_operation(struct cpu *cpu, const struct virt_insn *insn
 	gpa_t addr;
 	enum result r;
 
-	r = read_memory(cpu, insn, &addr, sizeof(addr));
-	if (r)
+	/* There is neither a VMXON region nor a VMCS yet: VMfailInvalid. */
+	if (!take_pointer(cpu, insn, VMX_ERR_NONE, VMX_ERR_NONE, &addr, &r))
 		return r;
-	if (!gpa_ok(cpu, addr, VMCS_SIZE))
-		return fail_invalid(cpu, insn);
 	r = mmu_read_phys_bytes(cpu, addr, &revision, sizeof(revision));
 	if (r == RESULT_EXIT)
 		return r;
@@ -173,13 +190,8 @@ static enum result do_vmclear(struct cpu *cpu, const struct virt_insn *insn)
 	gpa_t addr;
 	enum result r;
 
-	r = read_memory(cpu, insn, &addr, sizeof(addr));
-	if (r)
+	if (!take_pointer(cpu, insn, VMX_ERR_VMCLEAR_ADDR, VMX_ERR_VMCLEAR_VMXON, &addr, &r))
 		return r;
-	if (!gpa_ok(cpu, addr, VMCS_SIZE))
-		return fail(cpu, insn, VMX_ERR_VMCLEAR_ADDR);
-	if (addr == v->vmxon_ptr)
-		return fail(cpu, insn, VMX_ERR_VMCLEAR_VMXON);
 	if (form_clears(cpu, addr))
 		return succeed(cpu, insn);
 	if (addr == v->current) {
@@ -230,13 +242,8 @@ static enum result do_vmptrld(struct cpu *cpu, const struct virt_insn *insn)
 	gpa_t addr;
 	enum result r;
 
-	r = read_memory(cpu, insn, &addr, sizeof(addr));
-	if (r)
+	if (!take_pointer(cpu, insn, VMX_ERR_VMPTRLD_ADDR, VMX_ERR_VMPTRLD_VMXON, &addr, &r))
 		return r;
-	if (!gpa_ok(cpu, addr, VMCS_SIZE))
-		return fail(cpu, insn, VMX_ERR_VMPTRLD_ADDR);
-	if (addr == v->vmxon_ptr)
-		return fail(cpu, insn, VMX_ERR_VMPTRLD_VMXON);
 	/* As Linux's KVM has it, neither this nor VMPTRST ever ends then. */
 	if (form_active(v))
 		return RESULT_AGAIN;
