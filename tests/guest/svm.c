@@ -4,13 +4,12 @@
  * APM's numbers, written out here once more.
  */
 #include "guest_asm.h"
+#include "rounds.h"
 #include "silicon/models/model.h"
 #include "silicon/svm/svm.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define HSAVE	0x200000u
 #define VMCB	0x201000u
@@ -524,14 +523,6 @@ static void task_gate(void **state)
 
 #define NR_RANDOM 3000
 
-static uint64_t next_random(uint64_t *seed)
-{
-	*seed ^= *seed << 13;
-	*seed ^= *seed >> 7;
-	*seed ^= *seed << 17;
-	return *seed;
-}
-
 /* Single bits, whole words, now and then addresses of tables that lead anywhere. */
 static void spoil(struct host *h, uint64_t *seed)
 {
@@ -576,13 +567,6 @@ static void spoil_tables(struct host *h, uint64_t *seed)
 	}
 }
 
-static uint64_t number(const char *name, uint64_t otherwise)
-{
-	const char *text = getenv(name);
-
-	return text && *text ? strtoull(text, NULL, 0) : otherwise;
-}
-
 /* A host at its VMRUN, whatever the last guest left. */
 static void again(struct host *h, uint64_t *seed)
 {
@@ -612,56 +596,23 @@ static void again(struct host *h, uint64_t *seed)
 	cpu->gpr[RAX] = VMCB;
 }
 
-/*
- * A guest whose handlers fault executes nothing for ever, as on silicon, and no budget of instructions ends that: a
- * second thread asks for attention when a round takes long, as user space kicks a vCPU.
- */
-struct watch {
-	struct cpu *cpu;
-	unsigned round;
-	bool stop;
-};
-
-static void *watch_rounds(void *arg)
-{
-	struct watch *w = arg;
-	unsigned last = ~0u, round;
-
-	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
-		round = __atomic_load_n(&w->round, __ATOMIC_ACQUIRE);
-		/* An odd number stands between the rounds, where there may be no processor. */
-		if (round == last && !(round & 1))
-			cpu_raise(w->cpu, ATTN_REQUEST);
-		last = round;
-		usleep(10000);
-	}
-	return NULL;
-}
-
-static void next_round(struct watch *w)
-{
-	__atomic_add_fetch(&w->round, 1, __ATOMIC_ACQ_REL);
-}
-
 /* Whatever a VMCB holds, the processor goes on, or says architecturally that it cannot. */
 static void random_vmcbs(void **state)
 {
 	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
 	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
 	struct host *h = host_open();
-	struct watch w = {.cpu = h->f->cpu, .round = 1};
-	pthread_t thread;
+	struct watch w;
 
 	h->f->endless = true;
-	assert_int_equal(pthread_create(&thread, NULL, watch_rounds, &w), 0);
+	assert_int_equal(watch_start(&w, h->f->cpu), 0);
 	for (uint64_t i = 0; i < rounds; i++) {
 		again(h, &seed);
 		next_round(&w);
 		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
 		next_round(&w);
 	}
-	__atomic_store_n(&w.stop, true, __ATOMIC_RELEASE);
-	pthread_join(thread, NULL);
+	watch_end(&w);
 	host_close(h);
 }
 

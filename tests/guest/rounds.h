@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rounds of random input on one processor: numbers of a seed, settings of the environment, and a watch.
+ *
+ * A guest whose handlers fault executes nothing for ever, as on silicon, and no budget of instructions ends that: a
+ * second thread asks for attention when a round takes long, as user space kicks a vCPU. flat's ->endless lets it end
+ * then.
+ */
+#ifndef TESTS_GUEST_ROUNDS_H
+#define TESTS_GUEST_ROUNDS_H
+
+#include "silicon/cpu/cpu.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static inline uint64_t next_random(uint64_t *seed)
+{
+	*seed ^= *seed << 13;
+	*seed ^= *seed >> 7;
+	*seed ^= *seed << 17;
+	return *seed;
+}
+
+/* A number of the environment. */
+static inline uint64_t number(const char *name, uint64_t otherwise)
+{
+	const char *text = getenv(name);
+
+	return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+struct watch {
+	struct cpu *cpu;
+	unsigned round;
+	bool stop;
+	pthread_t thread;
+};
+
+static inline void *watch_rounds(void *arg)
+{
+	struct watch *w = arg;
+	unsigned last = ~0u, round;
+
+	while (!__atomic_load_n(&w->stop, __ATOMIC_ACQUIRE)) {
+		round = __atomic_load_n(&w->round, __ATOMIC_ACQUIRE);
+		/* An odd number stands between the rounds, where there may be no processor. */
+		if (round == last && !(round & 1))
+			cpu_raise(w->cpu, ATTN_REQUEST);
+		last = round;
+		usleep(10000);
+	}
+	return NULL;
+}
+
+/* 0, or a number of pthread_create()'s. */
+static inline int watch_start(struct watch *w, struct cpu *cpu)
+{
+	*w = (struct watch){.cpu = cpu, .round = 1};
+	return pthread_create(&w->thread, NULL, watch_rounds, w);
+}
+
+static inline void watch_end(struct watch *w)
+{
+	__atomic_store_n(&w->stop, true, __ATOMIC_RELEASE);
+	pthread_join(w->thread, NULL);
+}
+
+/* A round begins, or it has ended. */
+static inline void next_round(struct watch *w)
+{
+	__atomic_add_fetch(&w->round, 1, __ATOMIC_ACQ_REL);
+}
+
+#endif
