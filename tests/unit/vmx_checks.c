@@ -416,7 +416,6 @@ static void set_up(struct bench *b)
 	memset(&b->vmx, 0, sizeof(b->vmx));
 	vmx_init(b->f->cpu, &b->vmx, &caps);
 	b->vmx.on = true;
-	b->vmx.caps.msr[VMX_MISC] |= MISC_SHUTDOWN | MISC_WAIT_SIPI;
 	b->vmx.current = 0x3000;
 	for (unsigned i = 0; i < ARRAY_SIZE(enters); i++)
 		put(b, enters[i].f, enters[i].val);

@@ -421,7 +421,8 @@ long vcpu_set_mp_state(struct vcpu *vcpu, void *arg)
 		vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;
 		vcpu_request(vcpu, REQ_SIPI);
 	}
-	vcpu->cpu.activity = ACTIVITY_RUN;
+	if (vcpu->cpu.activity != ACTIVITY_SHUTDOWN || mp->mp_state != KVM_MP_STATE_HALTED)
+		vcpu->cpu.activity = ACTIVITY_RUN;
 	vcpu_request(vcpu, REQ_EVENT);
 	return 0;
 }

@@ -318,7 +318,13 @@ static int exit_hlt(struct vcpu *vcpu)
 	/* A VMX abort: a processor that has stopped. */
 	if (vcpu->cpu.activity == ACTIVITY_SHUTDOWN && !cpu_guest(&vcpu->cpu))
 		return exit_shutdown(vcpu);
-	vcpu->cpu.activity = ACTIVITY_RUN;
+	if (vcpu->cpu.activity == ACTIVITY_WAIT_SIPI) {
+		vcpu->mp_state = KVM_MP_STATE_INIT_RECEIVED;
+		return debug_or_again(vcpu);
+	}
+	/* A guest's guest that is shut down stays so. */
+	if (vcpu->cpu.activity == ACTIVITY_HLT)
+		vcpu->cpu.activity = ACTIVITY_RUN;
 	if (vcpu->lapic) {
 		vcpu->mp_state = KVM_MP_STATE_HALTED;
 		return debug_or_again(vcpu);

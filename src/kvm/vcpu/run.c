@@ -115,7 +115,46 @@ static bool init_blocked(const struct cpu *cpu)
 	return cpu->virt && ((cpu->virt->blocks_init && !cpu->virt->guest) || !cpu->virt->gif);
 }
 
+/* Of a guest's guest that waits, an exit is to show how: its state here is KVM's until it is looked at. */
+static void show_activity(struct vcpu *vcpu)
+{
+	struct cpu *cpu = &vcpu->cpu;
+
+	if (!cpu_guest(cpu) || cpu->activity != ACTIVITY_RUN)
+		return;
+	if (vcpu->mp_state == KVM_MP_STATE_HALTED || vcpu->halted_in_guest)
+		cpu->activity = ACTIVITY_HLT;
+	else if (vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED)
+		cpu->activity = ACTIVITY_WAIT_SIPI;
+}
+
+/* A guest's guest that waits for a SIPI loses INITs; the SIPI is an exit. */
+static void accept_nested_sipi(struct vcpu *vcpu)
+{
+	vcpu_clear_request(vcpu, REQ_INIT);
+	if (!vcpu_take_request(vcpu, REQ_SIPI))
+		return;
+	show_activity(vcpu);
+	if (cpu_intercept(&vcpu->cpu, INTERCEPT_SIPI, vcpu->sipi_vector))
+		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+}
+
 /* A guest hypervisor that intercepts INIT has it pending still, and says itself what becomes of it. */
+static bool init_intercepted(struct vcpu *vcpu)
+{
+	if (!cpu_guest(&vcpu->cpu) || !vcpu_test_request(vcpu, REQ_INIT))
+		return false;
+	show_activity(vcpu);
+	if (!cpu_intercept(&vcpu->cpu, INTERCEPT_INIT, 0))
+		return false;
+	vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
+	vcpu->halted_in_guest = false;
+	/* VMX: the exit was all that came of it. */
+	if (vcpu->cpu.virt->blocks_init)
+		vcpu_clear_request(vcpu, REQ_INIT);
+	return true;
+}
+
 void vcpu_accept_init_sipi(struct vcpu *vcpu)
 {
 	bool bsp = vcpu->id == vcpu->vm->boot_cpu_id;
@@ -127,12 +166,12 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 		vcpu_clear_request(vcpu, REQ_SIPI);
 		return;
 	}
-	if (vcpu_test_request(vcpu, REQ_INIT) && cpu_intercept(&vcpu->cpu, INTERCEPT_INIT, 0)) {
-		/* VMX: the exit was all that came of it. */
-		if (vcpu->cpu.virt->blocks_init)
-			vcpu_clear_request(vcpu, REQ_INIT);
+	if (cpu_guest(&vcpu->cpu) && vcpu->mp_state == KVM_MP_STATE_INIT_RECEIVED) {
+		accept_nested_sipi(vcpu);
 		return;
 	}
+	if (init_intercepted(vcpu))
+		return;
 	if (vcpu_take_request(vcpu, REQ_INIT)) {
 		vcpu_reset(vcpu, true);
 		vcpu->mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_INIT_RECEIVED;
@@ -143,26 +182,38 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 	}
 }
 
+/* A shutdown processor is deaf to interrupts, and to what else stands for one. */
 bool vcpu_has_wake_event(struct vcpu *vcpu)
 {
 	const struct cpu *cpu = &vcpu->cpu;
+	bool deaf = cpu->activity == ACTIVITY_SHUTDOWN;
 
-	return vcpu->unhalted || cpu->inject.valid || (cpu->nmi_pending && cpu_nmi_open(cpu)) ||
-	       (cpu->smi_pending && cpu_smi_open(cpu)) ||
+	return (vcpu->unhalted && !deaf) || cpu->inject.valid ||
+	       (cpu->nmi_pending && cpu_nmi_open(cpu)) || (cpu->smi_pending && cpu_smi_open(cpu)) ||
 	       (cpu_guest(cpu) &&
 		(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) & ATTN_VIRT)) ||
-	       (vcpu_interrupt_allowed(vcpu) && vcpu_has_interrupt(vcpu));
+	       (!deaf && vcpu_interrupt_allowed(vcpu) && vcpu_has_interrupt(vcpu));
+}
+
+/* What wakes a guest's guest may be an exit, which shows that it was halted; else it is still, when all is looked at. */
+static void wake_activity(struct vcpu *vcpu)
+{
+	if (!vcpu->unhalted)
+		show_activity(vcpu);
 }
 
 /* True if the vCPU runs code now; false: look again, after waiting if nothing was there. */
 static bool make_runnable(struct vcpu *vcpu)
 {
-	if (vcpu->halted_in_guest && vcpu_has_wake_event(vcpu))
+	if (vcpu->halted_in_guest && vcpu_has_wake_event(vcpu)) {
+		wake_activity(vcpu);
 		vcpu->halted_in_guest = false;
+	}
 	if (vcpu->mp_state == KVM_MP_STATE_RUNNABLE)
 		return !vcpu->halted_in_guest;
 	if (vcpu->mp_state == KVM_MP_STATE_HALTED && vcpu_has_wake_event(vcpu)) {
 		pv_xen_poll_end(vcpu);
+		wake_activity(vcpu);
 		vcpu->unhalted = false;
 		vcpu->mp_state = KVM_MP_STATE_RUNNABLE;
 		return true;

@@ -65,6 +65,7 @@ enum intercept {
 	INTERCEPT_XRSTORS,
 	INTERCEPT_FERR, /* an x87 error to be reported by FERR# */
 	INTERCEPT_RDPRU,
+	INTERCEPT_SIPI, /* qualification: the vector; while it is waited for */
 	NR_INTERCEPTS,
 };
 

@@ -175,6 +175,7 @@ struct virt {
 	 */
 	bool if_apart, if_host;
 	uint64_t cr0_ones, cr4_ones; /* VMX operation: MOV to CR0 and CR4 may not clear these */
+	bool iterated; /* in guest mode: a repeated instruction has ended an iteration, and goes on */
 	bool vnmi; /* in guest mode: cpu->nmi_blocked is the virtual NMI's; physical ones always exit */
 	uint64_t
 		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */

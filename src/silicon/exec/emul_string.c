@@ -97,7 +97,7 @@ static enum result string_linear(struct cpu *cpu, const struct string *s, enum s
 /* True where iterations may be taken together: nothing looks at each of them. */
 static bool string_may_run(const struct cpu *cpu, const struct string *s)
 {
-	return s->rep && !(cpu->attention & ATTN_TF) && !(cpu_dr7(cpu) & 0xff);
+	return s->rep && !(cpu->attention & (ATTN_TF | ATTN_VIRT)) && !(cpu_dr7(cpu) & 0xff);
 }
 
 /* Elements from reg on that lie in one page and do not wrap at the address size, at most max. */

@@ -130,6 +130,8 @@ static enum result serve_interrupt(struct cpu *cpu)
 {
 	if (cpu->shadow && !cpu_intercepts(cpu, INTERCEPT_INTERRUPT))
 		return NOT_SERVED;
+	if (cpu->activity == ACTIVITY_SHUTDOWN)
+		return NOT_SERVED;
 	/* Lowered before looking, so that a later raise is not lost; opening IF raises it anew. */
 	cpu_lower(cpu, ATTN_EVENTS);
 	cpu->looked = cpu_interrupt_open(cpu);
@@ -203,12 +205,19 @@ static bool instruction_open(const struct cpu *cpu)
 	return cpu->answers.nr && cpu->answers.rip == cpu->rip && !cpu->inject.valid;
 }
 
+/* A processor that waits for a SIPI hears of nothing else; where there are SIPIs, the owner tells. */
+static uint32_t heard(const struct cpu *cpu)
+{
+	return cpu->activity == ACTIVITY_WAIT_SIPI ? ATTN_REQUEST | ATTN_BUDGET : ~0u;
+}
+
 static enum result serve_first(struct cpu *cpu)
 {
 	enum result r;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(servers); i++) {
-		if (!(__atomic_load_n(&cpu->attention, __ATOMIC_ACQUIRE) & servers[i].attention))
+		if (!(__atomic_load_n(&cpu->attention, __ATOMIC_ACQUIRE) & servers[i].attention &
+		      heard(cpu)))
 			continue;
 		r = servers[i].serve(cpu);
 		if (r != NOT_SERVED)
@@ -287,6 +296,8 @@ enum result sys_retire(struct cpu *cpu, uint64_t old_rip, bool had_tf, uint8_t o
 enum result sys_iterate(struct cpu *cpu)
 {
 	cpu->shadow = 0;
+	if (cpu_guest(cpu))
+		cpu->virt->iterated = true;
 	if (cpu->sflags & FLAG_TF)
 		cpu->pending_dr6 |= DR6_BS;
 	cpu_update_attention(cpu);

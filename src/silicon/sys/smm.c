@@ -271,6 +271,7 @@ enum result sys_smi(struct cpu *cpu)
 		return RESULT_EXIT;
 	}
 	/* All checks passed. */
+	cpu->activity = ACTIVITY_RUN;
 	if (cpu->virt && cpu->virt->ops->smm)
 		cpu->virt->ops->smm(cpu, true);
 	enter_state(cpu);

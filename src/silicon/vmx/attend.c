@@ -60,7 +60,7 @@ static bool timer_watched(const struct cpu *cpu)
 
 static bool interrupt_possible(const struct cpu *cpu)
 {
-	return (cpu->sflags & FLAG_IF) && !cpu->shadow;
+	return (cpu->sflags & FLAG_IF) && !cpu->shadow && cpu->activity != ACTIVITY_SHUTDOWN;
 }
 
 /* IF's opening raises ATTN_VIRT by itself; a shadow ends with the next instruction. */
@@ -68,27 +68,34 @@ static bool interrupts_due(struct cpu *cpu)
 {
 	const struct vmx *v = vmx_of(cpu);
 
-	return (cpu->sflags & FLAG_IF) && (ctl(v, CPU_INTR_WINDOW) || vapic_pending(cpu));
+	return (cpu->sflags & FLAG_IF) && cpu->activity != ACTIVITY_SHUTDOWN &&
+	       (ctl(v, CPU_INTR_WINDOW) || vapic_pending(cpu));
+}
+
+/* Something was executed or delivered since MTF looked last. */
+static bool moved_on(const struct cpu *cpu)
+{
+	const struct vmx *v = vmx_of(cpu);
+
+	return cpu->rip != v->mtf_rip || cpu->retired != v->mtf_retired || v->virt.iterated;
+}
+
+/* What executes nothing is not looked at for it. */
+static bool mtf_watches(const struct cpu *cpu)
+{
+	return ctl(vmx_of(cpu), CPU_MTF) && (cpu->activity == ACTIVITY_RUN || moved_on(cpu));
 }
 
 void attend_update(struct cpu *cpu)
 {
 	const struct vmx *v = vmx_of(cpu);
 
-	if (v->mtf || ctl(v, CPU_MTF | CPU_NMI_WINDOW) || timer_watched(cpu) || v->tpr_due ||
-	    v->apic_wrote || interrupts_due(cpu))
+	if (v->mtf || mtf_watches(cpu) || ctl(v, CPU_NMI_WINDOW) || timer_watched(cpu) ||
+	    v->tpr_due || v->apic_wrote || interrupts_due(cpu))
 		cpu_raise(cpu, ATTN_VIRT);
 }
 
 /* ---- the stages ---- */
-
-/* Something was executed or delivered since MTF looked last. */
-static bool moved_on(struct cpu *cpu)
-{
-	struct vmx *v = vmx_of(cpu);
-
-	return cpu->rip != v->mtf_rip || cpu->retired != v->mtf_retired;
-}
 
 static bool before_traps(struct cpu *cpu)
 {
@@ -101,7 +108,7 @@ static bool before_traps(struct cpu *cpu)
 	}
 	if (v->tpr_due) {
 		v->tpr_due = false;
-		if (vapic_tpr_written(cpu))
+		if (cpu->activity != ACTIVITY_SHUTDOWN && vapic_tpr_written(cpu))
 			return true;
 	}
 	if (!v->mtf && !(ctl(v, CPU_MTF) && moved_on(cpu)))

@@ -31,8 +31,9 @@
 #define VPID_BUILT                                                                   \
 	(VPID_INVVPID | VPID_INVVPID_ADDR | VPID_INVVPID_SINGLE | VPID_INVVPID_ALL | \
 	 VPID_INVVPID_GLOBALS)
-/* Not the activity states shutdown and wait-for-SIPI: nothing would end them as the SDM says. */
-#define MISC_BUILT (MISC_LMA | MISC_HLT | MISC_WRITE_EXIT | MISC_ZERO_LEN_INJECT)
+#define MISC_BUILT                                                                \
+	(MISC_LMA | MISC_HLT | MISC_SHUTDOWN | MISC_WAIT_SIPI | MISC_WRITE_EXIT | \
+	 MISC_ZERO_LEN_INJECT)
 
 /* An MSR of the dump, or all ones if the dump is without. */
 static uint64_t dump(const struct cpu_model *m, enum vmx_msr msr)

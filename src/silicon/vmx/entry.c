@@ -161,6 +161,7 @@ void entry_begin(struct cpu *cpu)
 	v->mtf = false;
 	v->mtf_rip = cpu->rip;
 	v->mtf_retired = cpu->retired;
+	v->virt.iterated = false;
 	v->apic_wrote = false;
 	v->tpr_due = ctl(v, CPU_TPR_SHADOW);
 	v->ple_first = v->ple_last = 0;

@@ -112,24 +112,30 @@ static bool on_init(struct cpu *cpu, uint64_t q)
 	return true;
 }
 
+static bool on_sipi(struct cpu *cpu, uint64_t q)
+{
+	vmx_exit(cpu, REASON_SIPI, q);
+	return true;
+}
+
 static bool on_shutdown(struct cpu *cpu, uint64_t q)
 {
 	vmx_exit(cpu, REASON_TRIPLE_FAULT, 0);
 	return true;
 }
 
-/* The source's numbers are CALL, JMP, IRET, gate; VMX has IRET before JMP. */
+/* The source's numbers are CALL, JMP, IRET, gate; VMX has IRET before JMP. A gate was come to by an event. */
 static bool on_task_switch(struct cpu *cpu, uint64_t q)
 {
 	static const uint8_t source[] = {0, 2, 1, 3};
-	struct exit_info info = {
-		.reason = REASON_TASK_SWITCH,
-		.qualification = (q & 0xffff) | (uint64_t)source[q >> 30 & 3] << 30,
-		.insn_len = cpu->virt->insn.len,
-		.cause = cpu->virt->delivering,
-	};
+	const struct event *cause = cpu->virt->delivering;
 
-	exit_make(cpu, &info);
+	exit_make(cpu, &(struct exit_info){
+			       .reason = REASON_TASK_SWITCH,
+			       .qualification = (q & 0xffff) | (uint64_t)source[q >> 30 & 3] << 30,
+			       .cause = cause,
+			       .insn_len = cause ? 0 : cpu->virt->insn.len,
+		       });
 	return true;
 }
 
@@ -451,6 +457,7 @@ static bool (*const special[NR_INTERCEPTS])(struct cpu *cpu, uint64_t q) = {
 	[INTERCEPT_INTERRUPT] = on_interrupt,
 	[INTERCEPT_NMI] = on_nmi,
 	[INTERCEPT_INIT] = on_init,
+	[INTERCEPT_SIPI] = on_sipi,
 	[INTERCEPT_SHUTDOWN] = on_shutdown,
 	[INTERCEPT_TASK_SWITCH] = on_task_switch,
 	[INTERCEPT_CR_READ] = on_cr_read,
@@ -506,7 +513,7 @@ static const struct {
 	 BIT(INTERCEPT_VMCALL) | BIT(INTERCEPT_XSETBV) | BIT(INTERCEPT_CR_READ) |       \
 	 BIT(INTERCEPT_CR_WRITE) | BIT(INTERCEPT_MSR_READ) | BIT(INTERCEPT_MSR_WRITE) | \
 	 BIT(INTERCEPT_RDTSCP) | BIT(INTERCEPT_INVPCID) | BIT(INTERCEPT_XSAVES) |       \
-	 BIT(INTERCEPT_XRSTORS))
+	 BIT(INTERCEPT_XRSTORS) | BIT(INTERCEPT_SIPI))
 
 uint64_t intercept_mask(const struct vmx *v)
 {

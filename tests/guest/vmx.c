@@ -1,0 +1,561 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * VMX by a small hypervisor: one VMLAUNCH of a guest of a few bytes, then what the VMCS says. Fields are put into the
+ * current VMCS as VMWRITE would; bits, reasons and formats are the SDM's numbers, written out here once more.
+ *
+ * ANYKVM_ROUNDS spoiled VMCSs are entered, from ANYKVM_SEED on.
+ */
+#include "guest_asm.h"
+#include "rounds.h"
+#include "silicon/models/features.h"
+#include "silicon/models/model.h"
+#include "silicon/vmx/vmx.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define VMXON	 0x200000u
+#define VMCS	 0x201000u
+#define BITMAPS	 0x210000u /* I/O A and B, MSRs */
+#define MSR_LIST 0x214000u
+#define VAPIC	 0x215000u
+#define TABLES	 0x230000u /* EPT: four levels, 2 MiB leaves */
+#define L2_CODE	 0x300000u
+#define L2_RSP	 0x310000u
+#define L2_DATA	 0x320000u
+#define L2_IDT	 0x330000u
+#define HOST_RIP 0x9000u
+
+#define PIN	 0x16ull
+#define CPU	 0x04006172ull
+#define EXIT	 0x36ffbull /* 64-bit host */
+#define ENTRY_64 0x13fbull
+#define ENTRY_32 0x11fbull
+#define HLT_EXIT 0x80ull
+#define MTF	 (1ull << 27)
+#define CPU2_ON	 (1ull << 31)
+
+#define UNUSABLE 0x10000
+#define TASK_SEL 0x60 /* an available 32-bit TSS */
+
+GUEST(launch, 64, "vmlaunch\n ud2");
+
+struct host {
+	struct flat *f;
+	struct cpu_model model;
+	struct vmx vmx;
+};
+
+static const enum feature wanted[] = {FEAT_VMX, FEAT_RDTSCP, FEAT_INVPCID, FEAT_XSAVES};
+
+static void put(struct host *h, enum vmcs_field f, uint64_t val)
+{
+	h->vmx.vmcs[f] = val;
+}
+
+static uint64_t get(struct host *h, enum vmcs_field f)
+{
+	return h->vmx.vmcs[f];
+}
+
+static void put_host(struct host *h)
+{
+	const struct cpu *cpu = h->f->cpu;
+
+	put(h, VMCS_HOST_CR0, cpu->cr0);
+	put(h, VMCS_HOST_CR3, cpu->cr3);
+	put(h, VMCS_HOST_CR4, cpu->cr4);
+	put(h, VMCS_HOST_CS_SEL, FLAT_CS64);
+	put(h, VMCS_HOST_SS_SEL, FLAT_DS32);
+	put(h, VMCS_HOST_TR_SEL, FLAT_TR);
+	put(h, VMCS_HOST_TR_BASE, cpu->seg[SEG_TR].base);
+	put(h, VMCS_HOST_GDTR_BASE, cpu->gdtr.base);
+	put(h, VMCS_HOST_IDTR_BASE, cpu->idtr.base);
+	put(h, VMCS_HOST_RSP, FLAT_STACK);
+	put(h, VMCS_HOST_RIP, HOST_RIP);
+	put(h, VMCS_EXIT_CTLS, EXIT);
+}
+
+static void put_segment(struct host *h, enum seg_id n, uint16_t sel, uint32_t ar)
+{
+	put(h, VMCS_ES_SEL + n, sel);
+	put(h, VMCS_ES_BASE + n, 0);
+	put(h, VMCS_ES_LIMIT + n, ar & UNUSABLE ? 0 : 0xffffffff);
+	put(h, VMCS_ES_AR + n, ar);
+}
+
+/* A guest in 64-bit mode on the host's own page tables. */
+static void put_guest(struct host *h)
+{
+	const struct cpu *cpu = h->f->cpu;
+
+	put(h, VMCS_CR0, cpu->cr0);
+	put(h, VMCS_CR3, cpu->cr3);
+	put(h, VMCS_CR4, cpu->cr4);
+	for (enum seg_id n = SEG_ES; n <= SEG_GS; n++)
+		put_segment(h, n, FLAT_DS32, 0xc093);
+	put_segment(h, SEG_CS, FLAT_CS64, 0xa09b);
+	put_segment(h, SEG_LDTR, 0, UNUSABLE);
+	put_segment(h, SEG_TR, FLAT_TR, 0x8b);
+	put(h, VMCS_TR_LIMIT, 0x67);
+	put(h, VMCS_TR_BASE, cpu->seg[SEG_TR].base);
+	put(h, VMCS_GDTR_BASE, cpu->gdtr.base);
+	put(h, VMCS_GDTR_LIMIT, cpu->gdtr.limit);
+	put(h, VMCS_IDTR_BASE, cpu->idtr.base);
+	put(h, VMCS_IDTR_LIMIT, cpu->idtr.limit);
+	put(h, VMCS_RFLAGS, 2);
+	put(h, VMCS_RIP, L2_CODE);
+	put(h, VMCS_RSP, L2_RSP);
+	put(h, VMCS_DR7, 0x400);
+	put(h, VMCS_ENTRY_CTLS, ENTRY_64);
+	put(h, VMCS_LINK_POINTER, ~0ull);
+	put(h, VMCS_PIN_CTLS, PIN);
+	put(h, VMCS_CPU_CTLS, CPU);
+	put(h, VMCS_TSC_MULTIPLIER, 1);
+}
+
+/* VMX operation with a VMCS that enters, as if nothing had been before. */
+static void start(struct host *h)
+{
+	struct cpu *cpu = h->f->cpu;
+
+	vmx_leave_nested(cpu);
+	flat_long(h->f);
+	cpu->cr0 |= CR0_NE;
+	cpu->cr4 |= CR4_VMXE;
+	cpu_set_rflags(cpu, 2);
+	cpu->inject.valid = cpu->smi_pending = cpu->nmi_pending = cpu->nmi_blocked = false;
+	cpu->activity = ACTIVITY_RUN;
+	cpu->pending_dr6 = 0;
+	cpu_update_mode(cpu);
+	vmx_set_on(cpu, VMXON);
+	h->vmx.current = VMCS;
+	h->vmx.launched = false;
+	memset(h->vmx.vmcs, 0, sizeof(h->vmx.vmcs));
+	put_host(h);
+	put_guest(h);
+	flat_poke(h->f, HOST_RIP, 0xf4, 1);
+	load(h->f, launch);
+}
+
+static struct host *host_open(void)
+{
+	static const struct vmx_options all = {true, true, true, true, true,
+					       true, true, true, true, false};
+	struct host *h = calloc(1, sizeof(*h));
+	struct vmx_caps caps;
+	struct cpu *cpu;
+
+	h->f = flat_new(FLAT_RAM);
+	cpu = h->f->cpu;
+	flat_long(h->f);
+	h->model = *cpu->model;
+	h->model.vendor = VENDOR_INTEL;
+	cpu->model = &h->model;
+	for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
+		feature_put(cpu->model_features, wanted[i], true);
+		feature_put(cpu->guest_features, wanted[i], true);
+	}
+	cpu->cr4_reserved &= ~(uint64_t)CR4_VMXE;
+	vmx_caps_default(NULL, &all, &caps);
+	vmx_init(cpu, &h->vmx, &caps);
+	start(h);
+	return h;
+}
+
+static void host_close(struct host *h)
+{
+	h->f->cpu->virt = NULL;
+	flat_free(h->f);
+	free(h);
+}
+
+/* The guest runs code until an exit: its reason. */
+static uint32_t run(struct host *h, const void *code, size_t size)
+{
+	struct cpu *cpu = h->f->cpu;
+
+	flat_write(h->f, L2_CODE, code, size);
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	assert_int_equal(cpu->rip, HOST_RIP + 1);
+	assert_false(cpu->virt->guest);
+	return get(h, VMCS_EXIT_REASON);
+}
+
+/* ---- monitor trap flag ---- */
+
+/* Each iteration of a repeated instruction is one to MTF, and RIP stays until the last. */
+static void mtf_iterations(void **state)
+{
+	struct host *h = host_open();
+
+	for (unsigned left = 3; left > 0; left--) {
+		start(h);
+		put(h, VMCS_CPU_CTLS, CPU | MTF);
+		h->f->cpu->gpr[RCX] = left;
+		h->f->cpu->gpr[RDI] = L2_DATA;
+		h->f->cpu->gpr[RAX] = 0x55;
+		assert_int_equal(run(h, "\xf3\xaa\x90", 3), 37); /* rep stosb; nop */
+		assert_int_equal(h->f->cpu->gpr[RCX], left - 1);
+		assert_int_equal(h->f->cpu->gpr[RDI], L2_DATA + 1);
+		assert_int_equal(get(h, VMCS_RIP), left > 1 ? L2_CODE : L2_CODE + 2);
+		/* Between iterations RF stands, as for any event there. */
+		assert_int_equal(get(h, VMCS_RFLAGS) >> 16 & 1, left > 1);
+	}
+	/* None at all is one instruction. */
+	start(h);
+	put(h, VMCS_CPU_CTLS, CPU | MTF);
+	h->f->cpu->gpr[RCX] = 0;
+	assert_int_equal(run(h, "\xf3\xaa\x90", 3), 37);
+	assert_int_equal(get(h, VMCS_RIP), L2_CODE + 2);
+	host_close(h);
+}
+
+/* ---- task gates ---- */
+
+/* A 32-bit guest with an IDT of its own, whose gate for a vector is a task gate. */
+static void start_32(struct host *h, unsigned vector)
+{
+	start(h);
+	put(h, VMCS_ENTRY_CTLS, ENTRY_32);
+	put(h, VMCS_CR0, h->f->cpu->cr0 & ~(uint64_t)CR0_PG);
+	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON);
+	put(h, VMCS_CPU2_CTLS, 0x82); /* unrestricted guest */
+	put(h, VMCS_EPTP, TABLES | 0x1e);
+	put_segment(h, SEG_CS, FLAT_CS32, 0xc09b);
+	put(h, VMCS_TR_AR, 0x8b);
+	put(h, VMCS_IDTR_BASE, L2_IDT);
+	put(h, VMCS_IDTR_LIMIT, 0x7ff);
+	flat_poke(h->f, L2_IDT + 8 * vector, 0x0000e50000000000 | (uint64_t)FLAT_TR << 16, 8);
+}
+
+/* Identity, two gigabytes of 2 MiB pages. */
+static void ept_tables(struct host *h)
+{
+	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
+	for (unsigned i = 0; i < 2; i++)
+		flat_poke(h->f, TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 7, 8);
+	for (uint64_t i = 0; i < 1024; i++)
+		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
+}
+
+static const struct {
+	const char *name, *code;
+	uint8_t size, vector;
+	uint32_t info, error;
+	uint8_t len;
+} gates[] = {
+	{"UD2", "\x0f\x0b", 2, 6, 0x80000306, 0, 0},
+	{"#GP", "\x8e\xc0", 2, 13, 0x80000b0d, 0xfff8, 0}, /* mov %eax, %es */
+	{"INT n", "\xcd\x30", 2, 0x30, 0x80000430, 0, 2},
+	{"INT3", "\xcc", 1, 3, 0x80000603, 0, 1},
+	{"INT1", "\xf1", 1, 1, 0x80000501, 0, 1},
+};
+
+/* The switch exits in the course of an event, which IDT-vectoring information names. */
+static void task_gates(void **state)
+{
+	struct host *h = host_open();
+
+	ept_tables(h);
+	for (unsigned i = 0; i < ARRAY_SIZE(gates); i++) {
+		start_32(h, gates[i].vector);
+		h->f->cpu->gpr[RAX] = 0xfff8;
+		assert_int_equal(run(h, gates[i].code, gates[i].size), 9);
+		assert_int_equal(get(h, VMCS_EXIT_QUALIFICATION), 3ull << 30 | FLAT_TR);
+		assert_int_equal(get(h, VMCS_IDT_INFO), gates[i].info);
+		assert_int_equal(get(h, VMCS_IDT_ERROR), gates[i].error);
+		assert_int_equal(get(h, VMCS_EXIT_INSN_LEN), gates[i].len);
+		assert_int_equal(get(h, VMCS_RIP), L2_CODE);
+	}
+	/* An interrupt that entry injects. */
+	start_32(h, 0x40);
+	put(h, VMCS_RFLAGS, 0x202);
+	put(h, VMCS_ENTRY_INTR_INFO, 0x80000040);
+	assert_int_equal(run(h, "\x90", 1), 9);
+	assert_int_equal(get(h, VMCS_IDT_INFO), 0x80000040);
+	/* A far jump to a task has no event. */
+	start_32(h, 6);
+	put(h, VMCS_GDTR_LIMIT, TASK_SEL + 7);
+	flat_poke(h->f, FLAT_GDT + TASK_SEL, 0x0000890000000067 | (uint64_t)L2_DATA << 16, 8);
+	assert_int_equal(run(h, "\xea\0\0\0\0\x60\0", 7), 9);
+	assert_int_equal(get(h, VMCS_IDT_INFO), 0);
+	assert_int_equal(get(h, VMCS_EXIT_INSN_LEN), 7);
+	host_close(h);
+}
+
+/* ---- activity states ---- */
+
+#define ACTIVE	  0
+#define HLT	  1
+#define SHUTDOWN  2
+#define WAIT_SIPI 3
+
+/* Enter in a state, with all kinds of events pending: the reason of the exit, or NONE if the processor sleeps. */
+#define NONE 0xffff
+
+static uint32_t enter_in(struct host *h, unsigned activity)
+{
+	put(h, VMCS_ACTIVITY, activity);
+	flat_write(h->f, L2_CODE, "\x0f\xa2", 2); /* cpuid */
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	if (!h->f->cpu->virt->guest)
+		return get(h, VMCS_EXIT_REASON);
+	assert_int_equal(h->f->cpu->activity, activity);
+	return NONE;
+}
+
+static void start_ints(struct host *h, uint64_t pin, uint64_t cpu)
+{
+	start(h);
+	put(h, VMCS_PIN_CTLS, PIN | pin);
+	put(h, VMCS_CPU_CTLS, CPU | cpu);
+}
+
+static void activity_interrupts(void **state)
+{
+	static const uint32_t with_interrupt[] = {1, 1, NONE, NONE};
+	struct host *h = host_open();
+
+	for (unsigned a = ACTIVE; a <= WAIT_SIPI; a++) {
+		start_ints(h, 1, 0);
+		pend_interrupt(h->f, 0x30);
+		assert_int_equal(enter_in(h, a), with_interrupt[a]);
+		if (a <= HLT)
+			assert_int_equal(get(h, VMCS_ACTIVITY), a);
+		h->f->interrupt = -1;
+	}
+	host_close(h);
+}
+
+static void activity_nmis(void **state)
+{
+	static const uint32_t with_nmi[] = {0, 0, 0, NONE};
+	struct host *h = host_open();
+
+	for (unsigned a = ACTIVE; a <= WAIT_SIPI; a++) {
+		start_ints(h, 8, 0);
+		/* Not before the entry. */
+		h->f->cpu->nmi_pending = h->f->cpu->nmi_blocked = true;
+		cpu_update_attention(h->f->cpu);
+		assert_int_equal(enter_in(h, a), with_nmi[a]);
+		if (a != WAIT_SIPI)
+			assert_int_equal(get(h, VMCS_ACTIVITY), a);
+	}
+	host_close(h);
+}
+
+/* Windows: of interrupts they wake from HLT only, of NMIs from shutdown, too. */
+static void activity_windows(void **state)
+{
+	static const uint32_t interrupt_window[] = {7, 7, NONE, NONE};
+	static const uint32_t nmi_window[] = {8, 8, 8, NONE};
+	struct host *h = host_open();
+
+	for (unsigned a = ACTIVE; a <= WAIT_SIPI; a++) {
+		start_ints(h, 0, 4);
+		put(h, VMCS_RFLAGS, 0x202);
+		assert_int_equal(enter_in(h, a), interrupt_window[a]);
+		start_ints(h, 0x28, 1 << 22);
+		assert_int_equal(enter_in(h, a), nmi_window[a]);
+	}
+	host_close(h);
+}
+
+/* The timer counts in all states, but wakes nobody who waits for a SIPI. MTF has nothing to look at. */
+static void activity_timer(void **state)
+{
+	static const uint32_t timer[] = {52, 52, 52, NONE};
+	struct host *h = host_open();
+
+	for (unsigned a = ACTIVE; a <= WAIT_SIPI; a++) {
+		start_ints(h, 0x40, 0);
+		assert_int_equal(enter_in(h, a), timer[a]);
+		start_ints(h, 0, MTF);
+		assert_int_equal(enter_in(h, a), a == ACTIVE ? 10 : NONE);
+	}
+	host_close(h);
+}
+
+static void activity_sipi(void **state)
+{
+	struct host *h = host_open();
+
+	assert_int_equal(enter_in(h, WAIT_SIPI), NONE);
+	assert_true(cpu_intercept(h->f->cpu, INTERCEPT_SIPI, 0x9a));
+	assert_int_equal(get(h, VMCS_EXIT_REASON), 4);
+	assert_int_equal(get(h, VMCS_EXIT_QUALIFICATION), 0x9a);
+	assert_int_equal(get(h, VMCS_ACTIVITY), WAIT_SIPI);
+	start(h);
+	assert_int_equal(enter_in(h, SHUTDOWN), NONE);
+	assert_true(cpu_intercept(h->f->cpu, INTERCEPT_INIT, 0));
+	assert_int_equal(get(h, VMCS_EXIT_REASON), 3);
+	assert_int_equal(get(h, VMCS_ACTIVITY), SHUTDOWN);
+	host_close(h);
+}
+
+/* ---- bad input ---- */
+
+#define NR_RANDOM 3000
+
+/* Single bits, whole words, and places that are used, tables, devices, nothing. */
+static void spoil(struct host *h, uint64_t *seed)
+{
+	static const uint64_t places[] = {TABLES,      BITMAPS, 0,	    L2_CODE,
+					  FLAT_MMIO,   VMCS,	1ull << 39, FLAT_RAM - 0x1000,
+					  FLAT_DEVICE, MSR_LIST};
+	uint64_t r = next_random(seed);
+	enum vmcs_field f = r % NR_VMCS_FIELDS;
+	uint64_t val = get(h, f);
+
+	switch (r >> 8 & 7) {
+	case 0:
+		val = next_random(seed);
+		break;
+	case 1:
+		val = next_random(seed) & 0xffff;
+		break;
+	case 2:
+		val = places[(r >> 16) % ARRAY_SIZE(places)] | (r >> 32 & 7);
+		break;
+	default:
+		val ^= 1ull << (r >> 16 & (f < VMCS_CR0_MASK && f >= VMCS_PIN_CTLS ? 31 : 63));
+	}
+	put(h, f, val);
+}
+
+/* Table entries that loop, are large, reserved, absent, or lead to devices and nothing. */
+static void spoil_tables(struct host *h, uint64_t *seed)
+{
+	static const uint64_t targets[] = {TABLES, 0, 0x800000, FLAT_MMIO, 1ull << 40, 1ull << 51};
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t r = next_random(seed);
+		gpa_t at = TABLES + (r & 3) * 0x1000 + (r >> 2 & 7) * 8;
+
+		flat_poke(h->f, at, targets[(r >> 16) % 6] | (r >> 24 & 0xff), 8);
+	}
+}
+
+/* Controls that are in use together, each of which may be taken or not. */
+static void choose(struct host *h, uint64_t *seed)
+{
+	static const struct {
+		enum vmcs_field f;
+		uint64_t bits;
+	} some[] = {
+		{VMCS_PIN_CTLS, 0x69},
+		{VMCS_CPU_CTLS, HLT_EXIT | MTF},
+		{VMCS_CPU_CTLS, 3u << 24},
+		{VMCS_CPU_CTLS, 1u << 28},
+		{VMCS_CPU_CTLS, 1u << 21},
+		{VMCS_CPU_CTLS, 0x1e989e00},
+		{VMCS_CPU2_CTLS, 0x20u},
+		{VMCS_CPU2_CTLS, 0x82},
+		{VMCS_CPU2_CTLS, 0x20002},
+		{VMCS_CPU2_CTLS, 0x110},
+		{VMCS_CPU2_CTLS, 0x4000},
+		{VMCS_CPU2_CTLS, 0x2002000},
+		{VMCS_EXIT_CTLS, 0x3c0000},
+		{VMCS_ENTRY_CTLS, 0xc000},
+		{VMCS_ENTRY_INTR_INFO, 0x80000b0d},
+		{VMCS_ENTRY_MSR_LOAD_COUNT, 3},
+		{VMCS_EXIT_MSR_STORE_COUNT, 3},
+		{VMCS_EXIT_MSR_LOAD_COUNT, 3},
+	};
+
+	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON);
+	for (unsigned i = 0; i < ARRAY_SIZE(some); i++)
+		if (!(next_random(seed) & 7))
+			put(h, some[i].f, get(h, some[i].f) | some[i].bits);
+	put(h, VMCS_EPTP, TABLES | 0x1e | (next_random(seed) & 0x40));
+	put(h, VMCS_VPID, 1);
+	put(h, VMCS_IO_BITMAP_A, BITMAPS);
+	put(h, VMCS_IO_BITMAP_B, BITMAPS + 0x1000);
+	put(h, VMCS_MSR_BITMAP, BITMAPS + 0x2000);
+	put(h, VMCS_VMREAD_BITMAP, BITMAPS);
+	put(h, VMCS_VMWRITE_BITMAP, BITMAPS);
+	put(h, VMCS_VAPIC_ADDR, VAPIC);
+	put(h, VMCS_PML_ADDR, L2_DATA);
+	put(h, VMCS_PAT, 0x0007040600070406);
+	put(h, VMCS_HOST_PAT, 0x0007040600070406);
+	put(h, VMCS_EFER, h->f->cpu->msr.efer);
+	put(h, VMCS_HOST_EFER, h->f->cpu->msr.efer);
+	put(h, VMCS_ENTRY_MSR_LOAD_ADDR, MSR_LIST);
+	put(h, VMCS_EXIT_MSR_STORE_ADDR, MSR_LIST);
+	put(h, VMCS_EXIT_MSR_LOAD_ADDR, MSR_LIST);
+	put(h, VMCS_PREEMPTION_TIMER, next_random(seed) & 0x3f);
+}
+
+/* SYSENTER's, FS base, one that is random. */
+static void fill_msr_list(struct host *h, uint64_t *seed)
+{
+	static const uint32_t index[] = {0x175, 0xc0000100, 0x277};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(index); i++) {
+		bool odd = !(next_random(seed) & 7);
+
+		flat_poke(h->f, MSR_LIST + 16 * i, odd ? next_random(seed) : index[i], 8);
+		flat_poke(h->f, MSR_LIST + 16 * i + 8, i == 2 ? 0x0606060606060606 : 0x1000, 8);
+	}
+}
+
+/* One VMCS, more or less spoiled, in a machine as new. */
+static void again(struct host *h, uint64_t *seed)
+{
+	static const char code[] =
+		"\x0f\xa2\x0f\x31\x9c\x9d\xfb\xf3\x90\x0f\x20\xc1\xb9\x03\0\0\0\xbf\0\0\x32\0\xf3"
+		"\xaa"
+		"\xe6\x80\xf4\x0f\x32\xcc\xcd\x80\x0f\x01\xd4\x0f\x78\xc0\xc6\x04\x25\0\0\x80\0\1"
+		"\x0f\x01\xc1";
+	unsigned spoiled = next_random(seed) % 4;
+
+	start(h);
+	h->f->nr_events = 0;
+	h->f->interrupt = next_random(seed) & 3 ? -1 : 0x30;
+	cpu_raise(h->f->cpu, ATTN_EVENTS);
+	flat_write(h->f, L2_CODE, code, sizeof(code));
+	choose(h, seed);
+	fill_msr_list(h, seed);
+	ept_tables(h);
+	if (!(next_random(seed) & 3))
+		spoil_tables(h, seed);
+	while (spoiled--)
+		spoil(h, seed);
+}
+
+/* Whatever a VMCS holds, the processor goes on, or says architecturally that it cannot. */
+static void random_vmcss(void **state)
+{
+	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
+	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM), entered = 0;
+	struct host *h = host_open();
+	struct watch w;
+
+	h->f->endless = true;
+	assert_int_equal(watch_start(&w, h->f->cpu), 0);
+	for (uint64_t i = 0; i < rounds; i++) {
+		again(h, &seed);
+		h->vmx.nr_entries = 0;
+		next_round(&w);
+		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
+		next_round(&w);
+		entered += !!h->vmx.nr_entries;
+	}
+	watch_end(&w);
+	host_close(h);
+	/* Near the border: there are many on either side. */
+	assert_in_range(entered, rounds / 4, rounds - rounds / 10);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(mtf_iterations),      cmocka_unit_test(task_gates),
+		cmocka_unit_test(activity_interrupts), cmocka_unit_test(activity_nmis),
+		cmocka_unit_test(activity_windows),    cmocka_unit_test(activity_timer),
+		cmocka_unit_test(activity_sipi),       cmocka_unit_test(random_vmcss),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
