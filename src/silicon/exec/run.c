@@ -289,18 +289,6 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 
 /* ---- entering and leaving ---- */
 
-static void chain(struct run *run, uint32_t number, uint32_t block)
-{
-	struct run_exit *exit = &run->exit[number];
-	struct run_block *b = &run->block[block];
-	uint32_t disp = (exit->forward ? b->inner : b->entry) - (exit->patch + 4);
-
-	if (!exit->patch || b->second != RUN_NONE || exit->page != b->page)
-		run_jump_add(run, block);
-	else
-		__builtin_memcpy(run->code.rw + exit->patch, &disp, 4);
-}
-
 static void count_entry(struct run *run, uint32_t block)
 {
 	static const uint8_t counts[] = {
@@ -309,20 +297,25 @@ static void count_entry(struct run *run, uint32_t block)
 	};
 	unsigned why = counts[run->leave >> LEAVE_SHIFT];
 
-	if (why == COUNT_EXIT && !run->exit[run->leave & LEAVE_INDEX].patch)
+	if (why == COUNT_EXIT && run->exit[run->leave & LEAVE_INDEX].page == RUN_NONE)
 		why = COUNT_CROSS;
 	run->count[why]++;
+}
+
+/* What left at the block's own head found it, and does so again. */
+static void shorten(struct run *run, enum run_leave why, uint32_t index, uint32_t block)
+{
+	if (why == LEAVE_EXIT && run_link(run, index, block))
+		return;
+	if (why != LEAVE_HEAD || run->block[block].site != index)
+		run_jump_add(run, block);
 }
 
 /* Enter the block; the road that led to it is shortened for the next time. */
 static void enter_block(struct run *run, uint32_t block)
 {
-	uint32_t leave = run->leave;
-
-	if (run->opt.chain && leave >> LEAVE_SHIFT == LEAVE_EXIT)
-		chain(run, leave & LEAVE_INDEX, block);
-	else if (run->opt.chain)
-		run_jump_add(run, block);
+	if (run->opt.chain)
+		shorten(run, run->leave >> LEAVE_SHIFT, run->leave & LEAVE_INDEX, block);
 	count_entry(run, block);
 	((run_enter_fn *)(run->code.rx + run->stub_enter))(run->code.rx + run->block[block].entry);
 }
@@ -497,6 +490,14 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 	return kind;
 }
 
+/* The way there may have dropped it, or mapped something else in its place. */
+static bool may_promote(const struct run *run, uint32_t block)
+{
+	const struct run_block *b = &run->block[block];
+
+	return !b->dead && !(run->stale[b->page] & STALE_MAP);
+}
+
 /* Make a trace that begins where the block does, by the way that the guest goes from there this time. */
 static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 {
@@ -507,7 +508,7 @@ static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 
 	if (run_key(run->cpu) == key && run_translatable(run->cpu)) {
 		look_around(run);
-		trace = run->block[block].dead ? RUN_NONE : translate(run, host, key, true);
+		trace = may_promote(run, block) ? translate(run, host, key, true) : RUN_NONE;
 		if (trace != RUN_NONE && run->count[COUNT_FLUSH] == nr_flushes)
 			run_block_replace(run, block, trace);
 	}

@@ -56,12 +56,11 @@ struct run_record;
 #define RUN_JUMP_FILTER 32768u /* bits */
 #define RUN_SLOTS	16u    /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
-#define RUN_JUMP_SAVED	256u
 #define RUN_FRESH_FEW	24u
 #define RUN_ALIASED	64u
 #define RUN_OPEN	64u
 #define RUN_COMPARE	32u
-#define RUN_LISTED	2u
+#define RUN_SAVED	512u
 #define RUN_NONE	0xffffffffu
 #define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
@@ -124,6 +123,7 @@ struct run_block {
 	uint32_t page_next; /* of the same page */
 	uint32_t second; /* page that its one instruction ends in; RUN_NONE: it stays in ->page */
 	uint32_t second_next; /* of the same second page */
+	uint32_t links;	      /* first exit that leads to it */
 	bool dead;
 	bool counts; /* its visits, down from opt.hot */
 };
@@ -132,7 +132,11 @@ struct run_block {
 struct run_exit {
 	uint64_t target;
 	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
-	uint32_t page;	/* that it may be patched within */
+	uint32_t leave; /* where it leads while it has no link, */
+	uint32_t find;	/* and to look in the jump cache, if it can have none; 0: to ->leave */
+	uint32_t page;	/* that target is in, if it is the exit's own; or RUN_NONE */
+	uint32_t block; /* that it leads to by now, or RUN_NONE */
+	uint32_t next;	/* exit to the same */
 	bool forward; /* no loop is closed by it: attention can wait for the next that may close one */
 	bool plain; /* to a block under RUN_KEY_PLAIN */
 };
@@ -146,8 +150,9 @@ struct run_page {
 	uint32_t next;	     /* in the hash chain */
 	uint16_t nr_dead;    /* blocks in ->first's chain that are */
 	uint16_t nr_drops;   /* of lines since a block was made of the page */
-	bool aliased; /* blocks were made of it at another linear address, or in another mode, too */
-	bool guest;   /* its first block was made in guest mode */
+	bool aliased; /* blocks were made of it at another linear address, in another mode or ring, too */
+	bool guest;   /* its first block was made in guest mode, */
+	bool user;    /* and in ring 3 */
 	uint64_t gen; /* in which other processors give up their write tags: codemap.h */
 	uint8_t copy[PAGE_SIZE];
 };
@@ -174,26 +179,30 @@ struct run_heat {
 /* What was entered in the jump caches for one half of the address space. */
 struct run_jump_log {
 	uint32_t nr;
-	uint32_t v[RUN_JUMP_LOG];	       /* key index << RUN_JUMP_BITS | index */
-	uint64_t filter[RUN_JUMP_FILTER / 64]; /* of linear pages: hashed */
+	uint32_t v[RUN_JUMP_LOG]; /* key index << RUN_JUMP_BITS | index */
 };
 
-/* The newest jumps of a half, put away with their context; version is struct direct's. */
-struct run_jumps_saved {
-	uint64_t version;
+/* Pages that stood where they were made, put away with their half's context; version is struct direct's. */
+struct run_pages_saved {
+	uint64_t version, nr_made_stale;
 	uint32_t nr;
-	uint32_t block[RUN_JUMP_SAVED];
+	uint16_t page[RUN_SAVED];
 };
 
 /* What follows the flushes of one half of the address space, of one mode: root or guest. */
 struct run_part {
 	struct run_jump_log log;
-	unsigned context; /* whose jumps they are, */
+	unsigned context; /* whose translations its pages stand by, */
 	uint64_t version; /* and the one that they follow */
-	struct run_jumps_saved saved[DIRECT_CONTEXTS];
-	uint32_t nr_fresh; /* pages that are not stale, or RUN_LISTED */
+	struct run_pages_saved saved[DIRECT_CONTEXTS];
+	uint32_t nr_fresh; /* pages that are not stale, or STALE_LISTED */
 	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
 };
+
+/* Why a page is stale, in ->stale. */
+#define STALE_BYTES  BIT(0) /* they may have changed: they are to be compared */
+#define STALE_MAP    BIT(1) /* it may stand elsewhere: its translation is to be looked up */
+#define STALE_LISTED BIT(2) /* besides: it stands in ->fresh */
 
 /* Why translated code came back; in the upper bits of ->leave. */
 enum run_leave {
@@ -243,7 +252,7 @@ struct run {
 	uint64_t limit, sign; /* lock-step: minus what ->retired is not to pass; BIT(63) */
 	bool plain;	      /* lock-step: enter no trace */
 	uint32_t leave;
-	/* Not 0: to be compared before control gets into it. RUN_LISTED: it stands in ->fresh though. */
+	/* STALE_*: not 0: to be looked at before control gets into it. */
 	uint32_t stale[RUN_GROWTH * RUN_PAGES];
 
 	struct cpu *cpu;
@@ -296,10 +305,13 @@ struct run {
 	uint32_t nr_compared; /* epochs since they were made so */
 	uint32_t seen_drops;  /* of thunks */
 	/* By mode: that of ->cpu->tlb, where guest mode has its own. */
-	uint64_t seen_gen[2];  /* of struct direct, that jumps are good for */
-	uint8_t half_shift[2]; /* as in struct tlb */
-	struct run_part *part; /* RUN_PARTS of them: mode, then half */
-	uint32_t nr_keys_most; /* RUN_KEYS, or what is enough for one mode */
+	uint64_t seen_gen[2];	/* of struct direct, that jumps are good for */
+	uint8_t half_shift[2];	/* as in struct tlb */
+	struct run_part *part;	/* RUN_PARTS of them: mode, then half */
+	uint32_t nr_keys_most;	/* RUN_KEYS, or what is enough for one mode */
+	uint64_t nr_made_stale; /* times that what is saved became void */
+	uint64_t
+		filter[RUN_JUMP_FILTER / 64]; /* of linear pages that blocks were made at: hashed */
 
 	/* Counters, said at the end with opt.perf. */
 	uint64_t *nr_cold_of; /* by mnemonic, misses and callouts; NULL without opt.perf */
@@ -354,6 +366,18 @@ uint32_t run_find(struct run *run, uint32_t key, const uint8_t **ret_host);
 uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page);
 /* Whoever enters block old goes to block new from now on. */
 void run_block_replace(struct run *run, uint32_t old, uint32_t new);
+
+/* ---- run_link.c: the same ---- */
+
+/* The exit leads to the block from now on. False: it cannot, or not for good; it looks in the jump cache. */
+bool run_link(struct run *run, uint32_t exit, uint32_t block);
+/* Exits that lead to block old lead to block new. */
+void run_link_move(struct run *run, uint32_t old, uint32_t new);
+/* Exits of other pages no longer lead to the block. */
+void run_link_cut(struct run *run, uint32_t block);
+
+/* ---- run_block.c ---- */
+
 /* Bytes of the page behind cpu->rip's, if they can be fetched and the instruction at RIP may go over there; or NULL. */
 const uint8_t *run_second_page(struct cpu *cpu);
 /* The record of a page that rip stands in, made if need be, with its bytes found right. NULL: no room. */

@@ -5,12 +5,12 @@
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
  * are noticed by the TLB (direct.h), and their pages compared at once; so are other processors' (codemap.h), and their
  * pages made stale. The program and its devices write unseen: so an epoch begins wherever the architecture or the
- * program's entry makes such writes count, and makes all pages stale. Chains lead from block to block of one page only. So control gets into a page
- * by run_find() or by the jump cache, which leads to the blocks' cross entries: both look whether it is stale,
- * and a stale page is compared first.
+ * program's entry makes such writes count, and makes all pages stale. Control gets into a page by run_find(), or by
+ * the jump cache and links (run_link.c), which lead to the blocks' cross entries: all look whether it is stale, and a
+ * stale page is compared first.
  *
- * Jumps are forgotten with what they rest on: those to a page's blocks with the page, those to linear addresses
- * with their translations, by half of the address space or by range.
+ * A page is stale, too, when its translation was flushed: it is looked up then. A page that stands at several linear
+ * addresses, or runs in several rings, cannot tell of which of them it was; jumps to it are forgotten.
  */
 #include "host/guard.h"
 #include "silicon/exec/run.h"
@@ -59,7 +59,6 @@ static void log_clear(struct run *run, struct run_jump_log *log)
 	for (unsigned i = 0; i < log->nr; i++)
 		clear_jump(run, log->v[i]);
 	log->nr = 0;
-	__builtin_memset(log->filter, 0, sizeof(log->filter));
 }
 
 void run_jumps_clear(struct run *run)
@@ -75,48 +74,23 @@ static unsigned filter_bit(uint64_t rip)
 	return (page ^ page >> 12) % RUN_JUMP_FILTER;
 }
 
-static void filter_add(struct run_jump_log *log, uint64_t rip)
+static void filter_add(struct run *run, uint64_t rip)
 {
 	unsigned bit = filter_bit(rip);
 
-	log->filter[bit / 64] |= BIT(bit % 64);
+	run->filter[bit / 64] |= BIT(bit % 64);
 }
 
-static bool filtered(const struct run_jump_log *log, uint64_t rip)
+static bool filtered(const struct run *run, uint64_t rip)
 {
 	unsigned bit = filter_bit(rip);
 
-	return log->filter[bit / 64] & BIT(bit % 64);
+	return run->filter[bit / 64] & BIT(bit % 64);
 }
 
 static bool within(const struct direct_span *span, uint64_t addr)
 {
 	return (addr & span->mask) == span->start;
-}
-
-/* Drop the log's entries within the range, be it by their instruction's end, and what they stand for. */
-static void log_drop(struct run *run, struct run_jump_log *log, const struct direct_span *span)
-{
-	unsigned kept = 0;
-
-	for (unsigned i = 0; i < log->nr; i++) {
-		uint32_t jump = log->v[i];
-		uint64_t rip = -run->jumps[jump >> RUN_JUMP_BITS].to[jump % RUN_JUMPS].neg;
-
-		if (within(span, rip) || within(span, rip + RUN_MAX_INSN - 1))
-			clear_jump(run, jump);
-		else
-			log->v[kept++] = jump;
-	}
-	log->nr = kept;
-}
-
-static void follow_span(struct run *run, const struct direct_span *span)
-{
-	struct run_jump_log *log = &part_of(run, span->start)->log;
-
-	if (span->mask != PAGE_MASK || filtered(log, span->start))
-		log_drop(run, log, span);
 }
 
 int run_key_index(struct run *run, uint32_t key)
@@ -165,10 +139,16 @@ void run_jump_add(struct run *run, uint32_t block)
 	jumps->to[index].code = (uint64_t)run->code.rx + b->cross;
 	jumps->to[index].neg = -b->rip;
 	jumps->block[index] = block;
-	filter_add(log, b->rip);
-	filter_add(log, b->rip + RUN_MAX_INSN - 1);
 	if (!logged)
 		log->v[log->nr++] = key << RUN_JUMP_BITS | index;
+}
+
+/* True if the jump cache leads to the block's address. */
+static bool jump_stands(struct run *run, const struct run_block *b)
+{
+	const struct run_jumps *jumps = &run->jumps[run_key_index(run, b->key & ~RUN_KEY_PLAIN)];
+
+	return jumps->to[run_jump_index(run, b->rip)].neg == -b->rip;
 }
 
 /* Unless another block's stands in its place. */
@@ -204,45 +184,10 @@ static void page_jumps_drop(struct run *run, const struct run_page *page)
 
 /* ---- what of it follows the TLB ---- */
 
-/* The block that a jump of the log leads to still, or RUN_NONE. */
-static uint32_t jump_block(const struct run *run, uint32_t jump)
-{
-	const struct run_jumps *jumps = &run->jumps[jump >> RUN_JUMP_BITS];
-	uint32_t block = jumps->block[jump % RUN_JUMPS];
-	const struct run_block *b = &run->block[block];
-
-	return jumps->to[jump % RUN_JUMPS].neg == -b->rip && !b->dead ? block : RUN_NONE;
-}
-
-static void jumps_save(const struct run *run, const struct run_part *part,
-		       struct run_jumps_saved *ret)
-{
-	const struct run_jump_log *log = &part->log;
-
-	ret->nr = 0;
-	ret->version = part->version;
-	for (unsigned i = log->nr; i-- && ret->nr < RUN_JUMP_SAVED;) {
-		uint32_t block = jump_block(run, log->v[i]);
-
-		if (block != RUN_NONE)
-			ret->block[ret->nr++] = block;
-	}
-}
-
-static void jumps_load(struct run *run, const struct run_part *part,
-		       const struct run_jumps_saved *saved)
-{
-	if (saved->version != part->version)
-		return;
-	for (unsigned i = 0; i < saved->nr; i++)
-		if (!run->block[saved->block[i]].dead)
-			run_jump_add(run, saved->block[i]);
-}
-
 static void make_part_stale(struct run *run, struct run_part *part)
 {
 	for (unsigned i = 0; i < part->nr_fresh; i++)
-		run->stale[part->fresh[i]] = 1;
+		run->stale[part->fresh[i]] = STALE_BYTES;
 	part->nr_fresh = 0;
 }
 
@@ -250,13 +195,11 @@ static void make_all_stale(struct run *run)
 {
 	for (unsigned i = 0; i < RUN_PARTS; i++)
 		make_part_stale(run, &run->part[i]);
+	run->nr_made_stale++;
 }
 
-/*
- * Jumps into a half that was flushed stay, to stale pages: so who comes into one again is found by its translation, for
- * a page that stands at one address only; those into others are forgotten.
- */
-static void follow_part(struct run *run, struct run_part *part)
+/* Jumps into pages that stand at several addresses. */
+static void aliased_jumps_drop(struct run *run, struct run_part *part)
 {
 	if (run->nr_aliased > RUN_ALIASED) {
 		log_clear(run, &part->log);
@@ -264,18 +207,71 @@ static void follow_part(struct run *run, struct run_part *part)
 	}
 	for (unsigned i = 0; i < run->nr_aliased; i++)
 		page_jumps_drop(run, &run->page[run->aliased[i]]);
-	make_part_stale(run, part);
+}
+
+/* Pages that are stale for their bytes are looked up anyway. */
+static void make_map_stale(struct run *run, uint32_t number)
+{
+	run->stale[number] |= STALE_MAP | STALE_LISTED;
+}
+
+/*
+ * Jumps and links into a half that was flushed stay, to stale pages: so who comes into one again is found by its
+ * translation, for a page that stands at one address only; jumps into others are forgotten.
+ */
+static void follow_part(struct run *run, struct run_part *part)
+{
+	aliased_jumps_drop(run, part);
+	for (unsigned i = 0; i < part->nr_fresh; i++)
+		make_map_stale(run, part->fresh[i]);
+}
+
+static void follow_span(struct run *run, const struct direct_span *span)
+{
+	struct run_part *part = part_of(run, span->start);
+
+	if (span->mask == PAGE_MASK && !filtered(run, span->start))
+		return;
+	aliased_jumps_drop(run, part);
+	for (unsigned i = 0; i < part->nr_fresh; i++)
+		if (within(span, run->page[part->fresh[i]].va))
+			make_map_stale(run, part->fresh[i]);
+}
+
+static void pages_save(const struct run *run, const struct run_part *part,
+		       struct run_pages_saved *ret)
+{
+	ret->nr = 0;
+	ret->version = part->version;
+	ret->nr_made_stale = run->nr_made_stale;
+	for (unsigned i = part->nr_fresh; i-- && ret->nr < RUN_SAVED;)
+		if (!(run->stale[part->fresh[i]] & STALE_MAP))
+			ret->page[ret->nr++] = part->fresh[i];
+}
+
+static void pages_load(struct run *run, const struct run_part *part,
+		       const struct run_pages_saved *saved)
+{
+	if (saved->version != part->version || saved->nr_made_stale != run->nr_made_stale)
+		return;
+	for (unsigned i = 0; i < saved->nr; i++) {
+		uint32_t *stale = &run->stale[saved->page[i]];
+
+		*stale &= ~STALE_MAP;
+		if (*stale == STALE_LISTED)
+			*stale = 0;
+	}
 }
 
 /* The half is another context's. */
 static void follow_context(struct run *run, struct run_part *part, const struct direct_half *half)
 {
 	if (part->version == half->version[part->context])
-		jumps_save(run, part, &part->saved[part->context]);
-	log_clear(run, &part->log);
+		pages_save(run, part, &part->saved[part->context]);
+	follow_part(run, part);
 	part->context = half->now;
 	part->version = half->version[half->now];
-	jumps_load(run, part, &part->saved[half->now]);
+	pages_load(run, part, &part->saved[half->now]);
 }
 
 static void follow_half(struct run *run, struct run_part *part, const struct direct_half *half)
@@ -325,6 +321,14 @@ static void write_jump(struct run *run, uint32_t from, uint32_t to)
 	__builtin_memcpy(run->code.rw + from + 1, &disp, 4);
 }
 
+static void lead_on(struct run *run, uint32_t old, uint32_t new)
+{
+	write_jump(run, run->block[old].entry, run->block[new].entry);
+	write_jump(run, run->block[old].inner, run->block[new].inner);
+	write_jump(run, run->block[old].cross, run->block[new].cross);
+	run_link_move(run, old, new);
+}
+
 /* Jumps that led to the same code before it changed lead to the block. */
 static void replace_dead(struct run *run, struct run_page *page, uint32_t block)
 {
@@ -335,8 +339,7 @@ static void replace_dead(struct run *run, struct run_page *page, uint32_t block)
 		struct run_block *old = &run->block[*link];
 
 		if (old->dead && old->rip == b->rip && old->key == b->key) {
-			write_jump(run, old->entry, b->entry);
-			write_jump(run, old->inner, b->inner);
+			lead_on(run, old - run->block, block);
 			*link = old->page_next;
 			page->nr_dead--;
 		} else {
@@ -367,6 +370,7 @@ static void block_kill(struct run *run, struct run_block *b)
 	write_jump(run, b->entry, b->entry + RUN_HEAD_LEAVE);
 	write_jump(run, b->inner, b->entry + RUN_HEAD_LEAVE);
 	jump_drop(run, b);
+	run_link_cut(run, b - run->block);
 }
 
 void run_block_link(struct run *run, uint32_t block)
@@ -402,10 +406,11 @@ uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_
 
 void run_block_replace(struct run *run, uint32_t old, uint32_t new)
 {
-	write_jump(run, run->block[old].entry, run->block[new].entry);
-	write_jump(run, run->block[old].inner, run->block[new].inner);
+	lead_on(run, old, new);
 	run->block[old].counts = false;
 	block_hide(run, &run->block[old]);
+	if (jump_stands(run, &run->block[old]))
+		run_jump_add(run, new);
 }
 
 /* ---- pages ---- */
@@ -464,9 +469,21 @@ static uint64_t page_changed(const struct run_page *page, uint64_t lines)
 	return changed;
 }
 
+static void forget_aliased(struct run *run, struct run_page *page)
+{
+	unsigned i = 0;
+
+	while (run->aliased[i] != page - run->page)
+		i++;
+	run->aliased[i] = run->aliased[--run->nr_aliased];
+	page->aliased = false;
+}
+
 /* Nothing is translated of it: writes to it need not be noticed. */
 static void page_retire(struct run *run, struct run_page *page)
 {
+	if (page->aliased && run->nr_aliased <= RUN_ALIASED)
+		forget_aliased(run, page);
 	page->first = page->first_over = RUN_NONE;
 	page->nr_dead = page->nr_drops = 0;
 	page->lines = 0;
@@ -531,7 +548,7 @@ static void set_fresh(struct run *run, struct run_page *page)
 	uint32_t number = page - run->page;
 	struct run_part *part = page_part(run, page);
 
-	if (run->stale[number] != RUN_LISTED)
+	if (!(run->stale[number] & STALE_LISTED))
 		part->fresh[part->nr_fresh++] = number;
 	run->stale[number] = 0;
 }
@@ -539,20 +556,32 @@ static void set_fresh(struct run *run, struct run_page *page)
 static void make_stale(struct run *run, uint32_t number)
 {
 	if (!run->stale[number])
-		run->stale[number] = RUN_LISTED;
+		run->stale[number] = STALE_LISTED;
+	run->stale[number] |= STALE_BYTES;
 }
 
 /* While another processor writes to the page it is compared each time: asked before, for the write comes first. */
 static void page_check(struct run *run, struct run_page *page)
 {
-	bool busy;
+	uint32_t stale = run->stale[page - run->page];
+	bool busy = false;
 
-	if (likely(!run->stale[page - run->page]))
+	if (likely(!stale))
 		return;
-	busy = codemap_busy(run->cpu, page->hva);
-	page_compare(run, page, ~0ull);
+	if (stale & STALE_BYTES) {
+		busy = codemap_busy(run->cpu, page->hva);
+		page_compare(run, page, ~0ull);
+	}
 	if (!busy)
 		set_fresh(run, page);
+}
+
+static void page_links_cut(struct run *run, const struct run_page *page)
+{
+	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next)
+		run_link_cut(run, i);
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next)
+		run_link_cut(run, i);
 }
 
 static void make_aliased(struct run *run, struct run_page *page)
@@ -563,6 +592,32 @@ static void make_aliased(struct run *run, struct run_page *page)
 	if (run->nr_aliased <= RUN_ALIASED)
 		run->nr_aliased++;
 	page_jumps_drop(run, page);
+	page_links_cut(run, page);
+}
+
+static bool in_user(const struct run *run)
+{
+	return run->cpu->mode.cpl == 3;
+}
+
+static bool placed(const struct run *run, const struct run_page *page, uint64_t va)
+{
+	return page->va == va && page->user == in_user(run) && page->guest == run_mode(run);
+}
+
+/* Blocks are made of it at va, too. Without any it can be taken there, unless it is listed in another part. */
+static void page_place(struct run *run, struct run_page *page, uint64_t va)
+{
+	if (page->aliased || placed(run, page, va))
+		return;
+	if (page->first != RUN_NONE || page->first_over != RUN_NONE ||
+	    page_part(run, page) != part_of(run, va)) {
+		make_aliased(run, page);
+		return;
+	}
+	page->va = va;
+	page->user = in_user(run);
+	run->nr_made_stale++;
 }
 
 static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t va)
@@ -576,6 +631,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->hva = hva;
 	page->va = va;
 	page->guest = run_mode(run);
+	page->user = in_user(run);
 	page->aliased = false;
 	page->lines = 0;
 	page->first = page->first_over = RUN_NONE;
@@ -583,7 +639,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->gen = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
-	run->stale[page - run->page] = 1;
+	run->stale[page - run->page] = STALE_BYTES;
 	set_fresh(run, page);
 	return page;
 }
@@ -615,13 +671,13 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 	struct run_page *page = page_lookup(run, hva);
 	uint64_t va = rip & PAGE_MASK;
 
-	if (page && (page->va != va || page->guest != run_mode(run)) && !page->aliased)
-		make_aliased(run, page);
-
-	if (page)
+	filter_add(run, va);
+	if (page) {
+		page_place(run, page, va);
 		page_check(run, page);
-	else
+	} else {
 		page = page_make(run, hva, va);
+	}
 	return page && page_watch(run, page) ? page : NULL;
 }
 
@@ -655,9 +711,15 @@ static bool compare_now(struct run *run)
 	return true;
 }
 
+static uint64_t sync_time(const struct run *run)
+{
+	return run->cpu->counted ? run->cpu->retired : __builtin_ia32_rdtsc();
+}
+
 void run_new_epoch(struct run *run)
 {
 	run->count[COUNT_EPOCH]++;
+	run->last_sync = sync_time(run);
 	if (compare_now(run))
 		return;
 	run->nr_compared = 0;
@@ -728,16 +790,12 @@ static void sync_cpus(struct run *run)
 
 void run_serialize(struct run *run, enum insn_sync sync)
 {
-	uint64_t now;
-
 	if (sync == SYNC_WRMSR)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
 	if (sync == SYNC_CPUS) {
 		sync_cpus(run);
-		now = run->cpu->counted ? run->cpu->retired : __builtin_ia32_rdtsc();
-		if (now - run->last_sync < RUN_SYNC_TICKS)
+		if (sync_time(run) - run->last_sync < RUN_SYNC_TICKS)
 			return;
-		run->last_sync = now;
 	}
 	if (sync != SYNC_NONE)
 		run_new_epoch(run);

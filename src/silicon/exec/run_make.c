@@ -330,6 +330,7 @@ void run_flush(struct run *run)
 		for (unsigned k = 0; k < DIRECT_CONTEXTS; k++)
 			run->part[i].saved[k].nr = 0;
 	}
+	memset(run->filter, 0, sizeof(run->filter));
 	run->used = run->settled = run->first;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	run->seen_drops = run->cpu->exec->nr_drops;

@@ -81,13 +81,25 @@ void run_to_cold(struct translation *t, uint32_t at)
 	t->cold[t->nr_cold++] = (struct loose_end){.at = at, .to = t->site};
 }
 
+static bool same_page(const struct translation *t, uint64_t target)
+{
+	return !((target ^ t->start) & PAGE_MASK);
+}
+
+/* Whether what is there belongs to the block's page alone, and goes away with it. */
+static bool chainable(const struct translation *t, uint64_t target)
+{
+	return same_page(t, target) && !run_near_end(target);
+}
+
 uint32_t run_exit_new(struct translation *t, uint64_t target)
 {
 	struct run *run = t->run;
 
 	run->exit[run->nr_exits] = (struct run_exit){
 		.target = target,
-		.page = t->page - run->page,
+		.page = chainable(t, target) ? t->page - run->page : RUN_NONE,
+		.block = RUN_NONE,
 		.forward = target > t->start,
 	};
 	return run->nr_exits++;
@@ -98,42 +110,23 @@ static void end_at(struct translation *t, uint32_t at, uint32_t to)
 	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to, .site = t->site};
 }
 
-static bool same_page(const struct translation *t, uint64_t target)
+/* By the jump cache; what is not there leaves by the exit. */
+static void emit_find(struct translation *t, const struct run_exit *exit)
 {
-	return !((target ^ t->start) & PAGE_MASK);
-}
-
-/* Whether a jump may be patched. A block of two pages may go away while a jump's own page stays. */
-static bool chainable(const struct translation *t, uint64_t target)
-{
-	return same_page(t, target) && !run_near_end(target);
-}
-
-/* Over a page's border, by the jump cache; what is not there leaves by the exit. */
-static void emit_cross(struct translation *t, uint32_t exit)
-{
-	uint64_t target = t->run->exit[exit].target;
+	unsigned index = run_jump_index(t->run, exit->target);
 	struct emit *e = &t->e;
-	unsigned index = run_jump_index(t->run, target);
 
-	emit_mov_imm(e, R14, target);
+	emit_mov_imm(e, R14, exit->target);
 	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->to[index].neg));
 	emit_lea(e, RCX, RCX, R14, 0, 0);
-	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
-	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
-	emit_jmp(e, t->run->stub_leave);
+	EMIT(e, "\xe3\x05"); /* jrcxz over the next */
+	emit_jmp(e, exit->leave);
 	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->to[index].code));
 }
 
 void run_end(struct translation *t, uint64_t target)
 {
-	uint32_t exit = run_exit_new(t, target);
-
-	if (!chainable(t, target)) {
-		emit_cross(t, exit);
-		return;
-	}
-	end_at(t, emit_jmp(&t->e, 0), exit);
+	end_at(t, emit_jmp(&t->e, 0), run_exit_new(t, target));
 }
 
 void run_end_at(struct translation *t, uint32_t at, uint64_t target)
@@ -179,17 +172,18 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	emit_patch(e, end->at, emit_pos(e));
 	if (rest)
 		emit_add_retired(t, -(int32_t)rest);
-	if (!chainable(t, exit->target)) {
-		emit_cross(t, end->to);
-		return;
-	}
 	exit->patch = end->at;
 	if (rest) {
 		exit->patch = emit_jmp(e, 0);
 		emit_patch(e, exit->patch, emit_pos(e));
 	}
+	exit->leave = emit_pos(e);
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | end->to);
 	emit_jmp(e, t->run->stub_leave);
+	if (exit->page != RUN_NONE)
+		return;
+	exit->find = emit_pos(e);
+	emit_find(t, exit);
 }
 
 /* Returns the offset of the jump's displacement. */
@@ -215,6 +209,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 		run->exit[exit].patch = emit_jmp(&t->e, 0);
 		emit_patch(&t->e, run->exit[exit].patch, emit_pos(&t->e));
 	}
+	run->exit[exit].leave = emit_pos(&t->e);
 	emit_mov_imm(&t->e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
 	emit_jmp(&t->e, run->stub_leave);
 	for (unsigned i = 0; i < site->nr_groups; i++) {
@@ -511,6 +506,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.page = t->page - run->page,
 		.second = t->second ? t->second - run->page : RUN_NONE,
 		.site = t->first_site,
+		.links = RUN_NONE,
 	};
 	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
