@@ -54,7 +54,7 @@ struct run_record;
 #define RUN_JUMPS	(1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
-#define RUN_SLOTS	16u    /* of the frame that translated code has on the host's stack */
+#define RUN_SLOTS	11u    /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
 #define RUN_FRESH_FEW	24u
 #define RUN_ALIASED	64u
@@ -64,7 +64,7 @@ struct run_record;
 #define RUN_NONE	0xffffffffu
 #define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
-#define RUN_HEAD_LEAVE	10u	   /* from a block's entry to its way out (emit_head()) */
+#define RUN_HEAD_LEAVE	10u	   /* from a block's way out at its head to its cross entry */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin */
 

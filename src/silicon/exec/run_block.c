@@ -367,8 +367,8 @@ static void block_kill(struct run *run, struct run_block *b)
 	block_hide(run, b);
 	b->dead = true;
 	run->page[b->page].nr_dead++;
-	write_jump(run, b->entry, b->entry + RUN_HEAD_LEAVE);
-	write_jump(run, b->inner, b->entry + RUN_HEAD_LEAVE);
+	write_jump(run, b->entry, b->cross - RUN_HEAD_LEAVE);
+	write_jump(run, b->inner, b->cross - RUN_HEAD_LEAVE);
 	jump_drop(run, b);
 	run_link_cut(run, b - run->block);
 }

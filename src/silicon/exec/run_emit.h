@@ -2,7 +2,8 @@
 /*
  * Host instructions as bytes, for run_*.c. None of those here changes a flag, unless its name says so.
  *
- * GS-relative operands are offsets in struct cpu; absolute ones lie in the low 2 GiB.
+ * GS-relative operands are offsets in struct cpu; absolute ones lie in the low 2 GiB. What is used most stands in the
+ * frame that translated code has on the host's stack, and is put into struct cpu when it is left.
  */
 #ifndef SILICON_EXEC_RUN_EMIT_H
 #define SILICON_EXEC_RUN_EMIT_H
@@ -74,16 +75,6 @@ static inline void emit_store_cpu(struct emit *e, unsigned reg, size_t offset)
 {
 	emit8(e, 0x65);
 	emit_abs(e, 0x48, 0x89, reg, offset);
-}
-
-static inline void emit_load_gpr(struct emit *e, unsigned reg, unsigned guest)
-{
-	emit_load_cpu(e, reg, 8 * guest);
-}
-
-static inline void emit_store_gpr(struct emit *e, unsigned reg, unsigned guest)
-{
-	emit_store_cpu(e, reg, 8 * guest);
 }
 
 static inline void emit_mov(struct emit *e, unsigned to, unsigned from)
@@ -170,6 +161,27 @@ static inline void emit_load_slot(struct emit *e, unsigned reg, unsigned slot)
 static inline void emit_store_slot(struct emit *e, unsigned reg, unsigned slot)
 {
 	emit_mem(e, 0x48, 0x89, reg, RSP, REG_NONE, 0, 8 * slot);
+}
+
+/* Slots behind those of groups: guest r12 to r15, and ->retired. */
+#define EMIT_SLOT_GPR	  11u
+#define EMIT_SLOT_RETIRED 15u
+#define EMIT_SLOTS	  16u
+
+static inline unsigned emit_gpr_slot(unsigned guest)
+{
+	return EMIT_SLOT_GPR + guest - R12;
+}
+
+/* Guest r12 to r15. */
+static inline void emit_load_gpr(struct emit *e, unsigned reg, unsigned guest)
+{
+	emit_load_slot(e, reg, emit_gpr_slot(guest));
+}
+
+static inline void emit_store_gpr(struct emit *e, unsigned reg, unsigned guest)
+{
+	emit_store_slot(e, reg, emit_gpr_slot(guest));
 }
 
 /* A jump to an offset; returns the offset of the displacement. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Instructions on one of R12 to R15, which have no register in translated code, as operations on struct cpu itself
- * (run_translate.h): ModRM's register becomes memory, GS-relative. If it is in the other field of ModRM, the opcode's
+ * (run_translate.h): ModRM's register becomes memory, in the frame. If it is in the other field of ModRM, the opcode's
  * direction is turned.
  *
  * Only where that means the same: a 32-bit result zeroes the upper half of a register, but not of memory; XCHG with
@@ -107,16 +107,13 @@ static void emit_it(struct translation *t, uint8_t opcode, unsigned reg, unsigne
 	struct emit *e = &t->e;
 	const ZydisDecodedInstruction *z = &t->z;
 
-	emit8(e, 0x65);
 	if (z->attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE)
 		emit8(e, 0x66);
 	emit8(e, 0x40 | z->raw.rex.W << 3 | reg >> 3 << 2);
 	if (z->opcode_map == ZYDIS_OPCODE_MAP_0F)
 		emit8(e, 0x0f);
 	emit8(e, opcode);
-	emit8(e, 0x04 | (reg & 7) << 3);
-	emit8(e, 0x25);
-	emit32(e, 8 * gpr);
+	emit_modrm_mem(e, reg, RSP, REG_NONE, 0, 8 * emit_gpr_slot(gpr));
 	if (z->raw.imm[0].size)
 		emit_bytes(e, (const uint8_t *)t->insn.bytes + z->raw.imm[0].offset,
 			   z->length - z->raw.imm[0].offset);

@@ -2,7 +2,7 @@
 /*
  * Making the run tempo (run.h): its memory, the stubs that all blocks share, host faults in blocks.
  *
- * Guest registers in translated code: rcx is in r12, rsp in r13, r12 to r15 in struct cpu, the others in their
+ * Guest registers in translated code: rcx is in r12, rsp in r13, r12 to r15 in the frame, the others in their
  * namesakes. rcx, r14 and r15 are free, rsp is the host's stack. Arithmetic flags are in the host's.
  */
 #include "silicon/exec/exec.h"
@@ -20,12 +20,27 @@
 #include <unistd.h>
 
 #define HWCAP2_FSGSBASE_BIT BIT(1)
-#define FRAME		    (8 * RUN_SLOTS + 8)
+#define FRAME		    (8 * EMIT_SLOTS + 8)
 
 static const struct {
 	uint8_t host, guest;
 } pinned[] = {{RAX, RAX}, {RDX, RDX}, {RBX, RBX}, {RBP, RBP}, {RSI, RSI}, {RDI, RDI},
 	      {R8, R8},	  {R9, R9},   {R10, R10}, {R11, R11}, {R12, RCX}, {R13, RSP}};
+
+/* What of struct cpu stands in the frame meanwhile. */
+static const struct {
+	uint8_t slot;
+	uint16_t offset;
+} framed[] = {
+	{EMIT_SLOT_GPR, 8 * R12},
+	{EMIT_SLOT_GPR + 1, 8 * R13},
+	{EMIT_SLOT_GPR + 2, 8 * R14},
+	{EMIT_SLOT_GPR + 3, 8 * R15},
+	{EMIT_SLOT_RETIRED, offsetof(struct cpu, retired)},
+};
+
+_Static_assert(EMIT_SLOT_GPR == RUN_SLOTS, "behind the slots of groups");
+_Static_assert(offsetof(struct cpu, retired) <= 0xffff, "fits framed[]");
 
 static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
 
@@ -34,17 +49,25 @@ static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
 static void emit_spill(struct emit *e)
 {
 	for (unsigned i = 0; i < ARRAY_SIZE(pinned); i++)
-		emit_store_gpr(e, pinned[i].host, pinned[i].guest);
+		emit_store_cpu(e, pinned[i].host, 8 * pinned[i].guest);
+	for (unsigned i = 0; i < ARRAY_SIZE(framed); i++) {
+		emit_load_slot(e, RCX, framed[i].slot);
+		emit_store_cpu(e, RCX, framed[i].offset);
+	}
 	EMIT(e, "\x9f\x0f\x90\xc0\x0f\xb7\xc0"); /* lahf; seto %al; movzwl %ax,%eax */
 	emit_store_cpu(e, RAX, offsetof(struct cpu, aflags));
 }
 
 static void emit_resume(struct emit *e, const struct run *run)
 {
+	for (unsigned i = 0; i < ARRAY_SIZE(framed); i++) {
+		emit_load_cpu(e, RAX, framed[i].offset);
+		emit_store_slot(e, RAX, framed[i].slot);
+	}
 	emit_load_cpu(e, RAX, offsetof(struct cpu, aflags));
 	EMIT(e, "\x04\x7f\x9e"); /* add $0x7f,%al; sahf */
 	for (unsigned i = 0; i < ARRAY_SIZE(pinned); i++)
-		emit_load_gpr(e, pinned[i].host, pinned[i].guest);
+		emit_load_cpu(e, pinned[i].host, 8 * pinned[i].guest);
 	emit_abs(e, 0x40, 0xff, 4, emit_low(&run->target)); /* jmp *target */
 }
 

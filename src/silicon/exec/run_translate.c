@@ -143,9 +143,9 @@ static void emit_add_retired(struct translation *t, int32_t count)
 {
 	struct emit *e = &t->e;
 
-	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
+	emit_load_slot(e, RCX, EMIT_SLOT_RETIRED);
 	emit_lea(e, RCX, RCX, REG_NONE, 0, count);
-	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
+	emit_store_slot(e, RCX, EMIT_SLOT_RETIRED);
 }
 
 /* What the head counted and is not done when the site is; known once all are emitted, and nothing for the last. */
@@ -376,25 +376,30 @@ static void emit_attention(struct emit *e)
 	emit32(e, offsetof(struct cpu, attention));
 }
 
-static void emit_add_stale(struct translation *t, const struct run_page *page)
+static void emit_stale(struct translation *t, unsigned reg, const struct run_page *page)
 {
-	struct emit *e = &t->e;
-
-	emit_abs(e, 0x40, 0x8b, R15, emit_low(&t->run->stale[page - t->run->page]));
-	emit_lea(e, RCX, RCX, R15, 0, 0);
+	emit_abs(&t->e, 0x40, 0x8b, reg, emit_low(&t->run->stale[page - t->run->page]));
 }
 
-/* From other pages: a stale page is left for the loop to compare. */
-static void emit_cross_entry(struct translation *t)
+/* Unless rcx is 0, leave by what stands before the head. */
+static void emit_unless_zero(struct translation *t, uint32_t leave)
+{
+	EMIT(&t->e, "\xe3\x02\xeb"); /* jrcxz over the jump */
+	emit8(&t->e, leave - (emit_pos(&t->e) + 1));
+}
+
+/* From other pages: a stale page is left for the loop to compare. Behind it is the entry from its own. */
+static void emit_cross_entry(struct translation *t, uint32_t leave)
 {
 	struct emit *e = &t->e;
 
 	t->cross = emit_pos(e);
-	emit_attention(e);
-	emit_add_stale(t, t->page);
-	if (t->second)
-		emit_add_stale(t, t->second);
-	EMIT(e, "\xe3\x16\xeb\x0a"); /* jrcxz behind the exit below; jmp to it */
+	emit_stale(t, RCX, t->page);
+	if (t->second) {
+		emit_stale(t, R15, t->second);
+		emit_lea(e, RCX, RCX, R15, 0, 0);
+	}
+	emit_unless_zero(t, leave);
 }
 
 /* Where a block that counts its visits goes when they are enough; its head leads back here. */
@@ -435,31 +440,33 @@ static void emit_limit(struct translation *t)
 	emit_mov(e, RCX, R15);
 }
 
-/* Returns the offset of the count. */
+/* Returns the offset of the count: a byte. */
 static uint32_t emit_head(struct translation *t, uint32_t hot)
 {
 	struct emit *e = &t->e;
-	uint32_t count;
+	uint32_t leave = emit_pos(e), count;
 
-	emit_cross_entry(t);
-	t->entry = emit_pos(e);
-	emit_attention(e);
-	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
-	t->failed |= emit_pos(e) != t->entry + RUN_HEAD_LEAVE;
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
 	emit_jmp(e, t->run->stub_leave);
+	t->failed |= emit_pos(e) != leave + RUN_HEAD_LEAVE;
+	emit_cross_entry(t, leave);
+	t->entry = emit_pos(e);
+	emit_attention(e);
+	emit_unless_zero(t, leave);
 	t->inner = emit_pos(e);
 	if (t->counts)
 		emit_visit(t, hot);
-	emit_load_cpu(e, RCX, offsetof(struct cpu, retired));
-	EMIT(e, "\x48\x8d\x89"); /* lea count(%rcx),%rcx */
+	emit_load_slot(e, RCX, EMIT_SLOT_RETIRED);
+	EMIT(e, "\x48\x8d\x49"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
-	emit32(e, 0);
+	emit8(e, 0);
 	if (t->run->opt.lockstep || t->cpu->counted)
 		emit_limit(t);
-	emit_store_cpu(e, RCX, offsetof(struct cpu, retired));
+	emit_store_slot(e, RCX, EMIT_SLOT_RETIRED);
 	return count;
 }
+
+_Static_assert(RUN_BLOCK_INSNS < 128, "a byte's");
 
 static void translate_all(struct translation *t)
 {
@@ -491,7 +498,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 
 	for (uint32_t i = 0; i < nr; i++)
 		run->site[t->first_site + i].left = nr - i;
-	memcpy(run->code.rw + count, &nr, 4);
+	run->code.rw[count] = nr;
 	emit_ends(t);
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
 	settle(run);
