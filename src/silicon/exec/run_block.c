@@ -456,13 +456,14 @@ static inline HOST_NO_ASAN bool line_same(const uint8_t *now, const uint8_t *was
 }
 
 /* Of these lines, those that are not what the copy says. */
-static uint64_t page_changed(const struct run_page *page, uint64_t lines)
+static uint64_t page_changed(struct run *run, const struct run_page *page, uint64_t lines)
 {
 	uint64_t changed = 0;
 
 	for (lines &= page->lines; lines; lines &= lines - 1) {
 		unsigned at = __builtin_ctzll(lines) << LINE_SHIFT;
 
+		run->count[COUNT_LINES]++;
 		if (!line_same(page->hva + at, page->copy + at))
 			changed |= lines & -lines;
 	}
@@ -535,10 +536,9 @@ static void page_drop(struct run *run, struct run_page *page, uint64_t changed)
 
 static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
 {
-	uint64_t changed = page_changed(page, lines);
+	uint64_t changed = page_changed(run, page, lines);
 
 	run->count[COUNT_COMPARE]++;
-	run->count[COUNT_LINES] += __builtin_popcountll(lines & page->lines);
 	if (changed)
 		page_drop(run, page, changed);
 }
