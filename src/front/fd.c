@@ -97,7 +97,7 @@ static void reap(void)
 
 	if (door_enter(&pass))
 		return;
-	api_reap();
+	api_reap(fd_mark);
 	door_leave(&pass);
 }
 

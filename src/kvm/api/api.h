@@ -83,9 +83,10 @@ bool api_map_refused(int fd, int64_t offset, size_t size);
 
 /*
  * After the program closed fds by any means: tear down objects that no fd of this process names any
- * more (by inode, over /proc/self/fd). In a forked child: nothing.
+ * more (by inode, over /proc/self/fd). In a forked child: nothing. Each fd of ours that is come across goes to found(), which is
+ * called with a lock held: duplicates that were never used are seen so, before they are closed last.
  */
-void api_reap(void);
+void api_reap(void (*found)(int fd));
 
 /*
  * Totals of all counters of this process, dead VMs included, as "name value" lines on fd; for tests that must

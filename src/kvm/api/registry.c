@@ -160,15 +160,19 @@ static enum find find_by_name(int fd)
 	return FIND_NONE;
 }
 
+/* The C library's goes by newfstatat(2), which takes twice as long. */
+static bool file_of(int fd, struct stat *ret)
+{
+	return !host_syscall(SYS_fstat, fd, (long)ret, 0, 0, 0, 0);
+}
+
 enum find registry_find(int fd, struct object *ret)
 {
 	struct object *object;
 	enum find what = FIND_NONE;
 	struct stat st;
 
-	/* The C library's goes by newfstatat(2), which takes twice as long. */
-	if (host_syscall(SYS_fstat, fd, (long)&st, 0, 0, 0, 0) || !S_ISREG(st.st_mode) ||
-	    st.st_nlink)
+	if (!file_of(fd, &st) || !S_ISREG(st.st_mode) || st.st_nlink)
 		return FIND_NONE;
 	pthread_mutex_lock(&lock);
 	object = find_locked(&st);
@@ -185,16 +189,17 @@ enum find registry_find(int fd, struct object *ret)
 
 /* ---- reaping ---- */
 
-static void mark_locked(int fd)
+static void mark_locked(int fd, void (*found)(int fd))
 {
 	struct object *object;
 	struct stat st;
 
-	if (fstat(fd, &st))
+	if (!file_of(fd, &st))
 		return;
 	object = find_locked(&st);
 	if (!object)
 		return;
+	found(fd);
 	object->open = true;
 	if (object->vm->witness < 0)
 		object->vm->witness = fd;
@@ -206,7 +211,7 @@ static bool witness_stands_locked(const struct vm *vm)
 	const struct object *object;
 	struct stat st;
 
-	if (vm->witness < 0 || fstat(vm->witness, &st))
+	if (vm->witness < 0 || !file_of(vm->witness, &st))
 		return false;
 	object = find_locked(&st);
 	return object && object->vm == vm;
@@ -244,7 +249,7 @@ static void clear_open(struct object *object)
 }
 
 /* Mark every object that an fd names. False: unknown, /proc is not there. */
-static bool scan_locked(void)
+static bool scan_locked(void (*found)(int fd))
 {
 	DIR *dir = opendir("/proc/self/fd");
 	struct dirent *entry;
@@ -253,7 +258,7 @@ static bool scan_locked(void)
 		return false;
 	while ((entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
-			mark_locked(atoi(entry->d_name));
+			mark_locked(atoi(entry->d_name), found);
 	closedir(dir);
 	return true;
 }
@@ -303,7 +308,7 @@ static bool take_closed_gmem_locked(struct object *ret)
 }
 
 /* True: something was torn down, look again. */
-static bool reap_one(void)
+static bool reap_one(void (*found)(int fd))
 {
 	struct object gmem = {0};
 	struct vm *vm = NULL;
@@ -312,7 +317,7 @@ static bool reap_one(void)
 	pthread_mutex_lock(&lock);
 	if (!all_have_witness_locked()) {
 		for_each_locked(clear_open);
-		if (scan_locked() && scan_locked()) {
+		if (scan_locked(found) && scan_locked(found)) {
 			vm = take_orphan_locked();
 			closed = !vm && take_closed_gmem_locked(&gmem);
 		}
@@ -328,11 +333,11 @@ static bool reap_one(void)
 }
 
 /*
- * A VM's witness tells of most closes that the VM lives on. Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
+ * A VM's witness, whose close is noticed because it was found, tells of most closes that the VM lives on. Two scans: one could miss an fd that another thread moves to a lower number meanwhile. The locks
  * order: nothing is called that takes a VM's lock; the last reference is dropped without this one.
  */
-void api_reap(void)
+void api_reap(void (*found)(int fd))
 {
-	while (reap_one())
+	while (reap_one(found))
 		;
 }
