@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""trace.py COMMAND LIBRARY WATCHED DEEP - anykvm trace against guests whose exits are known, read back by Debian's trace-cmd."""
+"""trace.py COMMAND LIBRARY WATCHED DEEP NESTED - anykvm trace against guests whose exits are known, read back by Debian's trace-cmd."""
 import os, pty, re, resource, shutil, signal, subprocess, sys, tempfile, time
 
-command, library, watched, deep = map(os.path.abspath, sys.argv[1:])
+command, library, watched, deep, nested = map(os.path.abspath, sys.argv[1:])
 folder = tempfile.mkdtemp()
 os.chdir(folder)
 wrong = []
@@ -58,6 +58,17 @@ for model, names in (("ice-lake-sp", ("IO_INSTRUCTION", "CPUID", "HLT")), ("mila
     turns = [r[1] for r in rows if r[1] in ("kvm_entry", "kvm_exit")]
     expect("entries and exits do not alternate", turns == ["kvm_entry", "kvm_exit"] * (len(turns) // 2))
     expect("the number told: %s, read %d" % (err, len(rows)), "anykvm: %d events" % len(rows) in err)
+
+# A guest that is a hypervisor: the addresses are its source's.
+status, out, err = trace("-o", "nested.dat", nested, "5", env=dict(os.environ, ANYKVM_CPU="milan"))
+rows = report("nested.dat")
+expect("a nested guest: %d %s%s" % (status, out, err), status == 0)
+expect("entries: %s" % rows[:9], count(rows, "kvm_nested_vmenter", "rip: 0x000000000000100a vmcb: 0x0000000000002000 nested_rip: 0x0000000000000000 ") == 5 and
+       count(rows, "kvm_nested_vmenter", "nested_npt=n guest_cr3: 0x0000000000000000") == 5)
+expect("exits: %s" % rows[:9], count(rows, "kvm_nested_vmexit") == 5 and count(rows, "kvm_nested_vmexit_inject", "reason EXIT_CPUID ") == 5)
+expect("flushes: %s" % rows[:9], count(rows, "kvm_invlpga", "rip: 0x0000000000001017 asid: 7 address: 0x0000000000005000") == 5)
+order = [r[1] for r in rows if "nested" in r[1] or "invlpga" in r[1]]
+expect("order: %s" % order, order == ["kvm_nested_vmenter", "kvm_nested_vmexit", "kvm_nested_vmexit_inject", "kvm_invlpga"] * 5)
 
 # Some events only; a window of instructions, by what the guest's source says.
 status, out, err = trace("-o", "some.dat", "-e", "kvm_cpuid,kvm:kvm_msr", watched, "7")

@@ -39,7 +39,8 @@ __asm__(".pushsection .stapsdt.base,\"aG\",\"progbits\",.stapsdt.base,comdat\n"
 #define A3   A2 " 8@%2"
 #define A4   A3 " 8@%3"
 #define A5   A4 " 8@%4"
-#define A8   A5 " 8@%5 8@%6 8@%7"
+#define A6   A5 " 8@%5"
+#define A8   A6 " 8@%6 8@%7"
 #define V(x) "nor"((uint64_t)(x))
 
 static void fire_entry(const void *p)
@@ -130,6 +131,44 @@ static void fire_wakeup(const void *p)
 	PLACE("kvm_vcpu_wakeup", A3, V(e->ns), V(e->waited), V(e->valid));
 }
 
+static void fire_nested_enter(const void *p)
+{
+	const struct ev_kvm_nested_vmenter *e = p;
+
+	PLACE("kvm_nested_vmenter", A8, V(e->rip), V(e->vmcb), V(e->nested_rip), V(e->int_ctl),
+	      V(e->event_inj), V(e->tdp_enabled), V(e->guest_pgd), V(e->isa));
+}
+
+static void fire_nested_exit(const void *p)
+{
+	const struct ev_kvm_nested_vmexit *e = p;
+
+	PLACE("kvm_nested_vmexit", A8, V(e->exit_reason), V(e->guest_rip), V(e->isa), V(e->info1),
+	      V(e->info2), V(e->intr_info), V(e->error_code), V(e->vcpu_id));
+}
+
+static void fire_nested_inject(const void *p)
+{
+	const struct ev_kvm_nested_vmexit_inject *e = p;
+
+	PLACE("kvm_nested_vmexit_inject", A6, V(e->exit_code), V(e->exit_info1), V(e->exit_info2),
+	      V(e->exit_int_info), V(e->exit_int_info_err), V(e->isa));
+}
+
+static void fire_nested_interrupt(const void *p)
+{
+	const struct ev_kvm_nested_intr_vmexit *e = p;
+
+	PLACE("kvm_nested_intr_vmexit", A1, V(e->rip));
+}
+
+static void fire_invlpga(const void *p)
+{
+	const struct ev_kvm_invlpga *e = p;
+
+	PLACE("kvm_invlpga", A3, V(e->rip), V(e->asid), V(e->address));
+}
+
 static void (*const fire[])(const void *p) = {
 	[EV_kvm_entry] = fire_entry,
 	[EV_kvm_exit] = fire_exit,
@@ -143,6 +182,11 @@ static void (*const fire[])(const void *p) = {
 	[EV_kvm_page_fault] = fire_page_fault,
 	[EV_kvm_userspace_exit] = fire_userspace_exit,
 	[EV_kvm_vcpu_wakeup] = fire_wakeup,
+	[EV_kvm_nested_vmenter] = fire_nested_enter,
+	[EV_kvm_nested_vmexit] = fire_nested_exit,
+	[EV_kvm_nested_vmexit_inject] = fire_nested_inject,
+	[EV_kvm_nested_intr_vmexit] = fire_nested_interrupt,
+	[EV_kvm_invlpga] = fire_invlpga,
 };
 
 void probes_fire(enum watch_event id, const void *ev)

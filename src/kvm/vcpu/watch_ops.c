@@ -219,6 +219,75 @@ static bool op_service(void *opaque)
 	return leave;
 }
 
+static void nested_enter(struct vcpu *vcpu, const struct virt_note *n)
+{
+	struct ev_kvm_nested_vmenter ev = {
+		.rip = n->rip,
+		.vmcb = n->control,
+		.nested_rip = n->guest_rip,
+		.int_ctl = n->int_ctl,
+		.event_inj = n->injects,
+		.tdp_enabled = n->stage2,
+		.guest_pgd = n->tables,
+		.isa = vcpu->watch.page->isa,
+	};
+
+	watch_event(vcpu, EV_kvm_nested_vmenter, &ev, sizeof(ev));
+}
+
+static void nested_interrupt(struct vcpu *vcpu, const struct virt_note *n)
+{
+	struct ev_kvm_nested_intr_vmexit ev = {.rip = n->rip};
+
+	if (n->by_interrupt)
+		watch_event(vcpu, EV_kvm_nested_intr_vmexit, &ev, sizeof(ev));
+}
+
+/* Only exits to the guest hypervisor are exits of guest mode here, so each is injected. */
+static void nested_exit(struct vcpu *vcpu, const struct virt_note *n)
+{
+	struct ev_kvm_nested_vmexit ev = {
+		.exit_reason = n->reason,
+		.guest_rip = n->rip,
+		.isa = vcpu->watch.page->isa,
+		.info1 = n->info[0],
+		.info2 = n->info[1],
+		.intr_info = n->int_info,
+		.error_code = n->int_error,
+		.vcpu_id = vcpu->id,
+	};
+	struct ev_kvm_nested_vmexit_inject inject = {
+		.exit_code = n->reason,
+		.exit_info1 = n->info[0],
+		.exit_info2 = n->info[1],
+		.exit_int_info = n->int_info,
+		.exit_int_info_err = n->int_error,
+		.isa = vcpu->watch.page->isa,
+	};
+
+	watch_event(vcpu, EV_kvm_nested_vmexit, &ev, sizeof(ev));
+	nested_interrupt(vcpu, n);
+	watch_event(vcpu, EV_kvm_nested_vmexit_inject, &inject, sizeof(inject));
+}
+
+static void nested_flush(struct vcpu *vcpu, const struct virt_note *n)
+{
+	struct ev_kvm_invlpga ev = {.rip = n->rip, .asid = n->info[1], .address = n->info[0]};
+
+	watch_event(vcpu, EV_kvm_invlpga, &ev, sizeof(ev));
+}
+
+static void op_guest_mode(void *opaque, const struct virt_note *note)
+{
+	static void (*const tell[])(struct vcpu * vcpu, const struct virt_note *n) = {
+		[VIRT_ENTERED] = nested_enter,
+		[VIRT_LEFT] = nested_exit,
+		[VIRT_FLUSHED] = nested_flush,
+	};
+
+	tell[note->event](opaque, note);
+}
+
 /* What is of no interest to who watches stays the plain one. */
 void watch_platform(struct platform *ret)
 {
@@ -235,4 +304,5 @@ void watch_platform(struct platform *ret)
 	ret->set_tpr = op_set_tpr;
 	ret->hypercall = op_hypercall;
 	ret->service = op_service;
+	ret->guest_mode = op_guest_mode;
 }

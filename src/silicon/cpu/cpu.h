@@ -369,6 +369,12 @@ static inline void fpu_settle(struct cpu *cpu)
 			platform_call((cpu), alone, (on)); \
 	} while (0)
 
+/* Somebody wants to hear of guest mode: by platform_call(cpu, guest_mode, &note). */
+static inline bool cpu_notes(const struct cpu *cpu)
+{
+	return unlikely(cpu->platform->guest_mode != NULL);
+}
+
 /* Call a platform operation with guest vector state put away. */
 #define platform_call(cpu, op, ...) \
 	(fpu_save(cpu), (cpu)->platform->op((cpu)->opaque, ##__VA_ARGS__))

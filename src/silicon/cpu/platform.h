@@ -26,6 +26,8 @@ enum platform_answer {
 	PLATFORM_FAULT, /* MSRs: raise #GP(0); hypercalls: cpu->fault was raised by the platform */
 };
 
+struct virt_note; /* virt.h */
+
 struct platform {
 	/* Any gpa. Fills *ret; no RAM: ret->hva NULL. Never blocks. */
 	void (*memory)(void *opaque, gpa_t gpa, struct ram_page *ret);
@@ -77,6 +79,8 @@ struct platform {
 	 * As many PAUSEs as it said last were executed: let others run. How many more until the next call; may be NULL.
 	 */
 	unsigned (*spun)(void *opaque);
+	/* Guest mode is entered or left, or something of the kind, for whoever watches. May be NULL. */
+	void (*guest_mode)(void *opaque, const struct virt_note *note);
 	/* The processor changed what others look at: CR0/CR4/EFER/APIC-relevant state, IF window. */
 	void (*window_open)(void *opaque);
 };

@@ -186,6 +186,28 @@ struct virt {
 	uint64_t refused_reason, refused_info[2];
 };
 
+/* What platform->guest_mode() is told. */
+enum virt_event {
+	VIRT_ENTERED, /* VMRUN, VMLAUNCH or VMRESUME passed its checks */
+	VIRT_LEFT,    /* an exit, before the hypervisor's registers come back */
+	VIRT_FLUSHED, /* INVLPGA: info */
+};
+
+struct virt_note {
+	enum virt_event event;
+	uint64_t rip; /* where the instruction was: the hypervisor's, the guest's when left */
+	/* ENTERED: */
+	gpa_t control;		    /* VMCS or VMCB */
+	uint64_t guest_rip, tables; /* of the second stage, or CR3 */
+	bool stage2;
+	uint32_t int_ctl,
+		injects; /* SVM's V_INTR and EVENTINJ; VMX's guest interrupt status and interruption information */
+	/* LEFT: reason or code, and exit information as the extension has it. */
+	uint64_t reason, info[2];
+	uint32_t int_info, int_error;
+	bool by_interrupt;
+};
+
 /* Guest mode begins: ask the owner. exception.c */
 void virt_begun(struct cpu *cpu, gpa_t msr_map);
 /* In guest mode: the owner takes this hypercall. */

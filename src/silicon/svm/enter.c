@@ -220,6 +220,24 @@ static enum result check_vmrun(struct cpu *cpu, gpa_t gpa)
 	return cpu->in_smm ? fault_ud(cpu) : RESULT_OK;
 }
 
+static void note_entry(struct cpu *cpu)
+{
+	const struct vmcb *vmcb = &svm_of(cpu)->vmcb;
+	bool npt = vmcb->control.nested_ctl & 1;
+	struct virt_note note = {
+		.event = VIRT_ENTERED,
+		.rip = cpu->rip,
+		.control = svm_of(cpu)->vmcb_gpa,
+		.guest_rip = vmcb->save.rip,
+		.tables = npt ? vmcb->control.nested_cr3 : vmcb->save.cr3,
+		.stage2 = npt,
+		.int_ctl = vmcb->control.int_ctl,
+		.injects = vmcb->control.event_inj,
+	};
+
+	platform_call(cpu, guest_mode, &note);
+}
+
 enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn)
 {
 	struct svm *svm = svm_of(cpu);
@@ -241,6 +259,8 @@ enum result svm_vmrun(struct cpu *cpu, const struct virt_insn *insn)
 	}
 	/* All checks passed. */
 	svm->vmcb_gpa = gpa;
+	if (cpu_notes(cpu))
+		note_entry(cpu);
 	save_host(cpu);
 	control_tlb(cpu, &svm->vmcb.control);
 	load_guest(cpu, &svm->vmcb);

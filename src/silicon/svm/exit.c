@@ -219,6 +219,22 @@ void svm_world_back(struct cpu *cpu)
 	sys_world_changed(cpu);
 }
 
+static void note_exit(struct cpu *cpu)
+{
+	const struct vmcb_control *c = &svm_of(cpu)->vmcb.control;
+	struct virt_note note = {
+		.event = VIRT_LEFT,
+		.rip = cpu->rip,
+		.reason = c->exit_code,
+		.info = {c->exit_info1, c->exit_info2},
+		.int_info = c->exit_int_info,
+		.int_error = c->exit_int_info >> 32,
+		.by_interrupt = c->exit_code == SVM_EXIT_INTR,
+	};
+
+	platform_call(cpu, guest_mode, &note);
+}
+
 /* Writes that an instruction left undone are no part of what the exit shows. */
 void svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2, uint64_t next_rip,
 	      const struct event *cause)
@@ -229,6 +245,8 @@ void svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2, ui
 		copy = *cause;
 	fill_control(cpu, code, info1, info2, next_rip, &copy);
 	svm_capture(cpu, &svm_of(cpu)->vmcb.save);
+	if (cpu_notes(cpu))
+		note_exit(cpu);
 	write_vmcb(cpu);
 	svm_world_back(cpu);
 }

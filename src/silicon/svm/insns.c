@@ -149,6 +149,11 @@ static enum result invlpga(struct cpu *cpu, const struct virt_insn *insn)
 	uint32_t asid = cpu->gpr[RCX];
 	gva_t addr = svm_rax(cpu, insn);
 
+	if (cpu_notes(cpu))
+		platform_call(cpu, guest_mode,
+			      &(struct virt_note){.event = VIRT_FLUSHED,
+						  .rip = cpu->rip,
+						  .info = {addr, asid}});
 	if (gva_canonical(cpu, addr))
 		mmu_flush_world_page(cpu, asid, addr);
 	return svm_done(cpu);

@@ -234,6 +234,24 @@ static enum result failed(struct cpu *cpu, uint32_t reason, uint64_t qualificati
 	return RESULT_AGAIN;
 }
 
+static void note_entry(struct cpu *cpu)
+{
+	const struct vmx *v = vmx_of(cpu);
+	bool ept = ctl2(v, CPU2_EPT);
+	struct virt_note note = {
+		.event = VIRT_ENTERED,
+		.rip = cpu->rip,
+		.control = v->current,
+		.guest_rip = get(v, VMCS_RIP),
+		.tables = get(v, ept ? VMCS_EPTP : VMCS_CR3),
+		.stage2 = ept,
+		.int_ctl = get(v, VMCS_INTR_STATUS),
+		.injects = get(v, VMCS_ENTRY_INTR_INFO),
+	};
+
+	platform_call(cpu, guest_mode, &note);
+}
+
 /*
  * RIP is still on VMLAUNCH or VMRESUME, where a failure that is no exit would leave it; guest mode has an exit for
  * everything else, so that struct cpu is another's when this returns.
@@ -252,6 +270,8 @@ enum result vmx_entry(struct cpu *cpu, bool launch)
 	}
 	/* All checks passed. */
 	form_entered(cpu);
+	if (cpu_notes(cpu))
+		note_entry(cpu);
 	entry_load_guest(cpu);
 	bad = msr_list_load(cpu, get(v, VMCS_ENTRY_MSR_LOAD_ADDR),
 			    get(v, VMCS_ENTRY_MSR_LOAD_COUNT));

@@ -276,6 +276,21 @@ void exit_quietly(struct cpu *cpu)
 	answers_reset(cpu);
 }
 
+static void note_exit(struct cpu *cpu)
+{
+	const struct vmx *v = vmx_of(cpu);
+	struct virt_note note = {
+		.event = VIRT_LEFT,
+		.rip = cpu->rip,
+		.reason = get(v, VMCS_EXIT_REASON),
+		.info = {get(v, VMCS_EXIT_QUALIFICATION), get(v, VMCS_IDT_INFO)},
+		.int_info = get(v, VMCS_EXIT_INTR_INFO),
+		.int_error = get(v, VMCS_EXIT_INTR_ERROR),
+	};
+
+	platform_call(cpu, guest_mode, &note);
+}
+
 void exit_make(struct cpu *cpu, const struct exit_info *info)
 {
 	struct vmx *v = vmx_of(cpu);
@@ -287,6 +302,8 @@ void exit_make(struct cpu *cpu, const struct exit_info *info)
 	if (waiting.valid && !copy.cause)
 		copy.cause = &waiting;
 	put_information(v, &copy);
+	if (cpu_notes(cpu))
+		note_exit(cpu);
 	exit_save_guest(cpu, v->vmcs);
 	if (info->set_rf)
 		v->vmcs[VMCS_RFLAGS] |= FLAG_RF;
