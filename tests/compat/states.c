@@ -7,68 +7,41 @@
  *
  * POINT: vector, string, smm, fault, halt. A file is records of {what, length} and bytes; GUEST's are whole pages.
  */
-#include "../api/api_test.h"
+#include "../api/vm_state.h"
 #include "guest.h"
 
 #include <signal.h>
 #include <stddef.h>
 #include <sys/time.h>
 
-#define PAGE	    4096
-#define MEMORY	    0x40000
-#define TABLES	    0x2000
-#define GDT	    0x5000
-#define IDT	    0x6000
-#define STACK	    0x10000
-#define MAX_MSRS    256
-#define LAPIC_TMCCT 0x390
-#define MSR_SMBASE  0x9e
-
-struct msrs {
-	struct kvm_msrs head;
-	struct kvm_msr_entry entries[MAX_MSRS];
-};
-
-struct cpuid {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 entries[128];
-};
+#define PAGE	   4096
+#define MEMORY	   0x40000
+#define TABLES	   0x2000
+#define GDT	   0x5000
+#define IDT	   0x6000
+#define STACK	   0x10000
+#define MSR_SMBASE 0x9e
 
 /* In the order in which they are written back. */
 static struct state {
-	struct cpuid cpuid;
-	uint64_t tsc_khz;
-	struct kvm_regs regs;
-	struct kvm_xsave xsave;
-	struct kvm_xcrs xcrs;
-	struct kvm_sregs2 sregs;
-	struct msrs msrs;
-	struct kvm_mp_state mp;
-	struct kvm_lapic_state lapic;
-	struct kvm_vcpu_events events;
-	struct kvm_debugregs debug;
-	struct kvm_irqchip chips[3];
-	struct kvm_pit_state2 pit;
-	struct kvm_clock_data clock;
+	struct vm_state vm;
 	uint64_t result;
 	uint8_t memory[MEMORY];
 } saved, again;
 
-#define PART(name)                                                      \
-	{                                                               \
-#name, offsetof(struct state, name), sizeof(saved.name) \
+#define PART(name, member)                                                 \
+	{                                                                  \
+		name, offsetof(struct state, member), sizeof(saved.member) \
 	}
+#define VM_PART(member) PART(#member, vm.member)
 static const struct part {
 	char name[16];
 	size_t offset, size;
-} parts[] = {PART(cpuid), PART(tsc_khz), PART(regs),   PART(xsave),  PART(xcrs),  PART(sregs),
-	     PART(msrs),  PART(mp),	 PART(lapic),  PART(events), PART(debug), PART(chips),
-	     PART(pit),	  PART(clock),	 PART(result), PART(memory)};
+} parts[] = {VM_PART(cpuid), VM_PART(tsc_khz), VM_PART(regs),	       VM_PART(xsave),
+	     VM_PART(xcrs),  VM_PART(sregs),   VM_PART(msrs),	       VM_PART(mp),
+	     VM_PART(lapic), VM_PART(events),  VM_PART(debug),	       VM_PART(chips),
+	     VM_PART(pit),   VM_PART(clock),   PART("result", result), PART("memory", memory)};
 #define NR_PARTS (sizeof(parts) / sizeof(parts[0]))
-
-/* What goes on by itself: written, but not compared. */
-static const uint32_t running_msrs[] = {0x10 /* TSC */, 0x6e0 /* its deadline */, 0x40000010,
-					0x40000020};
 
 static struct machine m;
 
@@ -117,7 +90,7 @@ static void fill_memory(void)
 }
 
 /* Only what any host can lend. */
-static void plain_cpuid(struct cpuid *c)
+static void plain_cpuid(struct vm_state_cpuid *c)
 {
 	c->head.nent = 128;
 	CHECK_EQ(ioctl(m.kvm, KVM_GET_SUPPORTED_CPUID, c), 0);
@@ -147,7 +120,7 @@ static void start_guest(void)
 	struct kvm_sregs s;
 
 	fill_memory();
-	plain_cpuid(&saved.cpuid);
+	plain_cpuid(&saved.vm.cpuid);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
 	s.cr3 = TABLES;
 	s.cr0 = 0x80010033;
@@ -165,113 +138,6 @@ static void start_guest(void)
 
 /* ---- its state ---- */
 
-static bool goes_on(uint32_t index)
-{
-	for (unsigned i = 0; i < sizeof(running_msrs) / sizeof(running_msrs[0]); i++)
-		if (running_msrs[i] == index)
-			return true;
-	return false;
-}
-
-/* The list is the module's; VMX's of it are refused where CPUID has no VMX. */
-static bool msr_readable(uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = {.head.nmsrs = 1, .entry.index = index};
-
-	return ioctl(m.vcpu, KVM_GET_MSRS, &one) == 1;
-}
-
-static void get_msrs(struct state *s, const struct state *same)
-{
-	struct {
-		struct kvm_msr_list head;
-		uint32_t indices[MAX_MSRS];
-	} list = {.head.nmsrs = MAX_MSRS};
-
-	if (same) {
-		s->msrs = same->msrs;
-	} else {
-		CHECK_EQ(ioctl(m.kvm, KVM_GET_MSR_INDEX_LIST, &list), 0);
-		s->msrs.head.nmsrs = 0;
-		for (unsigned i = 0; i < list.head.nmsrs; i++)
-			if (msr_readable(list.indices[i]))
-				s->msrs.entries[s->msrs.head.nmsrs++].index = list.indices[i];
-	}
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, &s->msrs), s->msrs.head.nmsrs);
-}
-
-static void get_state(struct state *s, const struct state *same)
-{
-	s->cpuid.head.nent = 128;
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_CPUID2, &s->cpuid), 0);
-	s->tsc_khz = ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_REGS, &s->regs), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE, &s->xsave), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XCRS, &s->xcrs), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS2, &s->sregs), 0);
-	get_msrs(s, same);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MP_STATE, &s->mp), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_LAPIC, &s->lapic), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_VCPU_EVENTS, &s->events), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_DEBUGREGS, &s->debug), 0);
-	for (unsigned i = 0; i < 3; i++) {
-		s->chips[i].chip_id = i;
-		CHECK_EQ(ioctl(m.vm, KVM_GET_IRQCHIP, &s->chips[i]), 0);
-	}
-	CHECK_EQ(ioctl(m.vm, KVM_GET_PIT2, &s->pit), 0);
-	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &s->clock), 0);
-	memcpy(s->memory, m.ram, MEMORY);
-}
-
-static void set_msrs(struct state *s)
-{
-	unsigned nr = s->msrs.head.nmsrs;
-	int done = ioctl(m.vcpu, KVM_SET_MSRS, &s->msrs);
-
-	if (done >= 0 && done < (int)nr)
-		fprintf(stderr, "states: MSR %#x refuses %#llx\n", s->msrs.entries[done].index,
-			(unsigned long long)s->msrs.entries[done].data);
-	CHECK_EQ(done, nr);
-}
-
-static void set_state(struct state *s)
-{
-	struct kvm_clock_data clock = {.clock = s->clock.clock};
-
-	memcpy(m.ram, s->memory, MEMORY);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &s->cpuid), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, s->tsc_khz), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &s->regs), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, &s->xsave), 0);
-	if (s->xcrs.nr_xcrs)
-		CHECK_EQ(ioctl(m.vcpu, KVM_SET_XCRS, &s->xcrs), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS2, &s->sregs), 0);
-	set_msrs(s);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MP_STATE, &s->mp), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_LAPIC, &s->lapic), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &s->events), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_DEBUGREGS, &s->debug), 0);
-	for (unsigned i = 0; i < 3; i++)
-		CHECK_EQ(ioctl(m.vm, KVM_SET_IRQCHIP, &s->chips[i]), 0);
-	CHECK_EQ(ioctl(m.vm, KVM_SET_PIT2, &s->pit), 0);
-	CHECK_EQ(ioctl(m.vm, KVM_SET_CLOCK, &clock), 0);
-}
-
-/* What goes on by itself is made equal. */
-static void leave_out_running(struct state *s)
-{
-	for (unsigned i = 0; i < s->msrs.head.nmsrs; i++)
-		if (goes_on(s->msrs.entries[i].index))
-			s->msrs.entries[i].data = 0;
-	memset(s->lapic.regs + LAPIC_TMCCT, 0, 4);
-	for (unsigned i = 0; i < 3; i++)
-		s->pit.channels[i].count_load_time = 0;
-	memset(&s->clock, 0, sizeof(s->clock));
-}
-
 static void compare(void)
 {
 	static struct state was;
@@ -279,8 +145,8 @@ static void compare(void)
 
 	was = saved;
 	again.result = was.result;
-	leave_out_running(&was);
-	leave_out_running(&again);
+	vm_state_stop(&was.vm);
+	vm_state_stop(&again.vm);
 	for (unsigned i = 0; i < NR_PARTS; i++)
 		if (memcmp((char *)&was + parts[i].offset, (char *)&again + parts[i].offset,
 			   parts[i].size)) {
@@ -422,7 +288,8 @@ static void save(const char *file, const char *name)
 	answer(port);
 	if (port == PORT_HALT)
 		save_halt();
-	get_state(&saved, NULL);
+	vm_state_get(&m, &saved.vm, NULL);
+	memcpy(saved.memory, m.ram, MEMORY);
 	saved.result = run_to_end();
 	write_file(file);
 	printf("%s: %#llx\n", name, (unsigned long long)saved.result);
@@ -433,8 +300,10 @@ static void restore(const char *file)
 	uint64_t result;
 
 	read_file(file);
-	set_state(&saved);
-	get_state(&again, &saved);
+	memcpy(m.ram, saved.memory, MEMORY);
+	vm_state_set(&m, &saved.vm);
+	vm_state_get(&m, &again.vm, &saved.vm);
+	memcpy(again.memory, m.ram, MEMORY);
 	compare();
 	result = run_to_end();
 	if (result != saved.result)

@@ -18,6 +18,10 @@
 
 static unsigned fake_requests[4], fake_waits;
 
+static void fake_hold_all(struct vm *vm, bool on)
+{
+}
+
 static void fake_request_all(struct vm *vm, enum vm_request req, bool wait)
 {
 	(void)vm;
@@ -42,6 +46,7 @@ static void fake_release(struct vm *vm)
 
 static const struct vm_ops fake_ops = {
 	.request_all = fake_request_all,
+	.hold_all = fake_hold_all,
 	.lapic = fake_lapic,
 	.interrupt = fake_interrupt,
 	.release = fake_release,

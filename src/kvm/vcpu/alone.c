@@ -6,9 +6,12 @@
  * for an event, and so does who comes back from waiting or enters KVM_RUN. Both sides store, then load:
  *   who wants to be alone: vm->alone, request; then reads ->running
  *   the others:            ->running = VCPU_INSIDE; then read vm->alone
+ * A thread that runs no vCPU may hold all of them in the same way.
  * Who finds another one alone waits its turn in the same way, so that two never wait for each other.
  */
 #include "kvm/vcpu/vcpu_internal.h"
+
+#define NO_VCPU UINT32_MAX /* ->alone: a thread that runs none */
 
 static uint32_t name_of(const struct vcpu *vcpu)
 {
@@ -45,10 +48,10 @@ static void begin(struct vcpu *vcpu)
 			vcpu_request_wait(vcpu->vm->vcpus[i], REQ_ALONE);
 }
 
-static void end(struct vcpu *vcpu)
+static void end(struct vm *vm)
 {
-	__atomic_store_n(&vcpu->vm->alone, 0, __ATOMIC_SEQ_CST);
-	host_futex_wake(&vcpu->vm->alone, INT32_MAX);
+	__atomic_store_n(&vm->alone, 0, __ATOMIC_SEQ_CST);
+	host_futex_wake(&vm->alone, INT32_MAX);
 }
 
 void vcpu_alone(struct vcpu *vcpu, bool on)
@@ -59,5 +62,21 @@ void vcpu_alone(struct vcpu *vcpu, bool on)
 	if (on && !vcpu->alone++)
 		begin(vcpu);
 	else if (!on && !--vcpu->alone)
-		end(vcpu);
+		end(vcpu->vm);
+}
+
+void vcpu_hold_all(struct vm *vm, bool on)
+{
+	uint32_t who = 0;
+
+	if (!on) {
+		end(vm);
+		return;
+	}
+	while (!__atomic_compare_exchange_n(&vm->alone, &who, NO_VCPU, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST)) {
+		host_futex_wait(&vm->alone, who, 0);
+		who = 0;
+	}
+	vcpu_request_all(vm, REQ_ALONE, true);
 }

@@ -46,11 +46,16 @@ static void set_tsc_offset(struct vcpu *vcpu, uint64_t offset)
 	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
 }
 
-/* Whether all are in step shows in each one's page. */
+/*
+ * Whether all are in step shows in each one's page. This one's is written at once: guests read the first vCPU's before that one is entered
+ * again. Slots claimed.
+ */
 static void write_tsc(struct vcpu *vcpu, const struct clock_tsc_write *write)
 {
 	set_tsc_offset(vcpu, clock_tsc_write(vcpu->vm, write, &vcpu->tsc_generation));
 	vcpu_request_all(vcpu->vm, REQ_CLOCK_UPDATE, false);
+	if (write->by_program)
+		pv_clock_update(vcpu);
 }
 
 static void set_tsc(struct vcpu *vcpu, uint64_t val, bool by_program)
@@ -411,6 +416,7 @@ long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 	if (vcpu->lapic)
 		lapic_tsc_changed(vcpu->lapic);
 	vcpu_request(vcpu, REQ_CLOCK_UPDATE);
+	pv_clock_update(vcpu);
 	return 0;
 }
 

@@ -154,8 +154,9 @@ void vcpu_destroy(struct vcpu *vcpu)
 /* ---- struct vm_ops ---- */
 
 /*
- * The clock's line was set. Linux guests read the first vCPU's page on all of them, so a vCPU that enters before the first one has
- * been served would see time by the old line, and then go back. So write the pages of all that are not running now.
+ * The clock's line was set, while no vCPU runs (hold_all). Linux guests read the first vCPU's page on all of them, so a vCPU that enters
+ * before the first one has been served would see time by the old line, and then go back. So write the pages of all; who is in KVM_RUN,
+ * and so has the mutex, is held at a safepoint.
  */
 static void write_clocks(struct vm *vm)
 {
@@ -163,14 +164,14 @@ static void write_clocks(struct vm *vm)
 
 	for (unsigned i = 0; i < nr; i++) {
 		struct vcpu *vcpu = vm->vcpus[i];
+		bool taken = !pthread_mutex_trylock(&vcpu->mutex);
 
-		if (pthread_mutex_trylock(&vcpu->mutex))
-			continue;
 		pthread_mutex_lock(&vm->slots_lock);
 		if (vcpu_take_request(vcpu, REQ_CLOCK_UPDATE))
 			pv_clock_update(vcpu);
 		pthread_mutex_unlock(&vm->slots_lock);
-		pthread_mutex_unlock(&vcpu->mutex);
+		if (taken)
+			pthread_mutex_unlock(&vcpu->mutex);
 	}
 }
 
@@ -207,6 +208,7 @@ static void op_interrupt(struct vcpu *vcpu)
 
 const struct vm_ops vcpu_vm_ops = {
 	.request_all = op_request_all,
+	.hold_all = vcpu_hold_all,
 	.lapic = op_lapic,
 	.interrupt = op_interrupt,
 	.push_dirty = vcpu_push_dirty,

@@ -35,6 +35,8 @@ void vcpu_request_wait(struct vcpu *vcpu, enum vcpu_request req);
 void vcpu_let_alone(struct vcpu *vcpu);
 /* Until the end, which comes soon, no other vCPU of the VM runs guest code or holds on to slots. May nest. */
 void vcpu_alone(struct vcpu *vcpu, bool on);
+/* vm_ops' hold_all. */
+void vcpu_hold_all(struct vm *vm, bool on);
 /* Take a request back that service leaves to the run loop. True if it was raised. */
 bool vcpu_take_request(struct vcpu *vcpu, enum vcpu_request req);
 bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req);

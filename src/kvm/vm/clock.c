@@ -266,6 +266,8 @@ long vm_set_clock(struct vm *vm, void *arg)
 
 	if (data->flags & ~CLOCK_FLAGS)
 		return -EINVAL;
+	/* A vCPU that has the new line and one that has the old one would see time go back. */
+	vm->ops->hold_all(vm, true);
 	clock_pair(vm, &tsc, &now);
 	/* Time that passed since the saved moment; never backwards. */
 	if (data->flags & KVM_CLOCK_REALTIME && now > data->realtime)
@@ -275,5 +277,6 @@ long vm_set_clock(struct vm *vm, void *arg)
 	clock->line.base_ns = data->clock;
 	pthread_mutex_unlock(&clock->lock);
 	vm->ops->request_all(vm, VM_REQUEST_CLOCK, false);
+	vm->ops->hold_all(vm, false);
 	return 0;
 }

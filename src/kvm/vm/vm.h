@@ -104,6 +104,8 @@ struct vm_ops {
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
 	/* Deterministic VMs: a timer is the first to expire now, at this time. Any thread. */
 	void (*timer_armed)(struct vm *vm, uint64_t deadline);
+	/* Until on is false, which comes soon, no vCPU runs guest code. Not by a thread that runs one; no lock held. */
+	void (*hold_all)(struct vm *vm, bool on);
 	/* The vCPU's in-kernel local APIC, or NULL. */
 	struct lapic *(*lapic)(struct vcpu *vcpu);
 	/* Interrupt state of this vCPU changed (by the PIC): look, and wake from HLT. Takes no lock. */
@@ -127,8 +129,9 @@ struct vm {
 	uint32_t refs; /* one for all files, one per ioctl under way, none for vCPUs; atomic */
 	int witness;   /* an fd that named it when looked at last, or -1; kvm/api's registry lock */
 	bool orphan;   /* no file of it is open any more; kvm/api's registry lock */
-	uint32_t alone; /* futex: 1 + id of the vCPU that is (kvm/vcpu/alone.c); 0: none */
-	bool dead;	/* every ioctl answers EIO */
+	uint32_t
+		alone; /* futex: 1 + id of the vCPU that is (kvm/vcpu/alone.c); 0: none; ~0: hold_all() */
+	bool dead; /* every ioctl answers EIO */
 	const struct vm_ops *ops;
 	pthread_mutex_t lock;
 	pthread_mutex_t slots_lock;
