@@ -233,7 +233,7 @@ static void wait_for(const volatile uint64_t *count, uint64_t nr)
 /* ---- four that run on ---- */
 
 #define TOLERANCE 200000. /* ns: CLOCK_MONOTONIC is adjusted meanwhile */
-#define PIT_COUNT 5966	 /* 5 ms and a bit */
+#define PIT_COUNT 5966	  /* 5 ms and a bit */
 #define PERIOD_NS 5000000
 
 enum { PIT, IN_PERIODS, ONE_SHOT, BY_DEADLINE, NR };
