@@ -394,6 +394,174 @@ static void activity_sipi(void **state)
 	host_close(h);
 }
 
+/* ---- a second form of the VMCS ---- */
+
+#define FORM 0x340000u
+
+static const struct vmcs_place places[] = {
+	{0x10, VMCS_RIP, FORM_IN | FORM_OUT, 0},    {0x18, VMCS_RSP, FORM_IN | FORM_OUT, 1},
+	{0x20, VMCS_RFLAGS, FORM_IN | FORM_OUT, 2}, {0x28, VMCS_EXIT_REASON, FORM_OUT, 0},
+	{0x2c, VMCS_EXIT_INSN_LEN, FORM_OUT, 0},    {0x40, VMCS_PFEC_MASK, FORM_READ, 0},
+};
+
+static struct {
+	gpa_t at;
+	unsigned nr_read, nr_released;
+	uint32_t clean;
+} offered;
+
+static gpa_t form_find(struct cpu *cpu)
+{
+	return offered.at;
+}
+
+static bool form_known(uint32_t revision)
+{
+	return revision == 0x77;
+}
+
+static void form_read(struct cpu *cpu, const uint8_t image[VMCS_FORM_SIZE], uint32_t clean)
+{
+	offered.nr_read++;
+	offered.clean = clean;
+}
+
+static void form_released(struct cpu *cpu)
+{
+	offered.nr_released++;
+}
+
+static const struct vmcs_form form = {
+	.places = places,
+	.nr_places = ARRAY_SIZE(places),
+	.clean = 0x30,
+	.find = form_find,
+	.known = form_known,
+	.read = form_read,
+	.released = form_released,
+};
+
+GUEST(resume, 64, "vmresume\n ud2");
+GUEST(read_reason, 64, "vmread rax, rbx\n hlt");
+
+/* The fields that it has no place for are those of a VMCS that enters, which a first VMLAUNCH would clear. */
+static void start_form(struct host *h)
+{
+	start(h);
+	memset(&offered, 0, sizeof(offered));
+	offered.at = FORM;
+	vmx_form_offer(h->f->cpu, &form);
+	memset(h->f->ram + FORM, 0xee, 0x1000);
+	flat_poke(h->f, FORM, 0x77, 4);
+	flat_poke(h->f, FORM + 0x10, L2_CODE, 8);
+	flat_poke(h->f, FORM + 0x18, L2_RSP, 8);
+	flat_poke(h->f, FORM + 0x20, 2, 8);
+	flat_poke(h->f, FORM + 0x30, 0xffffffff, 4);
+	flat_write(h->f, L2_CODE, "\x54\x0f\xa2", 3); /* push %rsp; cpuid */
+}
+
+static void enter_form(struct host *h)
+{
+	load(h->f, resume);
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	assert_false(h->f->cpu->virt->guest);
+	h->f->cpu->activity = ACTIVITY_RUN;
+}
+
+/* All is read the first time, then what is not marked clean; exits write what they do, and no more. */
+static void form_entries(void **state)
+{
+	struct host *h = host_open();
+
+	start_form(h);
+	enter_form(h);
+	assert_int_equal(offered.nr_read, 1);
+	assert_int_equal(offered.clean, 0);
+	assert_int_equal(flat_peek(h->f, FORM + 0x28, 4), 10);
+	assert_int_equal(flat_peek(h->f, FORM + 0x2c, 4), 2);
+	assert_int_equal(flat_peek(h->f, FORM + 0x10, 8), L2_CODE + 1);
+	assert_int_equal(flat_peek(h->f, FORM + 0x18, 8), L2_RSP - 8);
+	assert_int_equal(flat_peek(h->f, FORM + 0x30, 4), 0xffffffff);
+	assert_int_equal(flat_peek(h->f, FORM + 0x40, 4), 0xeeeeeeee);
+	assert_int_equal(h->vmx.current, GPA_NONE);
+	/* RSP is said to be as it was, which it is not; RIP belongs to no group. */
+	flat_poke(h->f, FORM + 0x10, L2_CODE, 8);
+	flat_poke(h->f, FORM + 0x18, L2_RSP + 0x100, 8);
+	enter_form(h);
+	assert_int_equal(offered.clean, 0xffffffff);
+	assert_int_equal(flat_peek(h->f, FORM + 0x18, 8), L2_RSP - 16);
+	/* Now it is said. */
+	flat_poke(h->f, FORM + 0x10, L2_CODE, 8);
+	flat_poke(h->f, FORM + 0x18, L2_RSP + 0x100, 8);
+	flat_poke(h->f, FORM + 0x30, 0xfffffffe, 4);
+	enter_form(h);
+	assert_int_equal(flat_peek(h->f, FORM + 0x18, 8), L2_RSP + 0x100 - 8);
+	assert_int_equal(offered.nr_released, 0);
+	vmx_form_offer(h->f->cpu, NULL);
+	assert_int_equal(offered.nr_released, 1);
+	host_close(h);
+}
+
+static void form_is_left(void **state)
+{
+	struct host *h = host_open();
+	struct cpu *cpu = h->f->cpu;
+
+	start_form(h);
+	enter_form(h);
+	flat_poke(h->f, FORM + 0x28, 0x1234, 4);
+	load(h->f, read_reason);
+	cpu->gpr[RBX] = 0x4402;
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	assert_int_equal(cpu->gpr[RAX], 0x1234);
+	cpu->activity = ACTIVITY_RUN;
+	/* None is active: VMRESUME has nothing to resume, and the form's owner hears of it. */
+	offered.at = GPA_NONE;
+	load(h->f, resume);
+	flat_poke(h->f, FLAT_CODE + 3, 0xf4, 1);
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	assert_true(cpu_rflags(cpu) & FLAG_CF);
+	assert_int_equal(offered.nr_released, 1);
+	assert_int_equal(h->vmx.form_gpa, GPA_NONE);
+	host_close(h);
+}
+
+/* ---- the owner of guest mode ---- */
+
+static uint8_t map[4096];
+
+static const uint8_t *use_map(struct cpu *cpu, gpa_t at)
+{
+	assert_int_equal(at, BITMAPS + 0x2000);
+	return map;
+}
+
+static bool takes_none(struct cpu *cpu, bool foreign)
+{
+	return false;
+}
+
+/* What the owner keeps of the MSR bitmaps counts, not what is in memory. */
+static void kept_bitmaps(void **state)
+{
+	static const struct virt_owner owner = {.begun = use_map, .takes_call = takes_none};
+	struct host *h = host_open();
+
+	for (unsigned i = 0; i < 2; i++) {
+		start(h);
+		put(h, VMCS_CPU_CTLS, CPU | 1 << 28);
+		put(h, VMCS_MSR_BITMAP, BITMAPS + 0x2000);
+		memset(h->f->ram + BITMAPS + 0x2000, i ? 0xff : 0, 0x1000);
+		memset(map, i ? 0 : 0xff, sizeof(map));
+		h->vmx.virt.owner = &owner;
+		h->f->cpu->gpr[RCX] = 0x277;
+		/* rdmsr; vmcall */
+		assert_int_equal(run(h, "\x0f\x32\x0f\x01\xc1", 5), i ? 18 : 31);
+		assert_null(h->vmx.virt.msr_map);
+	}
+	host_close(h);
+}
+
 /* ---- bad input ---- */
 
 #define NR_RANDOM 3000
@@ -554,7 +722,9 @@ int main(void)
 		cmocka_unit_test(mtf_iterations),      cmocka_unit_test(task_gates),
 		cmocka_unit_test(activity_interrupts), cmocka_unit_test(activity_nmis),
 		cmocka_unit_test(activity_windows),    cmocka_unit_test(activity_timer),
-		cmocka_unit_test(activity_sipi),       cmocka_unit_test(random_vmcss),
+		cmocka_unit_test(activity_sipi),       cmocka_unit_test(form_entries),
+		cmocka_unit_test(form_is_left),	       cmocka_unit_test(kept_bitmaps),
+		cmocka_unit_test(random_vmcss),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
