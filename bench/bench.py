@@ -9,6 +9,10 @@ nanoseconds by the guest's own clock, in seconds. scale_ rows: twice the work on
 Native runs of one vCPU's rows are bound to one CPU. Engines take turns in each round, and medians are shown, so that a
 busy machine touches all alike. Limits: bench/targets.tsv.
 
+l2_ rows are of a guest's guest, on VMX and on SVM, under Debian's own KVM in the guest: l2_int computes (CPU seconds);
+exit_l2_ is CPUID to that KVM and back, all that it does included, in CPU seconds; boot_l2_ boots the kernel once more in it, and has the same
+boot as a plain guest of anykvm in native's place.
+
 Writes DIR/bench/results.tsv and results.svg. A checksum that differs from the host's is an error, exit status 1.
 """
 import argparse, os, re, subprocess, sys
@@ -22,8 +26,9 @@ WORK = ("int chase_l1 chase_ram stream stream_16m repmovs nbody x87 sha256 dot_s
 REAL = ["gcc", "sqlite", "openssl"]
 SMP = ["pipe", "threads"]
 SCALE = ["int", "fork", "fault"]
+NESTED = ["%s_%s" % (what, vendor) for vendor in guests.MODELS for what in ("l2_int", "exit_l2", "boot_l2")]
 BOOTS = {"boot_%s%s" % (m, "_2" if cpus > 1 else ""): (m, cpus) for cpus in (1, 2) for m in guests.MACHINES}
-KNOWN = list(BOOTS) + ["exits", "memory"] + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE]
+KNOWN = list(BOOTS) + ["exits", "memory"] + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE] + NESTED
 
 
 class Reader:
@@ -70,11 +75,53 @@ class Reader:
             self.line(wall, cpu, line)
 
 
+class L2Reader(Reader):
+    """Of a guest's guest: one CPU, and its own name for each vendor."""
+
+    def bench(self, wall, cpu, match):
+        name, count, _, own, total = match.groups()
+        self.table.add(name + self.suffix, self.engine, float(own) if self.engine == "native" else cpu - self.begin)
+        self.table.check_sum(name, self.engine, count, total)
+
+    def line(self, wall, cpu, line):
+        match = re.match(r"EXIT l2_cpuid n=(\d+)", line)
+        if match:
+            self.table.add("exit_l2" + self.suffix, self.engine, (cpu - self.begin) / int(match.group(1)))
+        super().line(wall, cpu, line)
+
+
 def boot(table, engine, name, build):
     machine, cpus = BOOTS[name]
     for wall, _, line in guests.timed_lines(guests.qemu(build, engine, machine, [], cpus), 900):
         if line.startswith("BOOT-OK"):
             table.add(name, engine, wall)
+
+
+L2_ROUNDS, L2_EXITS = 30_000_000, 100_000
+
+
+def nest(table, vendor, only, build):
+    """The l2_ rows of one vendor's virtualization."""
+    ours = [n for n in only if n in NESTED and n.endswith(vendor)]
+    boots = "boot_l2_" + vendor in ours
+    runs = ["l2 exits %d" % L2_EXITS] if "exit_l2_" + vendor in ours else []
+    runs += ["l2 int %d" % L2_ROUNDS] if "l2_int_" + vendor in ours else []
+    if not ours:
+        return
+    print("bench: %s on anykvm" % " ".join(ours), file=sys.stderr)
+    reader, begin = L2Reader(table, "anykvm", "_" + vendor), 0.0
+    for wall, cpu, line in guests.nested_guest(build, vendor, runs, boots):
+        reader.line(wall, cpu, line)
+        if line.startswith("L2-BEGINS"):
+            begin = wall
+        if boots and line.startswith("BOOT-OK"):
+            table.add("boot_l2_" + vendor, "anykvm", wall - begin)
+    if "l2_int_" + vendor in ours:
+        L2Reader(table, "native", "_" + vendor).read(
+            ["taskset", "-c", "0", os.path.join(build, "guest", "l2"), "-n", "int", str(L2_ROUNDS)], 100)
+    for wall, _, line in guests.timed_lines(guests.qemu(build, "anykvm", "microvm", []), 900) if boots else ():
+        if line.startswith("BOOT-OK"):
+            table.add("boot_l2_" + vendor, "native", wall)
 
 
 class Plan:
@@ -136,6 +183,8 @@ def main():
         plan.native(table, build)
         for engine in ("tcg", "anykvm"):
             plan.guest(table, engine, build)
+        for vendor in guests.MODELS:
+            nest(table, vendor, only, build)
     if table.seconds or table.scales:
         table.write(os.path.join(build, "bench"))
     if "memory" in only:

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Guests and programs under the clock: QEMU's command lines, and output lines with the time at which they came."""
-import os, select, subprocess, sys, time
+import os, select, subprocess, sys, tempfile, time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "clients"))
+import nested
 
 RAM_KIB = 1024 * 1024
 MACHINES = {"pc": "pc", "q35": "q35", "microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
@@ -44,6 +47,28 @@ def qemu(build, engine, machine, runs, cpus=1, real=False):
         "-m", "%dM" % (RAM_KIB // 1024), "-kernel", os.path.join(guest, "vmlinuz"), "-initrd",
         os.path.join(guest, "initramfs-real.cpio" if real else "initramfs.cpio"),
         "-append", " ".join([APPEND] + ["run=" + r.replace(" ", ",") for r in runs])]
+
+
+# Vendors of virtualization, and the processors that have them.
+MODELS = {"vmx": "ice-lake-sp", "svm": "milan"}
+
+
+def nested_guest(build, vendor, runs, boots):
+    """
+    Lines of a guest with Debian's KVM: that of runs' commands in it, and of its QEMU, which boots the kernel as its guest if
+    boots. A line L2-BEGINS stands before that.
+    """
+    init = nested.INIT
+    at = init.index("qemu-system-x86_64")
+    init = init[:at] + "".join(r + "\n" for r in runs) + "echo L2-BEGINS\n" + ("" if boots else "reboot -f\n") + init[at:]
+    with tempfile.NamedTemporaryFile(prefix="anykvm-l1-", suffix=".cpio") as image:
+        nested.image(build, image.name, init, ["l2"])
+        command = qemu(build, "anykvm", "q35", [])
+        command[command.index("run") + 1:1 + command.index("run")] = ["--cpu", MODELS[vendor]]
+        command[command.index("-cpu") + 1] = "host"
+        command[command.index("-initrd") + 1] = image.name
+        command[command.index("-append") + 1] += " l1.vcpus=1"
+        yield from timed_lines(command, 900)
 
 
 def resident(pid):

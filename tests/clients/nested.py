@@ -38,8 +38,8 @@ def copy(path, root, to=None):
     shutil.copy(path, to)
 
 
-def image(build, out):
-    """An initramfs with QEMU, its libraries and firmware, L1's modules and L2's kernel."""
+def image(build, out, init=INIT, programs=()):
+    """An initramfs with QEMU, its libraries and firmware, L1's modules and L2's kernel; programs of build's guest, too."""
     guest = os.path.join(build, "guest")
     qemu = shutil.which("qemu-system-x86_64")
     with tempfile.TemporaryDirectory(prefix="anykvm-l1-") as root:
@@ -54,8 +54,10 @@ def image(build, out):
             copy(path, root, "/modules/" + os.path.basename(path))
         for name in ("vmlinuz", "initramfs.cpio"):
             copy(os.path.join(guest, name), root, "/guest/" + name)
-        with open(os.path.join(root, "init"), "w", encoding="utf-8") as init:
-            init.write(INIT)
+        for name in programs:
+            copy(os.path.join(guest, name), root, "/bin/" + name)
+        with open(os.path.join(root, "init"), "w", encoding="utf-8") as out_init:
+            out_init.write(init)
         os.chmod(os.path.join(root, "init"), 0o755)
         subprocess.run("find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --quiet >%s" % out, shell=True, cwd=root, check=True)
 

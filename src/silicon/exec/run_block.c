@@ -728,18 +728,25 @@ void run_new_epoch(struct run *run)
 
 /* ---- serializing instructions ---- */
 
-#define MSR_TSC_DEADLINE   0x6e0
-#define MSR_X2APIC	   0x800
-#define NR_MSR_X2APIC	   0x100
-#define MSR_FS_BASE	   0xc0000100
-#define MSR_KERNEL_GS_BASE 0xc0000102
+#define MSR_TSC_DEADLINE 0x6e0
+#define MSR_X2APIC	 0x800
+#define NR_MSR_X2APIC	 0x100
+#define MSR_SPEC_CTRL	 0x48
+#define MSR_PRED_CMD	 0x49
+#define MSR_STAR	 0xc0000081
+#define MSR_TSC_AUX	 0xc0000103
 
-/* SDM: writes to the x2APIC's registers and to the TSC deadline do not serialize. */
+/*
+ * SDM: writes to the x2APIC's registers and to the TSC deadline do not serialize. Kernels and their KVM write some others
+ * all the time, about each exit of a guest: SPEC_CTRL, PRED_CMD, and what SYSCALL, SWAPGS and RDTSCP go by.
+ */
 static enum insn_sync sync_of_wrmsr(uint32_t msr)
 {
 	if (msr - MSR_X2APIC < NR_MSR_X2APIC || msr == MSR_TSC_DEADLINE)
 		return SYNC_NONE;
-	return msr >= MSR_FS_BASE && msr <= MSR_KERNEL_GS_BASE ? SYNC_CPUS : SYNC_ALL;
+	if (msr == MSR_SPEC_CTRL || msr == MSR_PRED_CMD)
+		return SYNC_CPUS;
+	return msr >= MSR_STAR && msr <= MSR_TSC_AUX ? SYNC_CPUS : SYNC_ALL;
 }
 
 /* Pages that are not watched by all yet are compared. Those that are by now, once more. */
