@@ -11,6 +11,7 @@
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/routing.h"
 #include "kvm/vm/service.h"
+#include "kvm/vm/stats.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -52,6 +53,7 @@ static void fire_locked(struct irqfd *irqfd)
 
 	if (!drain_fd(irqfd->watch.fd))
 		return;
+	stats_add(vm->stats, STAT_VM_irqfd_signals, 1);
 	if (irqfd->resample) {
 		irq_set_locked(vm, irqfd->gsi, 1, IRQ_SOURCE_RESAMPLE);
 	} else {

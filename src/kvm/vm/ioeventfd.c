@@ -7,6 +7,7 @@
 #include "kvm/vm/eventfd.h"
 #include "kvm/vm/ioctl.h"
 #include "kvm/vm/service.h"
+#include "kvm/vm/stats.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -27,6 +28,7 @@ struct ioeventfd {
 	uint32_t len; /* 0: any */
 	bool wildcard;
 	uint64_t datamatch;
+	struct stats_block *stats;
 };
 
 enum { BUS_MMIO, BUS_PORT, BUS_CCW };
@@ -66,6 +68,7 @@ static bool ioeventfd_write(struct bus_device *dev, struct vcpu *vcpu, uint64_t 
 		return false;
 	if (p->len && (size != p->len || (!p->wildcard && (val & mask) != p->datamatch)))
 		return false;
+	stats_add(p->stats, STAT_VM_ioeventfd_signals, 1);
 	if (write(p->fd, &one, sizeof(one)) < 0)
 		return true; /* the counter is full: it is signalled already */
 	return true;
@@ -138,6 +141,7 @@ static long assign(struct vm *vm, const struct kvm_ioeventfd *args)
 		return -ENOMEM;
 	p->dev = (struct bus_device){
 		.addr = args->addr, .size = args->len, .write = ioeventfd_write};
+	p->stats = vm->stats;
 	p->id = id;
 	p->bus = bus_of_flags(args->flags);
 	p->len = args->len;
