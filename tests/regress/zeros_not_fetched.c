@@ -42,6 +42,7 @@ static void behind_the_limit(void **state)
 	struct flat *f = ran_once(flat_prot32);
 
 	f->cpu->seg[SEG_CS].limit = SECOND - 1;
+	cpu_update_mode(f->cpu);
 	flat_gate(f, VEC_GP, FLAT_HANDLERS + 16 * VEC_GP, 0);
 	assert_int_equal(run_to_handler(f), VEC_GP);
 	assert_int_equal(f->cpu->gpr[RAX], 0);
