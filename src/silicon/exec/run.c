@@ -307,7 +307,7 @@ static void shorten(struct run *run, enum run_leave why, uint32_t index, uint32_
 {
 	if (why == LEAVE_EXIT && run_link(run, index, block))
 		return;
-	if (why != LEAVE_HEAD || run->block[block].site != index)
+	if (why != LEAVE_HEAD || block != index)
 		run_jump_add(run, block);
 }
 
@@ -328,7 +328,7 @@ static enum cpu_exit_kind left(struct run *run)
 
 	switch (run->leave >> LEAVE_SHIFT) {
 	case LEAVE_HEAD:
-		cpu->rip = run->site[index].rip;
+		cpu->rip = run->block[index].rip;
 		break;
 	case LEAVE_EXIT:
 		cpu->rip = run->exit[index].target;

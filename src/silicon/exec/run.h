@@ -125,7 +125,8 @@ struct run_block {
 	uint32_t second_next; /* of the same second page */
 	uint32_t links;	      /* first exit that leads to it */
 	bool dead;
-	bool counts; /* its visits, down from opt.hot */
+	bool replaced; /* by a trace */
+	bool counts;   /* its visits, down from opt.hot */
 };
 
 /* A direct branch out of a block. */
@@ -206,7 +207,7 @@ struct run_part {
 
 /* Why translated code came back; in the upper bits of ->leave. */
 enum run_leave {
-	LEAVE_HEAD, /* at a block's head: attention. Index: site */
+	LEAVE_HEAD, /* at a block's head: attention, or its page is stale. Index: block */
 	LEAVE_EXIT, /* by a direct branch. Index: exit */
 	LEAVE_RIP,  /* by an indirect one: RIP is in struct cpu */
 	LEAVE_COLD, /* by run_cold(): ->result */

@@ -408,6 +408,7 @@ void run_block_replace(struct run *run, uint32_t old, uint32_t new)
 {
 	lead_on(run, old, new);
 	run->block[old].counts = false;
+	run->block[old].replaced = true;
 	block_hide(run, &run->block[old]);
 	if (jump_stands(run, &run->block[old]))
 		run_jump_add(run, new);
@@ -873,22 +874,44 @@ static bool second_valid(struct run *run, const struct run_block *b)
 	return true;
 }
 
+/* The block is the one at RIP under key, where host is the page. */
+static bool stands(struct run *run, const struct run_block *b, uint32_t key, const uint8_t *host)
+{
+	return b->rip == run->cpu->rip && b->key == key && run->page[b->page].hva == host &&
+	       second_valid(run, b);
+}
+
+static uint32_t checked(struct run *run, uint32_t block)
+{
+	page_check(run, &run->page[run->block[block].page]);
+	return run->block[block].dead ? RUN_NONE : block;
+}
+
+/* The block that was left at its head, if it is good still: most likely it is to be entered. */
+static uint32_t block_left(const struct run *run)
+{
+	uint32_t block = run->leave & LEAVE_INDEX;
+
+	if (run->leave >> LEAVE_SHIFT != LEAVE_HEAD || run->block[block].dead ||
+	    run->block[block].replaced)
+		return RUN_NONE;
+	return block;
+}
+
 uint32_t run_find(struct run *run, uint32_t key, const uint8_t **ret_host)
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *host = tlb_fetch_hit(cpu, cpu->rip & PAGE_MASK);
+	uint32_t left;
 
 	*ret_host = host;
 	if (!host)
 		return RUN_NONE;
-	for (uint32_t i = *block_chain(run, cpu->rip, key); i; i = run->block[i - 1].next) {
-		struct run_block *b = &run->block[i - 1];
-
-		if (b->rip != cpu->rip || b->key != key || run->page[b->page].hva != host ||
-		    !second_valid(run, b))
-			continue;
-		page_check(run, &run->page[b->page]);
-		return b->dead ? RUN_NONE : i - 1;
-	}
+	left = block_left(run);
+	if (left != RUN_NONE && stands(run, &run->block[left], key, host))
+		return checked(run, left);
+	for (uint32_t i = *block_chain(run, cpu->rip, key); i; i = run->block[i - 1].next)
+		if (stands(run, &run->block[i - 1], key, host))
+			return checked(run, i - 1);
 	return RUN_NONE;
 }

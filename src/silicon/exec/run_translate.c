@@ -435,7 +435,7 @@ static void emit_limit(struct translation *t)
 	emit32(e, emit_low(&t->run->sign));
 	emit_lea(e, RCX, RCX, REG_NONE, 0, -1);
 	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
-	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->run->nr_blocks);
 	emit_jmp(e, t->run->stub_leave);
 	emit_mov(e, RCX, R15);
 }
@@ -446,7 +446,7 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	struct emit *e = &t->e;
 	uint32_t leave = emit_pos(e), count;
 
-	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->first_site);
+	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->run->nr_blocks);
 	emit_jmp(e, t->run->stub_leave);
 	t->failed |= emit_pos(e) != leave + RUN_HEAD_LEAVE;
 	emit_cross_entry(t, leave);
