@@ -113,7 +113,7 @@ static void read_xen_vcpu(int fd, struct vcpu_reading *v)
 
 	for (unsigned i = 0; i < 5; i++) {
 		v->xen[i].type = types[i];
-		v->xen_r += ioctl(fd, KVM_XEN_VCPU_GET_ATTR, &v->xen[i]) << i;
+		v->xen_r |= (long)!ioctl(fd, KVM_XEN_VCPU_GET_ATTR, &v->xen[i]) << i;
 	}
 }
 
@@ -150,7 +150,7 @@ static void read_xen_vm(struct reading *r)
 
 	for (unsigned i = 0; i < 5; i++) {
 		r->xen[i].type = types[i];
-		r->xen_r += ioctl(round_now.vm, KVM_XEN_HVM_GET_ATTR, &r->xen[i]) << i;
+		r->xen_r |= (long)!ioctl(round_now.vm, KVM_XEN_HVM_GET_ATTR, &r->xen[i]) << i;
 	}
 }
 
