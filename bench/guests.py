@@ -3,7 +3,7 @@
 import os, select, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "clients"))
-import nested
+import inside
 
 RAM_KIB = 1024 * 1024
 MACHINES = {"pc": "pc", "q35": "q35", "microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
@@ -58,11 +58,11 @@ def nested_guest(build, vendor, runs, boots):
     Lines of a guest with Debian's KVM: that of runs' commands in it, and of its QEMU, which boots the kernel as its guest if
     boots. A line L2-BEGINS stands before that.
     """
-    init = nested.INIT
+    init, guest = inside.LINUX, os.path.join(build, "guest")
     at = init.index("qemu-system-x86_64")
     init = init[:at] + "".join(r + "\n" for r in runs) + "echo L2-BEGINS\n" + ("" if boots else "reboot -f\n") + init[at:]
     with tempfile.NamedTemporaryFile(prefix="anykvm-l1-", suffix=".cpio") as image:
-        nested.image(build, image.name, init, ["l2"])
+        inside.linux(inside.Kernel(build), os.path.join(guest, "initramfs.cpio"), image.name, init, [os.path.join(guest, "l2")])
         command = qemu(build, "anykvm", "q35", [])
         command[command.index("run") + 1:1 + command.index("run")] = ["--cpu", MODELS[vendor]]
         command[command.index("-cpu") + 1] = "host"

@@ -4,12 +4,14 @@
 
 KIND: live (over a unix socket), postcopy, file (the stream is kept in a file), savevm (savevm and loadvm in one process),
 kill (the source is killed at random moments of its migration: the guest is whole on the other side or never begins there),
-damage (streams cut short or with bits changed).
+damage (streams cut short or with bits changed). --inside MODEL: the guest is itself a hypervisor, KVM on a processor of that model, whose
+guest does the work.
 Nothing may be lost: the guest checks its memory, clocks, timers and frames (guest_load.c), this program its records. Prints what each round
 took. The processes' own counters must say that anykvm ran the guest.
 """
 import argparse, os, random, shutil, socket, subprocess, sys, tempfile, time
 
+import inside
 from boot import MACHINES, TOP
 from moving import Console, Echo, Process, Records, Wrong
 
@@ -21,8 +23,10 @@ class Stand:
         self.args, self.processes, self.instructions = args, [], 0
         self.dir = tempfile.mkdtemp(prefix="anykvm-migrate-")
         self.build = os.path.abspath(args.build)
-        self.streams = args.kind not in ("savevm", "kill", "damage")
+        self.streams = args.kind not in ("savevm", "kill", "damage") and not args.inside
         self.console = Console(self.path("console"))
+        if args.inside:
+            inside.linux(inside.Kernel(self.build), os.path.join(self.build, "guest", "initramfs-load.cpio"), self.path("initramfs"))
         if self.streams:
             self.echo, self.records = Echo(self.path("wire")), Records(self.path("records"))
 
@@ -31,13 +35,18 @@ class Stand:
 
     def command(self, name):
         args, guest = self.args, os.path.join(self.build, "guest")
-        append = "console=ttyS0 panic=-1 reboot=t quiet LOADCPUS=%d LOADMB=%d LOADRATE=%d" % (args.cpus, args.mb, args.rate)
-        command = [os.path.join(self.build, "anykvm"), "run", "--", "qemu-system-x86_64", "-accel",
+        load = "LOADCPUS=%d LOADMB=%d LOADRATE=%d" % (args.cpus, args.mb, args.rate)
+        model, memory, initramfs = [], args.mb + 112, os.path.join(guest, "initramfs-load.cpio")
+        if args.inside:
+            model, memory, initramfs = ["--cpu", args.inside], args.mb + 800, self.path("initramfs")
+            load = "l1.vcpus=%d l1.kvm= l1.mem=%dM l1.next=%s" % (args.cpus, args.mb + 112, load.replace(" ", ","))
+        append = "console=ttyS0 panic=-1 reboot=t quiet " + load
+        command = [os.path.join(self.build, "anykvm"), "run"] + model + ["--", "qemu-system-x86_64", "-accel",
                    "kvm" + (",dirty-ring-size=%d" % args.ring if args.ring else ""), "-machine", MACHINES.get(args.machine, args.machine),
-                   "-cpu", args.cpu, "-smp", str(args.cpus), "-m", "%dM" % (args.mb + 112), "-nodefaults", "-no-user-config", "-display",
+                   "-cpu", args.cpu, "-smp", str(args.cpus), "-m", "%dM" % memory, "-nodefaults", "-no-user-config", "-display",
                    "none", "-no-reboot", "-qmp", "unix:%s.qmp,server=on,wait=off" % name, "-chardev",
                    "file,id=con,append=on,path=" + self.path("console"), "-serial", "chardev:con", "-kernel",
-                   os.path.join(guest, "vmlinuz"), "-initrd", os.path.join(guest, "initramfs-load.cpio"), "-append", append]
+                   os.path.join(guest, "vmlinuz"), "-initrd", initramfs, "-append", append]
         if self.streams:
             command += ["-netdev", "dgram,id=n,local.type=unix,local.path=%s.net,remote.type=unix,remote.path=%s" % (name, self.path("wire")),
                         "-device", "virtio-net-pci,netdev=n,romfile=", "-device", "virtio-serial-pci", "-chardev",
@@ -263,6 +272,7 @@ def main():
     parser.add_argument("--build", required=True)
     parser.add_argument("kind", choices=sorted(ROUNDS) + ["damage"])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--inside", metavar="MODEL")
     parser.add_argument("--machine", default="q35")
     parser.add_argument("--cpu", default="host")
     parser.add_argument("--cpus", type=int, default=2)

@@ -116,16 +116,21 @@ def installer(build, scratch):
     return ["-kernel", folder + "linux", "-initrd", folder + "initrd.gz", "-append", "console=ttyS0 quiet", "-m", "1200M"]
 
 
-def xen(build, scratch):
-    """A multiboot image, which takes the kernel and its initramfs as modules. Its dom0 is run to the reboot at its end."""
+def xen_image(build, scratch):
+    """Xen itself, as a multiboot image."""
     package = depends("xen-system-amd64", "xen-hypervisor-")
     folder = unpack(build, package) + "/boot/"
     packed = folder + next(n for n in os.listdir(folder) if n.endswith(".gz"))
     image = os.path.join(scratch, "xen")
     with gzip.open(packed) as file, open(image, "wb") as out:
         shutil.copyfileobj(file, out)
+    return image
+
+
+def xen(build, scratch):
+    """It takes the kernel and its initramfs as modules. Its dom0 is run to the reboot at its end."""
     modules = "%s console=hvc0 panic=-1 quiet,%s" % (os.path.join(build, "guest", "vmlinuz"), initramfs(build))
-    return ["-kernel", image, "-initrd", modules, "-append", "console=com1 com1=115200,8n1 dom0_mem=300M noreboot"]
+    return ["-kernel", xen_image(build, scratch), "-initrd", modules, "-append", "console=com1 com1=115200,8n1 dom0_mem=300M noreboot"]
 
 
 def pflash(build, scratch, code, variables):
