@@ -44,10 +44,15 @@ static void make_room(struct run *run, uint32_t key)
 
 /* ---- instructions ---- */
 
+static uint32_t insn_hash(const struct run *run, const struct insn *insn)
+{
+	return hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, run->insn_bits);
+}
+
 /* Where the instruction is entered, or would be. */
 static uint32_t *insn_place(struct run *run, const struct insn *insn)
 {
-	uint32_t i = hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, run->insn_bits);
+	uint32_t i = insn_hash(run, insn);
 
 	while (run->insn_table[i] &&
 	       memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
@@ -470,10 +475,29 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 
 _Static_assert(RUN_BLOCK_INSNS < 128, "a byte's");
 
+/* The table of instructions is large, and what a block needs of it anywhere there: ask for all at once. */
+static void fetch_insns(const struct translation *t)
+{
+	const struct run *run = t->run;
+	uint32_t *place[RUN_BLOCK_INSNS];
+
+	for (unsigned i = 0; i < t->nr_records; i++) {
+		place[i] = &run->insn_table[insn_hash(run, &t->record[i].insn)];
+		__builtin_prefetch(place[i]);
+	}
+	for (unsigned i = 0; i < t->nr_records; i++) {
+		const struct insn *insn = &run->insn[*place[i] ? *place[i] - 1 : 0];
+
+		__builtin_prefetch(insn);
+		__builtin_prefetch((const uint8_t *)insn + CACHE_LINE);
+	}
+}
+
 static void translate_all(struct translation *t)
 {
 	enum form form = FORM_DONE;
 
+	fetch_insns(t);
 	for (unsigned i = 0; i < t->nr_records && form == FORM_DONE; i++)
 		form = translate_one(t, &t->record[i]);
 	if (form == FORM_DONE)
