@@ -134,7 +134,7 @@ THREADS = ["-Db_sanitize=thread", "-Db_lundef=false"]
 SELFTESTS = ["python3", "tests/selftests/run.py", "--build", "@BUILD@"]
 LONG = [
     ("threads", 240, build_part("threads", "gcc", THREADS)),
-    ("threads-tests", 300, meson_part("threads", ["tsan"], 1800)),
+    ("threads-tests", 480, meson_part("threads", ["tsan"], 1800)),
     ("selftests-long", 1500, command_part(SELFTESTS, 5400)),
     ("selftests-user", 1500, command_part(SELFTESTS + ["--as", "user"], 5400)),
     ("selftests-container", 1500, command_part(SELFTESTS + ["--as", "container"], 5400)),
