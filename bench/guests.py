@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Guests and programs under the clock: QEMU's command lines, and output lines with the time at which they came."""
-import os, select, subprocess, sys, tempfile, time
+import os, re, select, subprocess, sys, tempfile, time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "clients"))
 import inside
 
+TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 RAM_KIB = 1024 * 1024
 MACHINES = {"pc": "pc", "q35": "q35", "microvm": "microvm,acpi=off,rtc=on,pit=on,pic=on"}
 APPEND = "console=ttyS0 panic=-1 reboot=t quiet iomem=relaxed"
@@ -69,6 +70,21 @@ def nested_guest(build, vendor, runs, boots):
         command[command.index("-initrd") + 1] = image.name
         command[command.index("-append") + 1] += " l1.vcpus=1"
         yield from timed_lines(command, 900)
+
+
+def logged(table, build):
+    """Dirty logging's cost: CPU time of bench/kit/logged.c's vCPU with it, and without."""
+    exe = os.path.join(build, "bench", "logged")
+    os.makedirs(os.path.dirname(exe), exist_ok=True)
+    subprocess.run(["cc", "-O2", "-pthread", "-o", exe, os.path.join(TOP, "bench", "kit", "logged.c")], check=True)
+    done = subprocess.run([os.path.join(build, "anykvm"), "run", "--", exe, "3"], stdout=subprocess.PIPE, text=True)
+    took = dict((name, float(seconds)) for name, seconds in re.findall(r"^LOGGED (\S+) (\S+)$", done.stdout, re.M))
+    if "on" in took and "off" in took:
+        table.add("dirty_log", "anykvm", took["on"])
+        table.add("dirty_log", "off", took["off"])
+        print("bench: dirty_log: logging costs %+.1f %% of the vCPU's time" % (100 * (took["on"] / took["off"] - 1)))
+    if done.returncode:
+        table.wrong.append("dirty_log ends with status %d" % done.returncode)
 
 
 def resident(pid):

@@ -42,7 +42,7 @@ class Table:
             return "-", "-"
         limit, of = self.limits[name]
         value = self.median(name, "anykvm") if of in ("s", "scale") else self.ratio(name, "anykvm", of)
-        shown = {"native": "%g", "tcg": "%g tcg", "s": "%g s", "scale": ">%g"}[of] % limit
+        shown = {"native": "%g", "tcg": "%g tcg", "s": "%g s", "scale": ">%g", "off": "%g off"}[of] % limit
         if value is None:
             return shown, "-"
         return shown, "yes" if (value >= limit if of == "scale" else value <= limit) else "no"

@@ -20,6 +20,7 @@
 #define FIXED	VECTOR
 #define LOWEST	(1u << 8 | VECTOR)
 #define NMI	(4u << 8)
+#define SMI	(2u << 8)
 #define INIT	(5u << 8)
 #define STARTUP (6u << 8 | 0x30)
 #define LOGICAL (1u << 11)
@@ -238,6 +239,93 @@ static void test_nmi_and_startup(bool x2apic)
 	CHECK_EQ(taken(&v), 0);
 }
 
+static bool smi_pending(int vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	CHECK_EQ(ioctl(vcpu, KVM_GET_VCPU_EVENTS, &events), 0);
+	return events.smi.pending;
+}
+
+static void test_smi(bool x2apic)
+{
+	struct apic_vm v = apic_vm(x2apic, false);
+	unsigned last = x2apic ? 300 : 3;
+
+	if (ioctl(v.m.kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_SMM) <= 0)
+		return;
+	send(&v, SMI, last);
+	CHECK(smi_pending(v.vcpu[3]) && !smi_pending(v.vcpu[1]) && !smi_pending(v.vcpu[0]));
+	send(&v, SMI | OTHERS, 0);
+	CHECK(smi_pending(v.vcpu[1]) && smi_pending(v.vcpu[2]) && !smi_pending(v.vcpu[0]));
+	CHECK_EQ(taken(&v), 0);
+}
+
+/* NMI, INIT and SIPI to an id that a byte has no room for. */
+static void test_beyond_byte(void)
+{
+	struct apic_vm v = apic_vm(true, false);
+	struct kvm_sregs sregs;
+
+	send(&v, NMI, 300);
+	CHECK(nmi_pending(v.vcpu[3]) && !nmi_pending(v.vcpu[0]));
+	send(&v, NMI | LOGICAL, 1 << 1);
+	CHECK(nmi_pending(v.vcpu[1]) && !nmi_pending(v.vcpu[2]));
+	send(&v, INIT | ASSERT, 300);
+	CHECK_EQ(mp_state(v.vcpu[3]), KVM_MP_STATE_INIT_RECEIVED);
+	CHECK_EQ(mp_state(v.vcpu[2]), KVM_MP_STATE_UNINITIALIZED);
+	send(&v, STARTUP, 300);
+	CHECK_EQ(mp_state(v.vcpu[3]), KVM_MP_STATE_RUNNABLE);
+	CHECK_EQ(ioctl(v.vcpu[3], KVM_GET_SREGS, &sregs), 0);
+	CHECK_EQ(sregs.cs.base, 0x30000);
+	/* All others at once. */
+	send(&v, INIT | ASSERT | OTHERS, 0);
+	for (unsigned i = 1; i < NR_CPUS; i++)
+		CHECK_EQ(mp_state(v.vcpu[i]), KVM_MP_STATE_INIT_RECEIVED);
+}
+
+/* x2APIC's register of its own: WRMSR 83Fh. */
+static void test_self_register(void)
+{
+	static const uint8_t code[] = {0x0f, 0x30, 0xf4};
+	struct kvm_regs regs = {.rip = CODE_GPA, .rflags = 2, .rcx = 0x83f, .rax = VECTOR};
+	struct apic_vm v = apic_vm(true, false);
+
+	memcpy(v.m.ram + CODE_GPA, code, sizeof(code));
+	send(&v, FIXED | SELF, 0);
+	CHECK_EQ(taken(&v), 1);
+	CHECK_EQ(ioctl(v.m.vcpu, KVM_SET_REGS, &regs), 0);
+	RUN_TO(&v.m, KVM_EXIT_DEBUG);
+	CHECK_EQ(taken(&v), 1);
+}
+
+static void signal_msi(struct apic_vm *v, uint32_t low, uint32_t high, uint32_t data, int answer)
+{
+	struct kvm_msi msi = {.address_lo = 0xfee00000 | low, .address_hi = high, .data = data};
+
+	CHECK_EQ(ioctl(v->m.vm, KVM_SIGNAL_MSI, &msi), answer);
+}
+
+/* Destinations of MSIs: 8 bits, and with KVM_CAP_X2APIC_API's 32-bit format 24 more in the address's upper half. */
+static void test_msis(void)
+{
+	struct kvm_msi bad = {.address_lo = 0xfee00000, .address_hi = 1, .data = VECTOR};
+	struct apic_vm v = apic_vm(true, false);
+
+	signal_msi(&v, 2 << 12, 0, VECTOR, 1);
+	CHECK_EQ(taken(&v), 4);
+	signal_msi(&v, 44 << 12, 0x100, VECTOR, 1); /* 300 */
+	CHECK_EQ(taken(&v), 8);
+	signal_msi(&v, 44 << 12, 0, VECTOR, 0);
+	CHECK_EQ(taken(&v), 0);
+	signal_msi(&v, 0x4 | 3 << 12, 0, VECTOR, 2); /* logical: two of cluster 0 */
+	CHECK_EQ(taken(&v), 3);
+	signal_msi(&v, 44 << 12, 0x100, NMI, 1);
+	CHECK(nmi_pending(v.vcpu[3]));
+	/* The upper half's low byte is reserved. */
+	CHECK_ERR(ioctl(v.m.vm, KVM_SIGNAL_MSI, &bad), EINVAL);
+}
+
 /* ---- time ---- */
 
 #define TURN 0x3000
@@ -293,6 +381,11 @@ int main(void)
 	test_x2apic();
 	test_nmi_and_startup(false);
 	test_nmi_and_startup(true);
+	test_smi(false);
+	test_smi(true);
+	test_beyond_byte();
+	test_self_register();
+	test_msis();
 	test_tsc(0);
 	test_tsc(3);
 	test_tsc(10);
