@@ -113,6 +113,8 @@ if shutil.which("chromium"):
                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=60).stdout
         title = re.search(r"<title>(.*?)</title>", dom, re.S)
         expect("Chromium, scheme %s: %s" % (scheme, title and title[1][:100]), title and title[1].startswith(background + "|") and "good &lt;/script" in title[1])
+else:
+    print("no chromium: the page was not looked at in a browser")
 
 # For other systems: what they would run is run.
 few = ["--cpu", "AMD", "--axis", "n=3,4", "--", watched, "{n}"]

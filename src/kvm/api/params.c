@@ -103,7 +103,8 @@ static int set_one(const char *name, const char *text)
 	}
 	if (row->set == FIXED && value != row->value) {
 		value_text(row, row->value, only, sizeof(only));
-		host_log("parameter %s: only %s is supported, not '%s'", name, only, text);
+		host_log("parameter %s (%s): only %s is supported, not '%s'", name, row->summary,
+			 only, text);
 		return -EINVAL;
 	}
 	values[row - rows] = value;
