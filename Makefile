@@ -6,6 +6,7 @@
 #   make check-long   the long sweeps
 #   make check-selftests  Linux's KVM selftests, as Intel and as AMD: build/selftests.tsv [ONLY=name,name]
 #   make check-api-host   by hand, with a real /dev/kvm: the answers in which anykvm differs
+#   make bench-paste  its last results into README.md
 #   make bench        anykvm beside QEMU's TCG and native: build/bench/results.tsv and .svg [ONLY=name,name]
 #   make install      DESTDIR and PREFIX are honoured
 #   make format       clang-format over the tree
@@ -13,7 +14,7 @@ PREFIX ?= /usr/local
 BUILD ?= build
 MESON_FLAGS ?=
 
-.PHONY: build run check check-long check-selftests check-api-host bench install format clean need-build need-run need-bench need-check need-long
+.PHONY: build run check check-long check-selftests check-api-host bench bench-paste install format clean need-build need-run need-bench need-check need-long
 .DEFAULT_GOAL := build
 
 need-build:
@@ -50,6 +51,9 @@ check-api-host: need-check build
 
 bench: need-bench build
 	@python3 bench/bench.py --build $(BUILD) $(if $(ONLY),--only $(ONLY))
+
+bench-paste:
+	@python3 bench/paste.py $(BUILD)/bench/results.tsv README.md
 
 install: build
 	@meson install -C $(BUILD) --no-rebuild
