@@ -708,6 +708,48 @@ static void write_protects(void **state)
 	}
 }
 
+/* What is refused is cached no more: the next access sees the tables as they are. */
+static void refusals_flush(void **state)
+{
+	for (unsigned amd = 0; amd < 2; amd++) {
+		struct bench *b = bench_open(amd);
+
+		b->second = 1;
+		for (unsigned n = 0; n < 3; n++) {
+			map_second(b, 1, 1, 2 + n, 5);
+			set(b, writes);
+			assert_int_equal(enter(b), amd ? 0x400 : 48);
+			set(b, reads);
+			assert_int_equal(enter(b), called(b));
+			assert_int_equal((uint32_t)b->f->cpu->gpr[RCX], VALUE(2 + n));
+		}
+		bench_close(b);
+	}
+}
+
+GUEST(host_writes, 64, "inc dword ptr [rdi]\n hlt");
+
+static void page_faults_flush(void **state)
+{
+	struct bench *b = bench_open(false);
+	struct cpu *cpu = b->f->cpu;
+
+	flat_set_cr0(b->f, cpu->cr0 | CR0_WP);
+	for (unsigned n = 0; n < 4; n++) {
+		map(b, 0, 4 + n, 5);
+		load(b->f, host_writes);
+		cpu->gpr[RDI] = X;
+		host_runs(b);
+		assert_int_equal(flat_handler(b->f), VEC_PF);
+		cpu->gpr[RSP] = FLAT_STACK;
+		load(b->f, host_reads);
+		cpu->gpr[RSI] = X;
+		host_runs(b);
+		assert_int_equal((uint32_t)cpu->gpr[RCX], VALUE(4 + n));
+	}
+	bench_close(b);
+}
+
 GUEST(host_patches, 64, "mov [rdi], bl\n hlt");
 GUEST2(loads, "mov ecx, 0");
 
@@ -777,6 +819,8 @@ int main(void)
 		cmocka_unit_test(dirty_log),
 		cmocka_unit_test(write_protects),
 
+		cmocka_unit_test(refusals_flush),
+		cmocka_unit_test(page_faults_flush),
 		cmocka_unit_test(patched_code),
 		cmocka_unit_test(entries_are_kept),
 	};

@@ -153,6 +153,8 @@ void mmu_flush_translations(
 	struct cpu *cpu);	     /* of the present mode, root or guest: memory is the same */
 void mmu_flush_cr3(struct cpu *cpu); /* all but global entries */
 void mmu_flush_page(struct cpu *cpu, gva_t addr); /* INVLPG: global ones too */
+/* SDM: a page fault, and what the second stage refuses, invalidates what was cached of the address. */
+void mmu_refused_page(struct cpu *cpu, gva_t addr);
 /* With CR4.PCIDE, after CR3 was set: go to its PCID's entries; keep: all those that it has (bit 63). */
 void mmu_switch_pcid(struct cpu *cpu, bool keep);
 /* INVPCID, by type: one address, one PCID, all with global entries, all but those. */

@@ -141,6 +141,31 @@ static void drop_page(struct tlb *tlb, gva_t addr)
 	tlb_drop_page(tlb, addr, tlb_salt_at(tlb, addr));
 }
 
+static bool has_page(const struct tlb *tlb, gva_t addr)
+{
+	unsigned index = tlb_index(addr, tlb_salt_at(tlb, addr)), half = tlb_half(tlb, addr);
+	uint64_t tag = (addr & PAGE_MASK) | tlb->gen[half];
+
+	for (unsigned state = 0; state < NR_ACCESS_STATES; state++) {
+		const struct tlb_entry *e = &tlb->table[state][index];
+
+		if (e->tag_read == tag || e->tag_fetch == tag || is_page(e->tag_write, addr))
+			return true;
+	}
+	return false;
+}
+
+void mmu_refused_page(struct cpu *cpu, gva_t addr)
+{
+	struct tlb *tlb = cpu->tlb;
+
+	if (!has_page(tlb, addr))
+		return;
+	tlb_forget_code(tlb);
+	drop_page(tlb, addr);
+	direct_note_flush(tlb->direct, addr, PAGE_SHIFT);
+}
+
 static unsigned large_hash(gva_t addr)
 {
 	uint64_t granule = addr >> TLB_LARGE_SHIFT;

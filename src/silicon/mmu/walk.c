@@ -88,6 +88,8 @@ static enum result refuse(struct walker *w, uint32_t error)
 		error |= PFERR_U;
 	if (a->op == ACCESS_FETCH && (nx_enabled(cpu) || (cpu->cr4 & CR4_SMEP)))
 		error |= PFERR_I;
+	if (a->op)
+		mmu_refused_page(w->cpu, a->addr);
 	return fault_page(w->cpu, a->addr, error);
 }
 

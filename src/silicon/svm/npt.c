@@ -82,6 +82,8 @@ static enum result refuse(struct nested_walk *w, uint64_t error)
 		error |= PFERR_W;
 	if (w->fetch)
 		error |= PFERR_I;
+	if (w->s->linear && w->s->op)
+		mmu_refused_page(w->cpu, w->s->addr);
 	return virt_refuse(w->cpu, SVM_EXIT_NPF, error, w->s->gpa);
 }
 

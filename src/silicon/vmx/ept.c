@@ -60,6 +60,8 @@ bool eptp_ok(const struct cpu *cpu, uint64_t eptp)
 static enum result refuse(struct ept_walk *w, enum vmx_reason reason, uint64_t qualification)
 {
 	vmx_of(w->cpu)->refused_linear = w->s->linear ? w->s->addr : 0;
+	if (w->s->linear && w->s->op)
+		mmu_refused_page(w->cpu, w->s->addr);
 	return virt_refuse(w->cpu, reason, qualification, w->s->gpa);
 }
 
