@@ -4,11 +4,12 @@
 
 KIND: sparse (256 GiB, of which the host has a tenth; what anykvm needs beside it does not grow with it), shared (a file that another process
 reads and changes), huge (hugetlb pages, where the host has some), balloon (inflated, and free pages reported: the host has them back),
-virtio_mem (plugged and unplugged).
+virtio_mem (plugged and unplugged), overhead (what a booted guest with one vCPU takes beside its memory and QEMU's own: 64 MiB and
+1 % of what it touched; QEMU's own is what it has under TCG, less the room for TCG's code).
 """
-import argparse, mmap, os, re, shutil, sys, tempfile, time
+import argparse, mmap, os, re, shutil, subprocess, sys, tempfile, time
 
-import busybox, guest
+import boot, busybox, guest
 
 MIB, GIB = 1 << 20, 1 << 30
 
@@ -18,12 +19,18 @@ def meminfo(name):
         return int(re.search(r"^%s:\s+(\d+)" % name, file.read(), re.M).group(1))
 
 
-def resident(pid, ram):
-    """MiB: what is there of the mapping of guest memory, and of all others (proportional, as what is mapped twice is there once)."""
+def resident(pid, ram, mode=""):
+    """MiB: what is there of the mapping of guest memory, and of all others (proportional, as what is mapped twice is there once); with a mode only
+    mappings that have it."""
     inside = outside = size = 0
+    counts = True
     with open("/proc/%d/smaps" % pid, encoding="latin-1") as smaps:
         for line in smaps:
-            if line.startswith("Size:"):
+            if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+                counts = mode in line.split()[1]
+            elif not counts:
+                continue
+            elif line.startswith("Size:"):
                 size = int(line.split()[1]) << 10
             elif line.startswith("Pss:") and size >= ram:
                 inside += int(line.split()[1])
@@ -105,6 +112,33 @@ def huge(build):
     busybox.finish(machine)
 
 
+def booted(build, prefix, accel, ram=512):
+    """MiB when the guest is up, all that it took still there: of its memory, beside it, and of writable code beside it."""
+    place = os.path.join(os.path.abspath(build), "guest")
+    proc = subprocess.Popen(prefix + ["qemu-system-x86_64", "-accel", accel, "-machine", boot.MACHINES["microvm"], "-cpu", "max", "-nodefaults",
+                                      "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-m", "%dM" % ram, "-kernel",
+                                      place + "/vmlinuz", "-initrd", place + "/initramfs.cpio", "-append",
+                                      "console=ttyS0 panic=-1 reboot=t quiet"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        for line in proc.stdout:
+            if line.startswith(b"ALL-DONE"):
+                return resident(proc.pid, ram * MIB) + (resident(proc.pid, ram * MIB, "rwxp")[1],)
+        raise guest.Failure("the guest does not come up")
+    finally:
+        proc.kill()
+        proc.communicate()
+
+
+def overhead(build):
+    subprocess.run(["sh", os.path.join(busybox.TOP, "tools", "guest-image"), build], check=True)
+    _, qemu, code = booted(build, [], "tcg")
+    ram, beside, _ = booted(build, [os.path.join(build, "anykvm"), "run", "--"], "kvm")
+    took = beside - (qemu - code)
+    print("guest_memory: %d MiB beside %d MiB of guest memory; QEMU's own are %d" % (took, ram, qemu - code))
+    if took > 64 + ram / 100:
+        raise guest.Failure("%d MiB are more than 64 and 1 %% of %d" % (took, ram))
+
+
 def balloon(build):
     machine = busybox.start(build, ["-device", "virtio-balloon-pci,free-page-reporting=on"])
     ram = lambda: resident(machine.proc.pid, 512 * MIB)[0]
@@ -147,7 +181,7 @@ def virtio_mem(build):
     busybox.finish(machine)
 
 
-KINDS = {f.__name__: f for f in (sparse, shared, huge, balloon, virtio_mem)}
+KINDS = {f.__name__: f for f in (sparse, shared, huge, balloon, virtio_mem, overhead)}
 
 
 def main():
