@@ -180,6 +180,22 @@ static void iretq_always_pops_the_stack(void **state)
 	flat_free(f);
 }
 
+/* As KVM enters a nested hypervisor after an exit of its guest: FS null, but usable and of DPL 0. Linux's threads have it so. */
+static void iretq_keeps_the_base_of_a_null_selector(void **state)
+{
+	struct flat *f = flat_new(FLAT_RAM);
+
+	flat_long(f);
+	iretq_frame(f, FLAT_DATA, FLAT_CS64_USER, 0x1234, FLAT_DS_USER);
+	f->cpu->seg[SEG_FS] =
+		(struct segment){.base = 0x7f0012345000, .limit = 0xffffffff, .attr = 0xc093};
+	flat_run(f, 1);
+	assert_int_equal(f->cpu->mode.cpl, 3);
+	assert_int_equal(f->cpu->seg[SEG_FS].sel, 0);
+	assert_int_equal(f->cpu->seg[SEG_FS].base, 0x7f0012345000);
+	flat_free(f);
+}
+
 static void iretq_refusals(void **state)
 {
 	struct flat *f = long_machine();
@@ -558,6 +574,7 @@ int main(void)
 		cmocka_unit_test(return_to_an_inner_level_is_refused),
 		cmocka_unit_test(iret_at_cpl3_keeps_if_and_iopl),
 		cmocka_unit_test(iretq_always_pops_the_stack),
+		cmocka_unit_test(iretq_keeps_the_base_of_a_null_selector),
 		cmocka_unit_test(iretq_refusals),
 		cmocka_unit_test(iretq_to_compatibility_mode),
 		cmocka_unit_test(call_gate_64),

@@ -415,15 +415,23 @@ enum result return_stack(struct cpu *cpu, uint16_t sel, unsigned cpl, bool to64,
 	return r;
 }
 
+/*
+ * A selector that is null already stays so, with its base: a VM entry may have left it usable, as KVM does for FS and GS of
+ * a nested hypervisor's host.
+ */
 void null_inner_segments(struct cpu *cpu)
 {
 	static const uint8_t data[] = {SEG_ES, SEG_DS, SEG_FS, SEG_GS};
 
 	for (unsigned i = 0; i < ARRAY_SIZE(data); i++) {
-		uint32_t attr = cpu->seg[data[i]].attr;
-		bool conforming = (attr & (SEG_CODE | SEG_E)) == (SEG_CODE | SEG_E);
+		struct segment *s = &cpu->seg[data[i]];
+		bool conforming = (s->attr & (SEG_CODE | SEG_E)) == (SEG_CODE | SEG_E);
 
-		if (!(attr & SEG_UNUSABLE) && SEG_DPL(attr) < cpu->mode.cpl && !conforming)
+		if ((s->attr & SEG_UNUSABLE) || SEG_DPL(s->attr) >= cpu->mode.cpl || conforming)
+			continue;
+		if (sel_null(s->sel))
+			s->attr = SEG_UNUSABLE;
+		else
 			segment_set_null(cpu, data[i], 0);
 	}
 }
