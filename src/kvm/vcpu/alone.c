@@ -27,6 +27,7 @@ void vcpu_let_alone(struct vcpu *vcpu)
 		host_futex_wait(alone, who, 0);
 		vcpu_set_state(vcpu, VCPU_INSIDE);
 	}
+	vcpu_catch_up(vcpu);
 }
 
 static bool claim(struct vcpu *vcpu)

@@ -233,6 +233,23 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_XEN] = pv_xen_serve,	  [REQ_ALONE] = vcpu_let_alone,
 };
 
+#define REQS_FLUSH (BIT(REQ_FLUSH) | BIT(REQ_FLUSH_WRITES) | BIT(REQ_HV_FLUSH))
+
+void vcpu_catch_up(struct vcpu *vcpu)
+{
+	uint32_t serving = vcpu->serving;
+	uint64_t taken;
+
+	if (!(__atomic_load_n(&vcpu->requests, __ATOMIC_SEQ_CST) & REQS_FLUSH))
+		return;
+	__atomic_store_n(&vcpu->serving, 1, __ATOMIC_SEQ_CST);
+	taken = __atomic_fetch_and(&vcpu->requests, ~REQS_FLUSH, __ATOMIC_SEQ_CST) & REQS_FLUSH;
+	for (; taken; taken &= taken - 1)
+		serve[__builtin_ctzll(taken)](vcpu);
+	__atomic_store_n(&vcpu->serving, serving, __ATOMIC_SEQ_CST);
+	pass_safepoint(vcpu);
+}
+
 /* Left for the run loop, which takes them one by one. */
 #define REQS_EXIT                                                                            \
 	(BIT(REQ_INIT) | BIT(REQ_SIPI) | BIT(REQ_TRIPLE_FAULT) | BIT(REQ_TPR_REPORT) |       \

@@ -33,6 +33,11 @@ void vcpu_set_state(struct vcpu *vcpu, enum vcpu_running state);
 void vcpu_request_wait(struct vcpu *vcpu, enum vcpu_request req);
 /* alone.c; vCPU thread, inside. Wait while another vCPU is alone. */
 void vcpu_let_alone(struct vcpu *vcpu);
+/*
+ * vCPU thread, back inside from waiting, perhaps in the midst of an instruction or of other requests. Who asked for a
+ * flush meanwhile did not wait for it: so it is made before guest memory is touched again.
+ */
+void vcpu_catch_up(struct vcpu *vcpu);
 /* Until the end, which comes soon, no other vCPU of the VM runs guest code or holds on to slots. May nest. */
 void vcpu_alone(struct vcpu *vcpu, bool on);
 /* vm_ops' hold_all. */
