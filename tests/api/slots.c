@@ -182,6 +182,7 @@ static void test_changing(unsigned operations, uint64_t seed)
 			CHECK_EQ(set_slot(s, i, 0, 0, 0), 0);
 	for (unsigned i = 0; i < NR_CPUS; i++)
 		CHECK_EQ(pthread_join(s->thread[i], NULL), 0);
+	free(s);
 }
 
 /* ---- all there can be ---- */

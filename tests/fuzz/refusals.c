@@ -5,7 +5,7 @@
  * A round makes a VM whose vCPUs run now and then, and does some hundred random calls (calls.h). Around each that is refused,
  * all that the GET ioctls tell of the VM and its vCPUs is read, with kvm_run, which guest pages have memory, and guest
  * memory. Both readings must be alike. Timers go on by themselves: so a difference counts only if the round, done anew
- * twice, has it at the same call.
+ * twice, has it at the same call, before which it waits until a tick of the PIT has come.
  */
 #include "calls.h"
 
@@ -16,8 +16,9 @@
 #define OPS_A_ROUND 300
 #define MAX_MSRS    256
 #define REPEATS	    2
-#define LONG_MODE   0 /* of the Xen attributes that are read of a VM, */
-#define RUNSTATE    2 /* and of a vCPU */
+#define TICK_US	    70000 /* more than the PIT's longest period */
+#define LONG_MODE   0	  /* of the Xen attributes that are read of a VM, */
+#define RUNSTATE    2	  /* and of a vCPU */
 
 struct msrs {
 	struct kvm_msrs head;
@@ -281,6 +282,8 @@ static int run_round(uint64_t seed, int stop_at)
 
 		if (one_in(&w.rng, 100))
 			run_for_a_moment(below(&w.rng, NR_VCPUS));
+		if (i == stop_at)
+			usleep(TICK_US);
 		read_all(&was);
 		a = one_call(&w);
 		if (!a.nr || a.result >= 0)
