@@ -65,11 +65,11 @@ enum result emul_push_any(struct cpu *cpu, const struct insn *insn)
 
 /* ---- POP ---- */
 
-/* POP into a register: RSP moves first, so that POP RSP keeps what was popped. */
-static enum result pop_reg(struct cpu *cpu, const struct insn *insn, unsigned reg)
+/* POP from sp into a register: RSP moves first, so that POP RSP keeps what was popped. */
+static enum result pop_from(struct cpu *cpu, const struct insn *insn, uint64_t sp, unsigned reg)
 {
 	unsigned size = emul_stack_opsize(cpu, insn);
-	uint64_t sp = cpu->gpr[RSP], val;
+	uint64_t val;
 	enum result r = emul_pop(cpu, &sp, size, &val);
 
 	if (r)
@@ -77,6 +77,11 @@ static enum result pop_reg(struct cpu *cpu, const struct insn *insn, unsigned re
 	emul_set_sp(cpu, sp);
 	reg_write(cpu, reg, size, false, val);
 	return insn_next(cpu, insn);
+}
+
+static enum result pop_reg(struct cpu *cpu, const struct insn *insn, unsigned reg)
+{
+	return pop_from(cpu, insn, cpu->gpr[RSP], reg);
 }
 
 /* The address of POP [RSP+n] is computed with RSP moved already. */
@@ -325,13 +330,5 @@ enum result emul_enter(struct cpu *cpu, const struct insn *insn)
 
 enum result emul_leave(struct cpu *cpu, const struct insn *insn)
 {
-	unsigned size = emul_stack_opsize(cpu, insn);
-	uint64_t sp = cpu->gpr[RBP], val;
-	enum result r = emul_pop(cpu, &sp, size, &val);
-
-	if (r)
-		return r;
-	emul_set_sp(cpu, sp);
-	reg_write(cpu, RBP, size, false, val);
-	return insn_next(cpu, insn);
+	return pop_from(cpu, insn, cpu->gpr[RBP], RBP);
 }

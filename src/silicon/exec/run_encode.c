@@ -103,12 +103,7 @@ static bool same(const struct proof *p, const struct translation *t, const uint8
 {
 	const ZydisDecodedInstruction *z = &t->z;
 
-	if (p->z.mnemonic != z->mnemonic || p->z.encoding != z->encoding ||
-	    p->z.operand_count_visible != z->operand_count_visible ||
-	    p->z.avx.mask.mode != z->avx.mask.mode || p->z.avx.mask.reg != z->avx.mask.reg ||
-	    p->z.avx.broadcast.mode != z->avx.broadcast.mode ||
-	    p->z.avx.rounding.mode != z->avx.rounding.mode || p->z.avx.has_sae != z->avx.has_sae ||
-	    ((p->z.attributes ^ z->attributes) & ZYDIS_ATTRIB_HAS_LOCK))
+	if (!zreg_same_operation(&p->z, z))
 		return false;
 	for (unsigned i = 0; i < z->operand_count_visible; i++)
 		if (!same_operand(p, &t->ops[i], &p->ops[i], map, place))

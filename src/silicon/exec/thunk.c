@@ -213,19 +213,11 @@ static bool same_operand(const struct plan *p, const ZydisDecodedOperand *was,
 	}
 }
 
-/*
- * The proof that the encoder was right: same operation on the same operands. The vector length is in the
- * operands' sizes; of scalars, which ignore it, it need not stay.
- */
+/* The proof that the encoder was right: same operation on the same operands. */
 static bool plan_verify(const struct plan *p, const ZydisDecodedInstruction *z,
 			const ZydisDecodedOperand *ops)
 {
-	if (p->z.mnemonic != z->mnemonic || p->z.encoding != z->encoding ||
-	    p->z.operand_count_visible != z->operand_count_visible ||
-	    p->z.avx.mask.mode != z->avx.mask.mode || p->z.avx.mask.reg != z->avx.mask.reg ||
-	    p->z.avx.broadcast.mode != z->avx.broadcast.mode ||
-	    p->z.avx.rounding.mode != z->avx.rounding.mode || p->z.avx.has_sae != z->avx.has_sae ||
-	    ((p->z.attributes ^ z->attributes) & ZYDIS_ATTRIB_HAS_LOCK))
+	if (!zreg_same_operation(&p->z, z))
 		return false;
 	for (unsigned i = 0; i < z->operand_count_visible; i++)
 		if (!same_operand(p, &ops[i], &p->ops[i]))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Zydis's names of general registers, as numbers (zreg.h). */
+/* Zydis's names of general registers, as numbers, and operations compared (zreg.h). */
 #include "silicon/exec/zreg.h"
 
 uint8_t zreg_gpr(ZydisRegister reg)
@@ -35,4 +35,14 @@ ZydisRegister zreg_same_width(ZydisRegister like, uint8_t gpr)
 	default:
 		return ZYDIS_REGISTER_RAX + gpr;
 	}
+}
+
+bool zreg_same_operation(const ZydisDecodedInstruction *a, const ZydisDecodedInstruction *b)
+{
+	return a->mnemonic == b->mnemonic && a->encoding == b->encoding &&
+	       a->operand_count_visible == b->operand_count_visible &&
+	       a->avx.mask.mode == b->avx.mask.mode && a->avx.mask.reg == b->avx.mask.reg &&
+	       a->avx.broadcast.mode == b->avx.broadcast.mode &&
+	       a->avx.rounding.mode == b->avx.rounding.mode && a->avx.has_sae == b->avx.has_sae &&
+	       !((a->attributes ^ b->attributes) & ZYDIS_ATTRIB_HAS_LOCK);
 }
