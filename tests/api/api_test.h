@@ -120,6 +120,28 @@ static inline struct kvm_run *map_run(int kvm, int vcpu)
 	return p;
 }
 
+#define CPUID_ENTRIES 160
+
+struct cpuid_list {
+	struct kvm_cpuid2 head;
+	struct kvm_cpuid_entry2 v[CPUID_ENTRIES];
+};
+
+static inline void get_supported_cpuid(int kvm, struct cpuid_list *ret)
+{
+	ret->head.nent = CPUID_ENTRIES;
+	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, ret), 0);
+}
+
+/* Give a vCPU all that KVM offers. */
+static inline void set_supported_cpuid(int kvm, int vcpu)
+{
+	struct cpuid_list c;
+
+	get_supported_cpuid(kvm, &c);
+	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &c), 0);
+}
+
 /* A VM with 64 KiB of RAM in slot 0, no vCPU yet. */
 static inline struct machine machine_open(void)
 {

@@ -4,9 +4,8 @@
  * ioctls: closing [ROUNDS [SEED]]. KVM_RUN goes on, as in KVM, whose files live as long as a call is in them; in the end no
  * thread, file or mapping is left.
  */
-#include "api_test.h"
+#include "usage.h"
 
-#include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -43,31 +42,6 @@ static uint64_t rnd(uint64_t *state)
 {
 	*state = *state * 6364136223846793005u + 1442695040888963407u;
 	return *state >> 33;
-}
-
-static unsigned count_dir(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
-
-static unsigned count_maps(void)
-{
-	FILE *maps = fopen("/proc/self/maps", "re");
-	unsigned n = 0;
-	int c;
-
-	CHECK(maps);
-	while ((c = fgetc(maps)) != EOF)
-		n += c == '\n';
-	fclose(maps);
-	return n;
 }
 
 /* ---- who uses it ---- */
@@ -291,7 +265,7 @@ static void one_round(uint64_t seed)
 /* The last fd is a duplicate that no ioctl was ever made on: what stood before the VM is there again once it is closed. */
 static void test_duplicate_last(void)
 {
-	unsigned fds = count_dir("/proc/self/fd"), threads = count_dir("/proc/self/task");
+	unsigned fds = count_fds(), threads = count_threads();
 	struct machine m = machine_open();
 	int copy = dup(m.vm);
 
@@ -300,10 +274,10 @@ static void test_duplicate_last(void)
 	close(m.kvm);
 	close(m.vm);
 	close(m.vcpu);
-	CHECK_EQ(count_dir("/proc/self/task"), threads + 1);
+	CHECK_EQ(count_threads(), threads + 1);
 	close(copy);
-	CHECK_EQ(count_dir("/proc/self/fd"), fds);
-	CHECK_EQ(count_dir("/proc/self/task"), threads);
+	CHECK_EQ(count_fds(), fds);
+	CHECK_EQ(count_threads(), threads);
 }
 
 static void nothing(int signo)
@@ -323,12 +297,12 @@ int main(int argc, char **argv)
 		one_round(seed + i);
 		if (i != WARM)
 			continue;
-		fds = count_dir("/proc/self/fd");
-		threads = count_dir("/proc/self/task");
+		fds = count_fds();
+		threads = count_threads();
 		maps = count_maps();
 	}
-	CHECK_EQ(count_dir("/proc/self/fd"), fds);
-	CHECK_EQ(count_dir("/proc/self/task"), threads);
+	CHECK_EQ(count_fds(), fds);
+	CHECK_EQ(count_threads(), threads);
 	CHECK(count_maps() <= maps + SLACK);
 	return 0;
 }

@@ -348,15 +348,13 @@ static void open_region(struct region *r)
 
 static void set_cpuid(int vcpu)
 {
-	static uint64_t bytes[1000];
-	struct kvm_cpuid2 *c = (struct kvm_cpuid2 *)bytes;
+	struct cpuid_list c;
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs[0].value = 7};
 
-	c->nent = 128;
-	CHECK_EQ(ioctl(m.kvm, KVM_GET_SUPPORTED_CPUID, c), 0);
-	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, c), 0);
-	for (unsigned i = 0; i < c->nent; i++)
-		if (c->entries[i].function == 1 && !(c->entries[i].ecx >> 28 & 1))
+	get_supported_cpuid(m.kvm, &c);
+	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &c), 0);
+	for (unsigned i = 0; i < c.head.nent; i++)
+		if (c.v[i].function == 1 && !(c.v[i].ecx >> 28 & 1))
 			nr_stores = FIRST_AVX;
 	if (nr_stores == NR_STORES)
 		CHECK_EQ(ioctl(vcpu, KVM_SET_XCRS, &xcrs), 0);

@@ -4,6 +4,7 @@
  * others read and write in memory meanwhile (MSR_KVM_STEAL_TIME's preempted byte).
  */
 #include "pv.h"
+#include "stats_fd.h"
 
 #include <linux/kvm_para.h>
 #include <pthread.h>
@@ -11,26 +12,6 @@
 #define PAGE_GPA  0x3000
 #define PREEMPTED (PAGE_GPA + 16)
 #define VECTOR	  0x50
-
-static uint64_t value_of(int fd, const char *name)
-{
-	struct kvm_stats_header h;
-	struct kvm_stats_desc *desc;
-	uint64_t val = ~0ull;
-	size_t size;
-
-	CHECK_EQ(pread(fd, &h, sizeof(h), 0), sizeof(h));
-	size = sizeof(*desc) + h.name_size;
-	desc = malloc(size);
-	for (unsigned i = 0; i < h.num_desc; i++) {
-		CHECK_EQ(pread(fd, desc, size, h.desc_offset + i * size), size);
-		if (!strcmp(desc->name, name))
-			CHECK_EQ(pread(fd, &val, 8, h.data_offset + desc->offset), 8);
-	}
-	free(desc);
-	CHECK(val != ~0ull);
-	return val;
-}
 
 static void *run(void *opaque)
 {
@@ -97,11 +78,11 @@ static void test_no_polling(bool by_guest)
 		CHECK_EQ(enable_cap(m.vm, KVM_CAP_HALT_POLL, 0), 0);
 	for (unsigned i = 0; i < 100; i++)
 		halt_once(&m, nothing);
-	CHECK_EQ(value_of(stats, "halt_attempted_poll"), 0);
-	CHECK_EQ(value_of(stats, "halt_successful_poll"), 0);
-	CHECK_EQ(value_of(stats, "halt_poll_success_ns"), 0);
-	CHECK_EQ(value_of(stats, "halt_poll_fail_ns"), 0);
-	CHECK(value_of(stats, "halt_wakeup") <= 100);
+	CHECK_EQ(stat_value(stats, "halt_attempted_poll"), 0);
+	CHECK_EQ(stat_value(stats, "halt_successful_poll"), 0);
+	CHECK_EQ(stat_value(stats, "halt_poll_success_ns"), 0);
+	CHECK_EQ(stat_value(stats, "halt_poll_fail_ns"), 0);
+	CHECK(stat_value(stats, "halt_wakeup") <= 100);
 }
 
 static void test_counters(void)
@@ -112,9 +93,11 @@ static void test_counters(void)
 	CHECK_EQ(enable_cap(m.vm, KVM_CAP_HALT_POLL, 0xffffffff), 0);
 	for (unsigned i = 0; i < 100; i++)
 		halt_once(&m, nothing);
-	CHECK(value_of(stats, "halt_successful_poll") <= value_of(stats, "halt_attempted_poll"));
-	CHECK(value_of(stats, "halt_successful_poll") + value_of(stats, "halt_wakeup") <= 100);
-	CHECK(!value_of(stats, "halt_poll_success_ns") == !value_of(stats, "halt_successful_poll"));
+	CHECK(stat_value(stats, "halt_successful_poll") <=
+	      stat_value(stats, "halt_attempted_poll"));
+	CHECK(stat_value(stats, "halt_successful_poll") + stat_value(stats, "halt_wakeup") <= 100);
+	CHECK(!stat_value(stats, "halt_poll_success_ns") ==
+	      !stat_value(stats, "halt_successful_poll"));
 }
 
 static void leave_a_flush(struct machine *m)

@@ -96,17 +96,6 @@ static void go_long(struct machine *m)
 	CHECK_EQ(ioctl(m->vcpu, KVM_SET_REGS, &regs), 0);
 }
 
-static void set_cpuid(struct machine *m)
-{
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[128];
-	} c = {.head.nent = 128};
-
-	CHECK_EQ(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
-	CHECK_EQ(ioctl(m->vcpu, KVM_SET_CPUID2, &c), 0);
-}
-
 static struct machine hostile_open(bool irqchip)
 {
 	struct machine m = {.kvm = open_kvm()};
@@ -131,7 +120,7 @@ static struct machine hostile_open(bool irqchip)
 	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
 	CHECK(m.vcpu >= 0);
 	m.run = map_run(m.kvm, m.vcpu);
-	set_cpuid(&m);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	fill_memory(&m);
 	go_long(&m);
 	return m;
@@ -401,7 +390,7 @@ static void test_two_processors(void)
 	p.m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 1);
 	CHECK(p.m.vcpu >= 0);
 	p.m.run = map_run(m.kvm, p.m.vcpu);
-	set_cpuid(&p.m);
+	set_supported_cpuid(p.m.kvm, p.m.vcpu);
 	go_long(&p.m);
 	CHECK_EQ(ioctl(p.m.vcpu, KVM_SET_MP_STATE, &runnable), 0);
 	r.r10 = 0xfee00300; /* the command register alone, and the destination */

@@ -4,6 +4,7 @@
  * answers itself, where three places say so, the synthetic exit behind them, and the vCPUs that they reach. The guest's guests are
  * 32-bit code with paging, put into guest mode by their nested state; offsets in the VMCB are the APM's numbers.
  */
+#include "nested_state.h"
 #include "pv.h"
 
 #include <pthread.h>
@@ -25,7 +26,6 @@
 #define CODE_B	 0x1800u
 #define NOTHING	 0x40000000ull
 #define SVME	 (1ull << 12)
-#define HEAD	 sizeof(struct kvm_nested_state)
 
 #define EXIT_VMMCALL 0x81
 #define EXIT_ENL     0xf0000000
@@ -47,40 +47,14 @@ CODE(spin, "mov $0x10008, %eax\n xor %edx, %edx\n xor %ebx, %ebx\n xor %ecx, %ec
 CODE(look, "1: mov 0xf000, %eax\n cmp $1, %eax\n je 1b\n out %eax, $0x80");
 CODE(host, "out %eax, $0x81");
 
-struct list {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 v[160];
-};
-
-struct state {
-	struct kvm_nested_state head;
-	uint8_t data[4096];
-};
-
 static void put32(const struct machine *m, uint32_t at, uint32_t val)
 {
 	memcpy(m->ram + at, &val, sizeof(val));
 }
 
-static void put(struct state *s, unsigned at, uint64_t val, unsigned size)
+static void put(struct nested_state *s, unsigned at, uint64_t val, unsigned size)
 {
 	memcpy(s->data + at, &val, size);
-}
-
-static void enlighten(int kvm, int vcpu)
-{
-	static struct list all, hv;
-
-	all.head.nent = 140;
-	hv.head.nent = 16;
-	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &all), 0);
-	CHECK_EQ(ioctl(vcpu, KVM_GET_SUPPORTED_HV_CPUID, &hv), 0);
-	for (unsigned i = 0; i < all.head.nent; i++)
-		if (all.v[i].function >> 8 == 0x400000)
-			all.v[i--] = all.v[--all.head.nent];
-	memcpy(all.v + all.head.nent, hv.v, hv.head.nent * sizeof(hv.v[0]));
-	all.head.nent += hv.head.nent;
-	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &all), 0);
 }
 
 /* Hypervisors and their guests share the tables, of 64 KiB. */
@@ -114,9 +88,10 @@ static void registers(int vcpu, uint32_t rip)
 }
 
 /* Of a VMCB what software owns of it, and the host's state, which is the guest's but for RIP. */
-static struct state nested(uint32_t control, uint64_t vm_id, uint32_t vp_id, uint64_t partition)
+static struct nested_state nested(uint32_t control, uint64_t vm_id, uint32_t vp_id,
+				  uint64_t partition)
 {
-	struct state s = {.head.size = HEAD + 4096, .head.format = 1};
+	struct nested_state s = {.head.size = NESTED_HEAD + 4096, .head.format = 1};
 
 	s.head.flags = KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_GIF_SET;
 	s.head.hdr.svm.vmcb_pa = VMCB;
@@ -143,9 +118,10 @@ static struct state nested(uint32_t control, uint64_t vm_id, uint32_t vp_id, uin
 	return s;
 }
 
-static void prepare(const struct machine *m, int vcpu, unsigned nr, uint32_t rip, struct state s)
+static void prepare(const struct machine *m, int vcpu, unsigned nr, uint32_t rip,
+		    struct nested_state s)
 {
-	enlighten(m->kvm, vcpu);
+	set_hyperv_cpuid(m->kvm, vcpu);
 	registers(vcpu, rip);
 	CHECK_EQ(msr_set(vcpu, MSR_OS_ID, 1), 1);
 	CHECK_EQ(msr_set(vcpu, MSR_ASSIST, (ASSIST + nr * 0x1000) | 1), 1);
@@ -153,7 +129,7 @@ static void prepare(const struct machine *m, int vcpu, unsigned nr, uint32_t rip
 	CHECK_EQ(ioctl(vcpu, KVM_SET_NESTED_STATE, &s), 0);
 }
 
-static struct machine open_with(const uint8_t *code, const uint8_t *end, struct state s)
+static struct machine open_with(const uint8_t *code, const uint8_t *end, struct nested_state s)
 {
 	struct machine m = machine_irqchip();
 
@@ -215,7 +191,9 @@ static void test_not_taken(void)
 	m = OPEN(flush, nested(1, 1, 1, LOCKS));
 	put32(&m, ASSIST + 32, 0);
 	registers(m.vcpu, CODE_GPA);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_NESTED_STATE, &(struct state[]){nested(1, 1, 1, LOCKS)}), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_NESTED_STATE,
+		       &(struct nested_state[]){nested(1, 1, 1, LOCKS)}),
+		 0);
 	left(&m, EXIT_VMMCALL, 0);
 }
 

@@ -4,6 +4,7 @@
  * capability MSRs that are cut for the guest only, VMX instructions around an enlightened VMCS that does not enter, and the
  * nested state that has one. The guest is flat 32-bit code, put into VMX operation by its nested state.
  */
+#include "nested_state.h"
 #include "pv.h"
 
 #include <signal.h>
@@ -21,7 +22,6 @@
 #define NOTHING	 0x40000000ull /* no memory there */
 #define NONE	 (~0ull)
 #define REVISION 0x11e57ed0u
-#define HEAD	 sizeof(struct kvm_nested_state)
 
 /* In the assist page. */
 #define DIRECT	   32
@@ -50,33 +50,6 @@ CODE(read_field, "vmread %ebx,%ecx");
 CODE(write_field, "vmwrite %ecx,%ebx");
 CODE(read_msr, "rdmsr\nmov %edx,0xb000\nmov %eax,0xb004");
 
-struct list {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 v[160];
-};
-
-struct state {
-	struct kvm_nested_state head;
-	uint8_t data[2 * 4096];
-};
-
-/* What the processor has, with Hyper-V's leaves in the place of KVM's. */
-static void enlighten(const struct machine *m)
-{
-	static struct list all, hv;
-
-	all.head.nent = 140;
-	hv.head.nent = 16;
-	CHECK_EQ(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &all), 0);
-	CHECK_EQ(ioctl(m->vcpu, KVM_GET_SUPPORTED_HV_CPUID, &hv), 0);
-	for (unsigned i = 0; i < all.head.nent; i++)
-		if (all.v[i].function >> 8 == 0x400000)
-			all.v[i--] = all.v[--all.head.nent];
-	memcpy(all.v + all.head.nent, hv.v, hv.head.nent * sizeof(hv.v[0]));
-	all.head.nent += hv.head.nent;
-	CHECK_EQ(ioctl(m->vcpu, KVM_SET_CPUID2, &all), 0);
-}
-
 static void flat32(const struct machine *m)
 {
 	struct kvm_segment data = {
@@ -92,27 +65,12 @@ static void flat32(const struct machine *m)
 	CHECK_EQ(ioctl(m->vcpu, KVM_SET_SREGS, &s), 0);
 }
 
-static struct state vmx_on(void)
+static struct nested_state vmx_on(void)
 {
-	struct state s = {.head.size = HEAD};
+	struct nested_state s = {.head.size = NESTED_HEAD};
 
 	s.head.hdr.vmx.vmxon_pa = VMXON;
 	s.head.hdr.vmx.vmcs12_pa = NONE;
-	return s;
-}
-
-static int set_state(const struct machine *m, const struct state *s)
-{
-	struct state copy = *s;
-
-	return ioctl(m->vcpu, KVM_SET_NESTED_STATE, &copy);
-}
-
-static struct state get_state(const struct machine *m)
-{
-	struct state s = {.head.size = sizeof(s)};
-
-	CHECK_EQ(ioctl(m->vcpu, KVM_GET_NESTED_STATE, &s), 0);
 	return s;
 }
 
@@ -139,15 +97,15 @@ static void point(const struct machine *m, uint64_t gpa)
 static struct machine hypervisor(void)
 {
 	struct machine m = machine_irqchip();
-	struct state s = vmx_on();
+	struct nested_state s = vmx_on();
 	uint16_t version;
 
 	MACHINE_CODE(&m, 0xf4);
 	CHECK_EQ(enable_cap(m.vcpu, KVM_CAP_HYPERV_ENLIGHTENED_VMCS, (uint64_t)&version), 0);
 	CHECK_EQ(version, 0x101);
-	enlighten(&m);
+	set_hyperv_cpuid(m.kvm, m.vcpu);
 	flat32(&m);
-	CHECK_EQ(set_state(&m, &s), 0);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
 	CHECK_EQ(msr_set(m.vcpu, MSR_ASSIST, ASSIST | 1), 1);
 	point(&m, EVMCS);
 	put32(&m, EVMCS, 1);
@@ -194,7 +152,7 @@ static uint64_t rcx(const struct machine *m)
 
 static struct kvm_cpuid_entry2 leaf(int fd, uint32_t function)
 {
-	static struct list hv;
+	static struct cpuid_list hv;
 
 	hv.head.nent = 16;
 	CHECK_EQ(ioctl(fd, KVM_GET_SUPPORTED_HV_CPUID, &hv), 0);
@@ -258,15 +216,15 @@ static void test_launch(void)
 	/* A version that there is not: VMfailInvalid, and nothing is active. */
 	put32(&m, EVMCS, ~0u);
 	CHECK_EQ(FLAGS(&m, launch, 0, 0), FLAG_CF);
-	CHECK_EQ(get_state(&m).head.flags, 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
 	/* Controls that are none: VMfailValid, with its number there. All that was marked clean is not. */
 	put32(&m, EVMCS, 1);
 	put32(&m, EVMCS + CLEAN, ~0u);
 	CHECK_EQ(FLAGS(&m, launch, 0, 0), FLAG_ZF);
 	CHECK_EQ(get32(&m, EVMCS + ERROR), 7);
 	CHECK_EQ(get32(&m, EVMCS + CLEAN), 0xffff0000);
-	CHECK_EQ(get_state(&m).head.flags, KVM_STATE_NESTED_EVMCS);
-	CHECK_EQ(get_state(&m).head.hdr.vmx.vmcs12_pa, NONE);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, KVM_STATE_NESTED_EVMCS);
+	CHECK_EQ(nested_get(m.vcpu).head.hdr.vmx.vmcs12_pa, NONE);
 	/* VMRESUME takes clean groups at their word. */
 	put32(&m, EVMCS + CLEAN, 0xffff);
 	CHECK_EQ(FLAGS(&m, resume, 0, 0), FLAG_ZF);
@@ -312,10 +270,10 @@ static void test_clear(void)
 	memset(m.ram + 0xd000, 0xaa, 0x1000);
 	CHECK_EQ(FLAGS(&m, clear, 0, 0), 0);
 	CHECK_EQ(get32(&m, 0xd008), 0xaaaaaaaa);
-	CHECK_EQ(get_state(&m).head.flags, KVM_STATE_NESTED_EVMCS);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, KVM_STATE_NESTED_EVMCS);
 	put32(&m, OPERAND, EVMCS);
 	CHECK_EQ(FLAGS(&m, clear, 0, 0), 0);
-	CHECK_EQ(get_state(&m).head.flags, 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
 	CHECK_EQ(FLAGS(&m, read_field, 0x681e, 0), FLAG_CF);
 	put32(&m, OPERAND, EVMCS + 1);
 	CHECK_EQ(FLAGS(&m, clear, 0, 0), FLAG_CF);
@@ -378,13 +336,13 @@ static void test_pointers(void)
 
 /* ---- nested state ---- */
 
-static struct state with_evmcs(void)
+static struct nested_state with_evmcs(void)
 {
-	struct state s = vmx_on();
+	struct nested_state s = vmx_on();
 	uint32_t revision = REVISION;
 
 	s.head.flags = KVM_STATE_NESTED_EVMCS;
-	s.head.size = HEAD + 4096;
+	s.head.size = NESTED_HEAD + 4096;
 	memcpy(s.data, &revision, sizeof(revision));
 	return s;
 }
@@ -392,43 +350,43 @@ static struct state with_evmcs(void)
 static void test_state_refused(void)
 {
 	struct machine m = machine_irqchip();
-	struct state s = with_evmcs();
+	struct nested_state s = with_evmcs();
 	uint16_t version;
 
 	MACHINE_CODE(&m, 0xf4);
-	enlighten(&m);
-	CHECK_ERR(set_state(&m, &s), EINVAL);
+	set_hyperv_cpuid(m.kvm, m.vcpu);
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
 	CHECK_EQ(enable_cap(m.vcpu, KVM_CAP_HYPERV_ENLIGHTENED_VMCS, (uint64_t)&version), 0);
-	s.head.size = HEAD;
-	CHECK_ERR(set_state(&m, &s), EINVAL);
+	s.head.size = NESTED_HEAD;
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
 	s = with_evmcs();
 	s.head.flags = 0;
-	CHECK_ERR(set_state(&m, &s), EINVAL);
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
 	s = with_evmcs();
 	s.data[0] ^= 1;
-	CHECK_ERR(set_state(&m, &s), EINVAL);
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
 	/* The flag alone was once how the capability was asked for. */
 	s = vmx_on();
 	s.head.flags = KVM_STATE_NESTED_EVMCS;
 	s.head.hdr.vmx.vmxon_pa = NONE;
-	CHECK_EQ(set_state(&m, &s), 0);
-	CHECK_EQ(get_state(&m).head.flags, 0);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
 }
 
 /* The place is looked up when the vCPU runs, and what was restored is written there. */
 static void test_state_resumed(void)
 {
 	struct machine m = hypervisor();
-	struct state s;
+	struct nested_state s;
 
 	put32(&m, EVMCS + GUEST_RIP, 0x4321);
 	CHECK_EQ(FLAGS(&m, launch, 0, 0), FLAG_ZF);
-	s = get_state(&m);
-	CHECK_EQ(s.head.size, HEAD + 4096);
+	s = nested_get(m.vcpu);
+	CHECK_EQ(s.head.size, NESTED_HEAD + 4096);
 	put32(&m, EVMCS + GUEST_RIP, 0);
 	put32(&m, EVMCS + ERROR, 0);
-	CHECK_EQ(set_state(&m, &s), 0);
-	CHECK_EQ(get_state(&m).head.flags, KVM_STATE_NESTED_EVMCS);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, KVM_STATE_NESTED_EVMCS);
 	CHECK_EQ(get32(&m, EVMCS + GUEST_RIP), 0);
 	CHECK_EQ(FLAGS(&m, read_field, 0x681e, 0), 0);
 	CHECK_EQ(rcx(&m), 0x4321);
@@ -438,18 +396,18 @@ static void test_state_resumed(void)
 static void test_state_lost(void)
 {
 	struct machine m = hypervisor();
-	struct state s = with_evmcs();
+	struct nested_state s = with_evmcs();
 
 	/* Nothing is there: KVM_RUN returns, and says no reason. */
 	point(&m, NOTHING);
-	CHECK_EQ(set_state(&m, &s), 0);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
 	CHECK_EQ(ioctl(m.vcpu, KVM_RUN, 0), 0);
 	CHECK_EQ(m.run->exit_reason, KVM_EXIT_UNKNOWN);
 	/* The guest gave it up. */
 	point(&m, NONE);
-	CHECK_EQ(set_state(&m, &s), 0);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
 	CHECK_EQ(FLAGS(&m, read_field, 0x681e, 0), FLAG_CF);
-	CHECK_EQ(get_state(&m).head.flags, 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
 }
 
 int main(void)

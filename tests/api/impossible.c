@@ -8,8 +8,6 @@
 #include <stddef.h>
 #include <time.h>
 
-#define MAX_CPUID 128
-
 struct whole {
 	struct kvm_regs regs;
 	struct kvm_sregs sregs;
@@ -68,17 +66,6 @@ static void check_unchanged(int line)
 		REFUSED(request, &bad);                \
 	} while (0)
 
-static void set_cpuid(void)
-{
-	static struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 v[MAX_CPUID];
-	} c = {.head.nent = MAX_CPUID};
-
-	CHECK_EQ(ioctl(m.kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &c), 0);
-}
-
 /* Protected mode with some of everything, so that a half-done change would show. */
 static void make_state(void)
 {
@@ -88,7 +75,7 @@ static void make_state(void)
 	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
 	CHECK_EQ(enable_cap(m.vm, KVM_CAP_X2APIC_API, 3), 0);
 	MACHINE_CODE(&m, 0xf4);
-	set_cpuid();
+	set_supported_cpuid(m.kvm, m.vcpu);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
 	s.cr0 = 0x80050033;
 	s.cr3 = 0x8000;

@@ -3,22 +3,9 @@
  * How long things live: a VM lasts while any fd of it or of its vCPUs is open, is of no use to another
  * process (EIO), and leaves nothing behind. /dev/kvm's own fd works anywhere.
  */
-#include "api_test.h"
+#include "usage.h"
 
-#include <dirent.h>
 #include <sys/wait.h>
-
-static unsigned count_dir(const char *path)
-{
-	DIR *dir = opendir(path);
-	unsigned n = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		n++;
-	closedir(dir);
-	return n;
-}
 
 static void test_vcpu_outlives_vm_fd(void)
 {
@@ -85,11 +72,11 @@ static void test_nothing_left(void)
 		close(m.vm);
 		close(m.kvm);
 		if (round == 2) {
-			fds = count_dir("/proc/self/fd");
+			fds = count_fds();
 			threads = count_dir("/proc/self/task");
 		}
 	}
-	CHECK_EQ(count_dir("/proc/self/fd"), fds);
+	CHECK_EQ(count_fds(), fds);
 	CHECK_EQ(count_dir("/proc/self/task"), threads);
 }
 

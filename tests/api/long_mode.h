@@ -46,13 +46,9 @@ static inline void long_mode_memory(uint8_t *ram, const uint8_t *code, const uin
 /* The host's, but of features only what is said: ECX of leaf 1 (x2APIC, TSC deadline), and none of leaf 7. */
 static inline void long_mode_cpuid(int kvm, int vcpu, uint32_t leaf1_ecx)
 {
-	static struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 v[128];
-	} c;
+	struct cpuid_list c;
 
-	c.head.nent = 128;
-	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
+	get_supported_cpuid(kvm, &c);
 	for (unsigned i = 0; i < c.head.nent; i++) {
 		if (c.v[i].function == 1)
 			c.v[i].ecx = leaf1_ecx;

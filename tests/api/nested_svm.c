@@ -4,14 +4,12 @@
  * turn, with the errno that Linux 6.12's svm_set_nested_state() gives for it, and nothing changed: neither the state that
  * stood there, nor registers. Offsets in the VMCB are the APM's numbers.
  */
-#include "api_test.h"
+#include "nested_state.h"
 
-#define VMCB	      0x3000ull
-#define HEAD	      sizeof(struct kvm_nested_state)
-#define GUEST_MODE    KVM_STATE_NESTED_GUEST_MODE
-#define GIF	      KVM_STATE_NESTED_GIF_SET
-#define SVME	      (1ull << 12)
-#define CPUID_ENTRIES 100
+#define VMCB	   0x3000ull
+#define GUEST_MODE KVM_STATE_NESTED_GUEST_MODE
+#define GIF	   KVM_STATE_NESTED_GIF_SET
+#define SVME	   (1ull << 12)
 
 /* Of the control area. */
 #define MISC1	0x0c
@@ -32,27 +30,22 @@
 #define DR6	0x568
 #define RFLAGS	0x570
 
-struct state {
-	struct kvm_nested_state head;
-	uint8_t data[4096];
-};
-
-static struct state off(void)
+static struct nested_state off(void)
 {
-	return (struct state){.head.size = HEAD, .head.format = 1, .head.flags = GIF};
+	return (struct nested_state){.head.size = NESTED_HEAD, .head.format = 1, .head.flags = GIF};
 }
 
-static void put(struct state *s, unsigned at, uint64_t val, unsigned size)
+static void put(struct nested_state *s, unsigned at, uint64_t val, unsigned size)
 {
 	memcpy(s->data + at, &val, size);
 }
 
 /* In guest mode; L1 is in protected mode with 32-bit paging. */
-static struct state on(void)
+static struct nested_state on(void)
 {
-	struct state s = off();
+	struct nested_state s = off();
 
-	s.head.size = HEAD + 4096;
+	s.head.size = NESTED_HEAD + 4096;
 	s.head.flags = GIF | GUEST_MODE;
 	s.head.hdr.svm.vmcb_pa = VMCB;
 	put(&s, MISC2, 1, 4);
@@ -68,37 +61,14 @@ static struct state on(void)
 	return s;
 }
 
-static struct state get(int vcpu)
-{
-	struct state s = {.head.size = sizeof(s)};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_NESTED_STATE, &s), 0);
-	return s;
-}
-
-static int set(int vcpu, const struct state *s)
-{
-	struct state copy = *s;
-
-	return ioctl(vcpu, KVM_SET_NESTED_STATE, &copy);
-}
-
-static struct kvm_sregs sregs(int vcpu)
-{
-	struct kvm_sregs s;
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_SREGS, &s), 0);
-	return s;
-}
-
 /* L2 again: real mode, with EFER.SVME as VMRUN wants it. */
 static void set_l2(int vcpu, uint64_t efer, uint64_t cr0)
 {
-	struct state clean = off();
+	struct nested_state clean = off();
 	struct kvm_sregs s;
 
-	CHECK_EQ(set(vcpu, &clean), 0);
-	s = sregs(vcpu);
+	CHECK_EQ(nested_set(vcpu, &clean), 0);
+	s = sregs_of(vcpu);
 	s.efer = efer;
 	s.cr0 = cr0;
 	s.cr3 = 0;
@@ -106,44 +76,45 @@ static void set_l2(int vcpu, uint64_t efer, uint64_t cr0)
 }
 
 /* What stands there stays: guest mode with this VMCB, or without; and the registers. */
-static void refused_from(int vcpu, const struct state *before, const struct state *bad)
+static void refused_from(int vcpu, const struct nested_state *before,
+			 const struct nested_state *bad)
 {
 	struct kvm_sregs regs, now;
-	struct state was, is;
+	struct nested_state was, is;
 
 	set_l2(vcpu, SVME, 0x10);
-	CHECK_EQ(set(vcpu, before), 0);
-	was = get(vcpu);
-	regs = sregs(vcpu);
-	CHECK_ERR(set(vcpu, bad), EINVAL);
-	is = get(vcpu);
-	now = sregs(vcpu);
+	CHECK_EQ(nested_set(vcpu, before), 0);
+	was = nested_get(vcpu);
+	regs = sregs_of(vcpu);
+	CHECK_ERR(nested_set(vcpu, bad), EINVAL);
+	is = nested_get(vcpu);
+	now = sregs_of(vcpu);
 	CHECK_EQ(memcmp(&was, &is, sizeof(was)), 0);
 	CHECK_EQ(memcmp(&regs, &now, sizeof(regs)), 0);
 }
 
-static void refused(int vcpu, const struct state *bad)
+static void refused(int vcpu, const struct nested_state *bad)
 {
-	struct state good = on(), clean = off();
+	struct nested_state good = on(), clean = off();
 
 	refused_from(vcpu, &good, bad);
 	clean.head.flags = 0;
 	refused_from(vcpu, &clean, bad);
 }
 
-#define REFUSED(vcpu, field, value)      \
-	do {                             \
-		struct state bad = on(); \
-		bad.field = value;       \
-		refused(vcpu, &bad);     \
+#define REFUSED(vcpu, field, value)             \
+	do {                                    \
+		struct nested_state bad = on(); \
+		bad.field = value;              \
+		refused(vcpu, &bad);            \
 	} while (0)
 
 static void test_header(int vcpu)
 {
-	struct state s = off();
+	struct nested_state s = off();
 
-	REFUSED(vcpu, head.size, HEAD - 1);
-	REFUSED(vcpu, head.size, HEAD + 4095);
+	REFUSED(vcpu, head.size, NESTED_HEAD - 1);
+	REFUSED(vcpu, head.size, NESTED_HEAD + 4095);
 	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | 0x8000);
 	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | KVM_STATE_NESTED_EVMCS);
 	REFUSED(vcpu, head.flags, GIF | GUEST_MODE | KVM_STATE_NESTED_MTF_PENDING);
@@ -182,7 +153,7 @@ static const struct {
 
 static void test_vmcb(int vcpu)
 {
-	struct state s;
+	struct nested_state s;
 
 	for (unsigned i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
 		s = on();
@@ -208,89 +179,77 @@ static void test_vmcb(int vcpu)
 /* The processor's own EFER.SVME counts, too; without it GIF is 1. */
 static void test_registers(int vcpu)
 {
-	struct state s = on(), clean = off();
+	struct nested_state s = on(), clean = off();
 
 	set_l2(vcpu, 0, 0x10);
-	CHECK_ERR(set(vcpu, &s), EINVAL);
+	CHECK_ERR(nested_set(vcpu, &s), EINVAL);
 	clean.head.flags = 0;
-	CHECK_ERR(set(vcpu, &clean), EINVAL);
-	CHECK_EQ(get(vcpu).head.flags, GIF);
+	CHECK_ERR(nested_set(vcpu, &clean), EINVAL);
+	CHECK_EQ(nested_get(vcpu).head.flags, GIF);
 }
 
 static void test_copies(int vcpu)
 {
-	struct state s = on(), small = {.head.size = HEAD};
+	struct nested_state s = on(), small = {.head.size = NESTED_HEAD};
 	uint8_t *pages =
 		mmap(NULL, 0x4000, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct state *cut;
+	struct nested_state *cut;
 
 	CHECK(pages != MAP_FAILED);
 	set_l2(vcpu, SVME, 0x10);
-	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, &small), E2BIG);
-	CHECK_EQ(small.head.size, HEAD + 4096);
+	CHECK_EQ(small.head.size, NESTED_HEAD + 4096);
 	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, BAD_POINTER), EFAULT);
 	CHECK_ERR(ioctl(vcpu, KVM_SET_NESTED_STATE, BAD_POINTER), EFAULT);
 	/* The VMCB's save area is not there. */
-	cut = (struct state *)(pages + 0x2000 - HEAD - 0x400);
+	cut = (struct nested_state *)(pages + 0x2000 - NESTED_HEAD - 0x400);
 	CHECK_EQ(munmap(pages + 0x2000, 0x2000), 0);
-	memcpy(cut, &s, HEAD + 0x400);
+	memcpy(cut, &s, NESTED_HEAD + 0x400);
 	cut->head.hdr.svm.vmcb_pa = VMCB + 0x1000;
 	CHECK_ERR(ioctl(vcpu, KVM_SET_NESTED_STATE, cut), EFAULT);
-	CHECK_EQ(get(vcpu).head.hdr.svm.vmcb_pa, VMCB);
+	CHECK_EQ(nested_get(vcpu).head.hdr.svm.vmcb_pa, VMCB);
 	munmap(pages, 0x2000);
 }
 
 /* What is given is what is read again; an event that VMRUN was to inject has been injected. */
 static void test_again(int vcpu)
 {
-	struct state s = on(), read;
+	struct nested_state s = on(), read;
 
 	put(&s, MISC1, 0x80000003, 4);
 	put(&s, INT_CTL, 0x41ull << 32 | 1 << 24 | 1 << 20 | 1 << 8, 8);
 	s.head.flags = GUEST_MODE;
 	set_l2(vcpu, SVME, 0x10);
-	CHECK_EQ(set(vcpu, &s), 0);
-	read = get(vcpu);
-	CHECK_EQ(read.head.size, HEAD + 4096);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
+	read = nested_get(vcpu);
+	CHECK_EQ(read.head.size, NESTED_HEAD + 4096);
 	CHECK_EQ(read.head.flags, GUEST_MODE);
 	CHECK_EQ(read.head.format, 1);
 	CHECK_EQ(read.head.hdr.svm.vmcb_pa, VMCB);
 	CHECK_EQ(memcmp(read.data, s.data, 0xe0), 0);
 	CHECK_EQ(memcmp(read.data + 0x400, s.data + 0x400, 0x248), 0);
-	CHECK_EQ(set(vcpu, &read), 0);
+	CHECK_EQ(nested_set(vcpu, &read), 0);
 	/* Out of guest mode again: L1's registers are back. */
 	s = off();
-	CHECK_EQ(set(vcpu, &s), 0);
-	CHECK_EQ(get(vcpu).head.flags, GIF);
-	CHECK_EQ(sregs(vcpu).cr0, 0x80000011);
-	CHECK_EQ(sregs(vcpu).cr3, 0x5000);
-}
-
-static void set_cpuid(int kvm, int vcpu)
-{
-	struct kvm_cpuid2 *cpuid =
-		calloc(1, sizeof(*cpuid) + CPUID_ENTRIES * sizeof(cpuid->entries[0]));
-
-	CHECK(cpuid);
-	cpuid->nent = CPUID_ENTRIES;
-	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), 0);
-	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, cpuid), 0);
-	free(cpuid);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
+	CHECK_EQ(nested_get(vcpu).head.flags, GIF);
+	CHECK_EQ(sregs_of(vcpu).cr0, 0x80000011);
+	CHECK_EQ(sregs_of(vcpu).cr3, 0x5000);
 }
 
 int main(void)
 {
 	struct machine m = machine_open();
-	struct state s = on();
+	struct nested_state s = on();
 
 	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
 	CHECK(m.vcpu >= 0);
-	CHECK_EQ(get(m.vcpu).head.flags, GIF);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, GIF);
 	/* EFER.SVME is 0. */
-	CHECK_ERR(set(m.vcpu, &s), EINVAL);
-	set_cpuid(m.kvm, m.vcpu);
-	CHECK_ERR(set(m.vcpu, &s), EINVAL);
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
+	set_supported_cpuid(m.kvm, m.vcpu);
+	CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
 	test_header(m.vcpu);
 	test_vmcb(m.vcpu);
 	test_registers(m.vcpu);

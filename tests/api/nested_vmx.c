@@ -6,64 +6,43 @@
  * Then guest mode: a VMCS that is taken, each of its fields spoiled in turn, and a guest's guest that waits for a SIPI, or
  * is halted, and exits by INIT and SIPI to a hypervisor of a few bytes.
  */
+#include "nested_state.h"
 #include "pv.h"
 #include "silicon/vmx/vmx.h"
 
-#define NONE	      (~0ull)
-#define VMXON	      0x2000ull
-#define VMCS	      0x3000ull
-#define REVISION      0x11e57ed0u
-#define FEAT_CTL      0x3a
-#define UNKNOWN_FLAG  0x8000
-#define HEAD	      sizeof(struct kvm_nested_state)
-#define CPUID_ENTRIES 100
+#define NONE	     (~0ull)
+#define VMXON	     0x2000ull
+#define VMCS	     0x3000ull
+#define REVISION     0x11e57ed0u
+#define FEAT_CTL     0x3a
+#define UNKNOWN_FLAG 0x8000
 
-struct state {
-	struct kvm_nested_state head;
-	uint8_t data[2 * 4096];
-};
-
-static struct state off(void)
+static struct nested_state off(void)
 {
-	struct state s = {.head.size = HEAD};
+	struct nested_state s = {.head.size = NESTED_HEAD};
 
 	s.head.hdr.vmx.vmxon_pa = s.head.hdr.vmx.vmcs12_pa = NONE;
 	return s;
 }
 
 /* In VMX operation with a current VMCS. */
-static struct state on(void)
+static struct nested_state on(void)
 {
-	struct state s = off();
+	struct nested_state s = off();
 	uint32_t revision = REVISION;
 
-	s.head.size = HEAD + 4096;
+	s.head.size = NESTED_HEAD + 4096;
 	s.head.hdr.vmx.vmxon_pa = VMXON;
 	s.head.hdr.vmx.vmcs12_pa = VMCS;
 	memcpy(s.data, &revision, sizeof(revision));
 	return s;
 }
 
-static struct state get(int vcpu)
-{
-	struct state s = {.head.size = sizeof(s)};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_NESTED_STATE, &s), 0);
-	return s;
-}
-
-static int set(int vcpu, const struct state *s)
-{
-	struct state copy = *s;
-
-	return ioctl(vcpu, KVM_SET_NESTED_STATE, &copy);
-}
-
 static void is_off(int vcpu)
 {
-	struct state s = get(vcpu);
+	struct nested_state s = nested_get(vcpu);
 
-	CHECK_EQ(s.head.size, HEAD);
+	CHECK_EQ(s.head.size, NESTED_HEAD);
 	CHECK_EQ(s.head.flags, 0);
 	CHECK_EQ(s.head.hdr.vmx.vmxon_pa, NONE);
 	CHECK_EQ(s.head.hdr.vmx.vmcs12_pa, NONE);
@@ -71,35 +50,35 @@ static void is_off(int vcpu)
 
 static void is_on(int vcpu)
 {
-	struct state s = get(vcpu);
+	struct nested_state s = nested_get(vcpu);
 
-	CHECK_EQ(s.head.size, HEAD + 4096);
+	CHECK_EQ(s.head.size, NESTED_HEAD + 4096);
 	CHECK_EQ(s.head.hdr.vmx.vmxon_pa, VMXON);
 	CHECK_EQ(s.head.hdr.vmx.vmcs12_pa, VMCS);
 }
 
 /* Refused for its header: what was there stays. */
-static void refused(int vcpu, const struct state *s)
+static void refused(int vcpu, const struct nested_state *s)
 {
-	struct state good = on();
+	struct nested_state good = on();
 
-	CHECK_EQ(set(vcpu, &good), 0);
-	CHECK_ERR(set(vcpu, s), EINVAL);
+	CHECK_EQ(nested_set(vcpu, &good), 0);
+	CHECK_ERR(nested_set(vcpu, s), EINVAL);
 	is_on(vcpu);
 }
 
-#define REFUSED(vcpu, field, value)      \
-	do {                             \
-		struct state bad = on(); \
-		bad.field = value;       \
-		refused(vcpu, &bad);     \
+#define REFUSED(vcpu, field, value)             \
+	do {                                    \
+		struct nested_state bad = on(); \
+		bad.field = value;              \
+		refused(vcpu, &bad);            \
 	} while (0)
 
 static void test_header(int vcpu)
 {
-	struct state s = off();
+	struct nested_state s = off();
 
-	REFUSED(vcpu, head.size, HEAD - 1);
+	REFUSED(vcpu, head.size, NESTED_HEAD - 1);
 	REFUSED(vcpu, head.flags, UNKNOWN_FLAG);
 	REFUSED(vcpu, head.flags, KVM_STATE_NESTED_RUN_PENDING);
 	REFUSED(vcpu, head.flags, KVM_STATE_NESTED_EVMCS);
@@ -118,26 +97,26 @@ static void test_header(int vcpu)
 }
 
 /* Refused later: VMX operation has begun, as in KVM. */
-static void half_taken(int vcpu, const struct state *s)
+static void half_taken(int vcpu, const struct nested_state *s)
 {
-	struct state clean = off();
+	struct nested_state clean = off();
 
-	CHECK_EQ(set(vcpu, &clean), 0);
-	CHECK_ERR(set(vcpu, s), EINVAL);
-	CHECK_EQ(get(vcpu).head.hdr.vmx.vmxon_pa, VMXON);
-	CHECK_EQ(get(vcpu).head.flags, 0);
+	CHECK_EQ(nested_set(vcpu, &clean), 0);
+	CHECK_ERR(nested_set(vcpu, s), EINVAL);
+	CHECK_EQ(nested_get(vcpu).head.hdr.vmx.vmxon_pa, VMXON);
+	CHECK_EQ(nested_get(vcpu).head.flags, 0);
 }
 
-#define HALF_TAKEN(vcpu, field, value)   \
-	do {                             \
-		struct state bad = on(); \
-		bad.field = value;       \
-		half_taken(vcpu, &bad);  \
+#define HALF_TAKEN(vcpu, field, value)          \
+	do {                                    \
+		struct nested_state bad = on(); \
+		bad.field = value;              \
+		half_taken(vcpu, &bad);         \
 	} while (0)
 
 static void test_body(int vcpu)
 {
-	HALF_TAKEN(vcpu, head.size, HEAD + 4095);
+	HALF_TAKEN(vcpu, head.size, NESTED_HEAD + 4095);
 	HALF_TAKEN(vcpu, head.hdr.vmx.vmcs12_pa, VMXON);
 	HALF_TAKEN(vcpu, head.hdr.vmx.vmcs12_pa, VMCS + 8);
 	HALF_TAKEN(vcpu, head.hdr.vmx.vmcs12_pa, NONE);
@@ -148,28 +127,28 @@ static void test_body(int vcpu)
 
 static void test_get(int vcpu)
 {
-	struct state s = on(), small = {.head.size = HEAD};
+	struct nested_state s = on(), small = {.head.size = NESTED_HEAD};
 
-	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, &small), E2BIG);
-	CHECK_EQ(small.head.size, HEAD + 4096);
+	CHECK_EQ(small.head.size, NESTED_HEAD + 4096);
 	CHECK_ERR(ioctl(vcpu, KVM_GET_NESTED_STATE, BAD_POINTER), EFAULT);
 	CHECK_ERR(ioctl(vcpu, KVM_SET_NESTED_STATE, BAD_POINTER), EFAULT);
-	s = get(vcpu);
-	CHECK_EQ(set(vcpu, &s), 0);
+	s = nested_get(vcpu);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	is_on(vcpu);
 }
 
 /* VMX operation without a VMCS. */
 static void test_no_vmcs(int vcpu)
 {
-	struct state s = on();
+	struct nested_state s = on();
 
-	s.head.size = HEAD;
+	s.head.size = NESTED_HEAD;
 	s.head.hdr.vmx.vmcs12_pa = NONE;
-	CHECK_EQ(set(vcpu, &s), 0);
-	s = get(vcpu);
-	CHECK_EQ(s.head.size, HEAD);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
+	s = nested_get(vcpu);
+	CHECK_EQ(s.head.size, NESTED_HEAD);
 	CHECK_EQ(s.head.hdr.vmx.vmxon_pa, VMXON);
 }
 
@@ -180,27 +159,15 @@ static void test_leave(int vcpu)
 		struct kvm_msrs head;
 		struct kvm_msr_entry entry;
 	} m = {.head.nmsrs = 1, .entry.index = FEAT_CTL};
-	struct state s = on();
+	struct nested_state s = on();
 
-	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	CHECK_EQ(ioctl(vcpu, KVM_SET_MSRS, &m), 1);
 	is_off(vcpu);
-	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	s = off();
-	CHECK_EQ(set(vcpu, &s), 0);
+	CHECK_EQ(nested_set(vcpu, &s), 0);
 	is_off(vcpu);
-}
-
-static void set_cpuid(int kvm, int vcpu)
-{
-	struct kvm_cpuid2 *cpuid =
-		calloc(1, sizeof(*cpuid) + CPUID_ENTRIES * sizeof(cpuid->entries[0]));
-
-	CHECK(cpuid);
-	cpuid->nent = CPUID_ENTRIES;
-	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, cpuid), 0);
-	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, cpuid), 0);
-	free(cpuid);
 }
 
 /* ---- guest mode ---- */
@@ -233,14 +200,14 @@ static const struct {
 	{VMCS_RIP, CODE_GPA},	     {VMCS_DR7, 0x400},
 };
 
-static uint64_t *field(struct state *s, enum vmcs_field f)
+static uint64_t *field(struct nested_state *s, enum vmcs_field f)
 {
 	return &((struct vmcs_image *)s->data)->f[f];
 }
 
-static struct state in_guest(void)
+static struct nested_state in_guest(void)
 {
-	struct state s = on();
+	struct nested_state s = on();
 
 	s.head.flags = KVM_STATE_NESTED_GUEST_MODE;
 	for (unsigned i = 0; i < ARRAY_SIZE(enters); i++)
@@ -258,7 +225,7 @@ static struct machine nesting_machine(void)
 	struct machine m = machine_irqchip();
 
 	MACHINE_CODE(&m, 0x90, 0xeb, 0xfd); /* nop; jmp */
-	set_cpuid(m.kvm, m.vcpu);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	put64(&m, TABLES, (TABLES + 0x1000) | 7);
 	put64(&m, TABLES + 0x1000, (TABLES + 0x2000) | 7);
 	put64(&m, TABLES + 0x2000, 0xb7);
@@ -299,16 +266,16 @@ static const struct {
 static void test_broken(void)
 {
 	struct machine m = nesting_machine();
-	struct state s = in_guest();
+	struct nested_state s = in_guest();
 
-	CHECK_EQ(set(m.vcpu, &s), 0);
-	CHECK_EQ(get(m.vcpu).head.flags, KVM_STATE_NESTED_GUEST_MODE);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, KVM_STATE_NESTED_GUEST_MODE);
 	for (unsigned i = 0; i < ARRAY_SIZE(broken); i++) {
 		s = in_guest();
 		*field(&s, broken[i].f) = broken[i].val;
-		CHECK_ERR(set(m.vcpu, &s), EINVAL);
-		CHECK_EQ(get(m.vcpu).head.flags, 0);
-		CHECK_EQ(get(m.vcpu).head.hdr.vmx.vmcs12_pa, VMCS);
+		CHECK_ERR(nested_set(m.vcpu, &s), EINVAL);
+		CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
+		CHECK_EQ(nested_get(m.vcpu).head.hdr.vmx.vmcs12_pa, VMCS);
 	}
 }
 
@@ -319,14 +286,14 @@ static void test_each_field(void)
 	struct machine m = nesting_machine();
 
 	for (unsigned i = 0; i < NR_VMCS_FIELDS * ARRAY_SIZE(vals); i++) {
-		struct state s = in_guest(), clean = off();
+		struct nested_state s = in_guest(), clean = off();
 		int r;
 
 		*field(&s, i / ARRAY_SIZE(vals)) = vals[i % ARRAY_SIZE(vals)];
-		r = set(m.vcpu, &s);
+		r = nested_set(m.vcpu, &s);
 		CHECK(!r || errno == EINVAL);
-		CHECK_EQ(get(m.vcpu).head.flags, r ? 0 : KVM_STATE_NESTED_GUEST_MODE);
-		CHECK_EQ(set(m.vcpu, &clean), 0);
+		CHECK_EQ(nested_get(m.vcpu).head.flags, r ? 0 : KVM_STATE_NESTED_GUEST_MODE);
+		CHECK_EQ(nested_set(m.vcpu, &clean), 0);
 	}
 }
 
@@ -348,11 +315,11 @@ static void send_init(const struct machine *m)
 static void left_by(const struct machine *m, uint32_t reason, uint64_t qualification,
 		    uint64_t activity)
 {
-	struct state s;
+	struct nested_state s;
 
 	CHECK_EQ(ioctl(m->vcpu, KVM_RUN, 0), 0);
 	CHECK_EQ(m->run->exit_reason, KVM_EXIT_IO);
-	s = get(m->vcpu);
+	s = nested_get(m->vcpu);
 	CHECK_EQ(s.head.flags, 0);
 	CHECK_EQ(*field(&s, VMCS_EXIT_REASON), reason);
 	CHECK_EQ(*field(&s, VMCS_EXIT_QUALIFICATION), qualification);
@@ -370,14 +337,14 @@ static uint32_t get_mp_state(const struct machine *m)
 static void test_init_sipi(void)
 {
 	struct machine m = nesting_machine();
-	struct state s = in_guest();
+	struct nested_state s = in_guest();
 
 	lapic_enable(&m);
 	/* Running, halted, shut down: INIT is an exit, and shows which it was. */
 	for (unsigned activity = 0; activity <= 2; activity++) {
 		s = in_guest();
 		*field(&s, VMCS_ACTIVITY) = activity;
-		CHECK_EQ(set(m.vcpu, &s), 0);
+		CHECK_EQ(nested_set(m.vcpu, &s), 0);
 		set_mp_state(&m, activity ? KVM_MP_STATE_HALTED : KVM_MP_STATE_RUNNABLE);
 		CHECK_EQ(*field(&s, VMCS_ACTIVITY), activity);
 		send_init(&m);
@@ -387,7 +354,7 @@ static void test_init_sipi(void)
 	/* Waiting for a SIPI: INIT is lost, the SIPI an exit. */
 	s = in_guest();
 	*field(&s, VMCS_ACTIVITY) = 3;
-	CHECK_EQ(set(m.vcpu, &s), 0);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
 	send_init(&m);
 	set_mp_state(&m, KVM_MP_STATE_SIPI_RECEIVED);
 	left_by(&m, 4, 0, 3);
@@ -397,13 +364,13 @@ static void test_init_sipi(void)
 int main(void)
 {
 	int kvm = open_kvm(), vm = create_vm(kvm), vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
-	struct state s = on();
+	struct nested_state s = on();
 
 	CHECK(vcpu >= 0);
 	is_off(vcpu);
 	/* Without VMX in the guest's CPUID. */
-	CHECK_ERR(set(vcpu, &s), EINVAL);
-	set_cpuid(kvm, vcpu);
+	CHECK_ERR(nested_set(vcpu, &s), EINVAL);
+	set_supported_cpuid(kvm, vcpu);
 	test_header(vcpu);
 	test_body(vcpu);
 	test_get(vcpu);

@@ -70,6 +70,22 @@ static inline void set_leaves(int vcpu, const struct kvm_cpuid_entry2 *v, unsign
 	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &cpuid), 0);
 }
 
+/* All that KVM offers, with Hyper-V's leaves in the place of KVM's. */
+static inline void set_hyperv_cpuid(int kvm, int vcpu)
+{
+	struct cpuid_list all, hv = {.head.nent = 16};
+
+	get_supported_cpuid(kvm, &all);
+	CHECK_EQ(ioctl(vcpu, KVM_GET_SUPPORTED_HV_CPUID, &hv), 0);
+	for (unsigned i = 0; i < all.head.nent; i++)
+		if (all.v[i].function >> 8 == 0x400000)
+			all.v[i--] = all.v[--all.head.nent];
+	CHECK(all.head.nent + hv.head.nent <= CPUID_ENTRIES);
+	memcpy(all.v + all.head.nent, hv.v, hv.head.nent * sizeof(hv.v[0]));
+	all.head.nent += hv.head.nent;
+	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &all), 0);
+}
+
 /* Is index in KVM_GET_MSR_INDEX_LIST? */
 static inline bool msr_listed(int kvm, uint32_t index)
 {

@@ -96,17 +96,6 @@ static void fill_memory(struct machine *m)
 	*shared(m) = (struct shared){.frame = FRAMES, .last = ~0ull};
 }
 
-static void set_cpuid(struct machine *m, unsigned i)
-{
-	struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[128];
-	} c = {.head.nent = 128};
-
-	CHECK_EQ(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
-	CHECK_EQ(ioctl(vcpus[i], KVM_SET_CPUID2, &c), 0);
-}
-
 static void start(struct machine *m, unsigned i)
 {
 	struct kvm_segment code = {
@@ -168,7 +157,7 @@ int main(void)
 		vcpus[i] = ioctl(m.vm, KVM_CREATE_VCPU, i);
 		CHECK(vcpus[i] >= 0);
 		runs[i] = map_run(m.kvm, vcpus[i]);
-		set_cpuid(&m, i);
+		set_supported_cpuid(m.kvm, vcpus[i]);
 		start(&m, i);
 	}
 	for (long i = 0; i < VCPUS; i++)

@@ -1,31 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* KVM_GET_STATS_FD (KVM api.rst): the layout as read by a program, and that it counts. */
-#include "api_test.h"
+#include "stats_fd.h"
 
 #include <pthread.h>
-
-static uint64_t value_of(int fd, const char *name)
-{
-	struct kvm_stats_header h;
-	struct kvm_stats_desc *desc;
-	uint64_t val = ~0ull;
-	size_t size;
-
-	CHECK_EQ(pread(fd, &h, sizeof(h), 0), sizeof(h));
-	size = sizeof(*desc) + h.name_size;
-	desc = malloc(size);
-	for (unsigned i = 0; i < h.num_desc; i++) {
-		CHECK_EQ(pread(fd, desc, size, h.desc_offset + i * size), size);
-		CHECK(desc->size == 1 && desc->name[0] && memchr(desc->name, 0, h.name_size));
-		CHECK((desc->flags & KVM_STATS_TYPE_MASK) <= KVM_STATS_TYPE_MAX);
-		CHECK((desc->flags & KVM_STATS_UNIT_MASK) <= KVM_STATS_UNIT_MAX);
-		if (!strcmp(desc->name, name))
-			CHECK_EQ(pread(fd, &val, 8, h.data_offset + desc->offset), 8);
-	}
-	free(desc);
-	CHECK(val != ~0ull);
-	return val;
-}
 
 static void *run_to_io(void *opaque)
 {
@@ -54,23 +31,23 @@ static void test_halt_and_flush(void)
 	vm_stats = ioctl(m.vm, KVM_GET_STATS_FD, 0);
 	vcpu_stats = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
 	CHECK_EQ(pthread_create(&thread, NULL, run_to_io, &m), 0);
-	while (!value_of(vcpu_stats, "blocking"))
+	while (!stat_value(vcpu_stats, "blocking"))
 		usleep(1000);
 	usleep(20000);
 	CHECK_EQ(ioctl(m.vm, KVM_IRQ_LINE, &line), 0);
 	pthread_join(thread, NULL);
-	CHECK_EQ(value_of(vcpu_stats, "blocking"), 0);
-	CHECK_EQ(value_of(vcpu_stats, "halt_wakeup"), 1);
-	CHECK_EQ(value_of(vcpu_stats, "irq_injections"), 1);
-	CHECK(value_of(vcpu_stats, "req_event") > 0);
-	CHECK(value_of(vcpu_stats, "halt_wait_ns") >= 20000000);
-	CHECK_EQ(value_of(vm_stats, "remote_tlb_flush"), 0);
-	flushes = value_of(vcpu_stats, "tlb_flush");
+	CHECK_EQ(stat_value(vcpu_stats, "blocking"), 0);
+	CHECK_EQ(stat_value(vcpu_stats, "halt_wakeup"), 1);
+	CHECK_EQ(stat_value(vcpu_stats, "irq_injections"), 1);
+	CHECK(stat_value(vcpu_stats, "req_event") > 0);
+	CHECK(stat_value(vcpu_stats, "halt_wait_ns") >= 20000000);
+	CHECK_EQ(stat_value(vm_stats, "remote_tlb_flush"), 0);
+	flushes = stat_value(vcpu_stats, "tlb_flush");
 	CHECK_EQ(set_region(m.vm, 1, 0, 0x100000, 0x1000, m.ram), 0);
-	CHECK_EQ(value_of(vm_stats, "remote_tlb_flush"), 1);
+	CHECK_EQ(stat_value(vm_stats, "remote_tlb_flush"), 1);
 	m.run->immediate_exit = 1;
 	CHECK_ERR(ioctl(m.vcpu, KVM_RUN, 0), EINTR);
-	CHECK_EQ(value_of(vcpu_stats, "tlb_flush"), flushes + 1);
+	CHECK_EQ(stat_value(vcpu_stats, "tlb_flush"), flushes + 1);
 }
 
 int main(void)
@@ -83,25 +60,25 @@ int main(void)
 	vm_stats = ioctl(m.vm, KVM_GET_STATS_FD, 0);
 	vcpu_stats = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
 	CHECK(vm_stats >= 0 && vcpu_stats >= 0);
-	value_of(vm_stats, "remote_tlb_flush");
-	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 0);
+	stat_value(vm_stats, "remote_tlb_flush");
+	CHECK_EQ(stat_value(vcpu_stats, "io_exits"), 0);
 	RUN_TO(&m, KVM_EXIT_IO);
 	RUN_TO(&m, KVM_EXIT_IO);
 	RUN_TO(&m, KVM_EXIT_HLT);
-	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 2);
-	CHECK_EQ(value_of(vcpu_stats, "halt_exits"), 1);
-	CHECK(value_of(vcpu_stats, "exits") >= 3);
-	CHECK_EQ(value_of(vcpu_stats, "instructions"), 3);
+	CHECK_EQ(stat_value(vcpu_stats, "io_exits"), 2);
+	CHECK_EQ(stat_value(vcpu_stats, "halt_exits"), 1);
+	CHECK(stat_value(vcpu_stats, "exits") >= 3);
+	CHECK_EQ(stat_value(vcpu_stats, "instructions"), 3);
 	other = ioctl(m.vcpu, KVM_GET_STATS_FD, 0);
-	CHECK_EQ(value_of(other, "io_exits"), 2);
+	CHECK_EQ(stat_value(other, "io_exits"), 2);
 	CHECK_ERR(ioctl(other, KVM_GET_REGS, &regs), ENOTTY);
 	CHECK_ERR(write(other, "x", 1), EBADF);
 	CHECK_EQ(fcntl(other, F_GETFD), FD_CLOEXEC);
 	/* It outlives its VM. */
 	close(m.vcpu);
 	close(m.vm);
-	CHECK_EQ(value_of(vcpu_stats, "io_exits"), 2);
-	CHECK_EQ(value_of(dup(other), "halt_exits"), 1);
+	CHECK_EQ(stat_value(vcpu_stats, "io_exits"), 2);
+	CHECK_EQ(stat_value(dup(other), "halt_exits"), 1);
 	test_halt_and_flush();
 	return 0;
 }

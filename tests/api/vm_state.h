@@ -37,6 +37,25 @@ struct vm_state {
 	struct kvm_clock_data clock;
 };
 
+/* Such a VM, with its memory for SMM, too. */
+static inline struct machine vm_state_machine(size_t ram)
+{
+	struct kvm_pit_config pit = {0};
+	struct machine m = {.kvm = open_kvm()};
+
+	m.vm = create_vm(m.kvm);
+	m.ram = map_ram(ram);
+	CHECK_EQ(set_region(m.vm, 0, 0, 0, ram, m.ram), 0);
+	CHECK_EQ(set_region(m.vm, 1 << 16, 0, 0, ram, m.ram), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_CREATE_PIT2, &pit), 0);
+	CHECK_EQ(enable_cap(m.vm, KVM_CAP_EXCEPTION_PAYLOAD, 1), 0);
+	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
+	CHECK(m.vcpu >= 0);
+	m.run = map_run(m.kvm, m.vcpu);
+	return m;
+}
+
 /* What goes on by itself: written, but not compared. */
 static inline bool vm_state_goes_on(uint32_t index)
 {

@@ -101,24 +101,6 @@ static uint64_t seen; /* all accesses, in their order */
 
 /* ---- machines ---- */
 
-static struct machine new_machine(void)
-{
-	struct kvm_pit_config pit = {0};
-	struct machine n = {.kvm = open_kvm()};
-
-	n.vm = create_vm(n.kvm);
-	n.ram = map_ram(RAM);
-	CHECK_EQ(set_region(n.vm, 0, 0, 0, RAM, n.ram), 0);
-	CHECK_EQ(set_region(n.vm, 1 << 16, 0, 0, RAM, n.ram), 0);
-	CHECK_EQ(ioctl(n.vm, KVM_CREATE_IRQCHIP, 0), 0);
-	CHECK_EQ(ioctl(n.vm, KVM_CREATE_PIT2, &pit), 0);
-	CHECK_EQ(enable_cap(n.vm, KVM_CAP_EXCEPTION_PAYLOAD, 1), 0);
-	n.vcpu = ioctl(n.vm, KVM_CREATE_VCPU, 0);
-	CHECK(n.vcpu >= 0);
-	n.run = map_run(n.kvm, n.vcpu);
-	return n;
-}
-
 static void close_machine(struct machine *old)
 {
 	munmap(old->run, ioctl(old->kvm, KVM_GET_VCPU_MMAP_SIZE, 0));
@@ -145,7 +127,7 @@ static void start(void)
 {
 	uint64_t smbase[3] = {1, MSR_SMBASE, SMBASE};
 
-	m = new_machine();
+	m = vm_state_machine(RAM);
 	long_mode_memory(m.ram, guest, guest_end);
 	gate(1, guest_debug);
 	gate(2, guest_nmi);
@@ -221,7 +203,7 @@ static void move(void)
 
 	moves++;
 	vm_state_get(&old, &was, NULL);
-	m = new_machine();
+	m = vm_state_machine(RAM);
 	memcpy(m.ram, old.ram, RAM);
 	vm_state_set(&m, &was);
 	vm_state_get(&m, &is, &was);

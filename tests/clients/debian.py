@@ -57,17 +57,7 @@ def main():
         ovmf = args.firmware == "ovmf"
         machine = guest.Guest(build, options(build, place, args.firmware, scratch), machine="q35" if ovmf else "pc",
                               cpu="host,host-phys-bits-limit=40" if ovmf else "host", model=args.model)
-        try:
-            session(machine, say)
-            wrong = None
-        except guest.Failure as failure:
-            wrong = str(failure)
-        finally:
-            counters = machine.close()
-    if not wrong and counters.get("instructions", 0) < 1_000_000_000:
-        wrong = "anykvm's counters did not move: %s" % counters
-    print("debian: %s: %s" % (args.firmware, wrong or "ok, %(instructions)d instructions" % counters))
-    return 1 if wrong else 0
+        return guest.judged("debian: " + args.firmware, machine, lambda: session(machine, say))
 
 
 sys.exit(main())

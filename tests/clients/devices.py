@@ -167,17 +167,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         text, theirs = socket.socketpair()
         machine = guest.Guest(build, options(place, scratch, theirs.fileno()), machine="pc", fds=[theirs.fileno()])
-        try:
-            work(machine, text, scratch, args.screenshot, say)
-            wrong = None
-        except guest.Failure as failure:
-            wrong = str(failure)
-        finally:
-            counters = machine.close()
-    if not wrong and counters.get("instructions", 0) < 1_000_000_000:
-        wrong = "anykvm's counters did not move: %s" % counters
-    print("devices: %s" % (wrong or "ok, %(instructions)d instructions" % counters))
-    return 1 if wrong else 0
+        return guest.judged("devices", machine, lambda: work(machine, text, scratch, args.screenshot, say))
 
 
 sys.exit(main())

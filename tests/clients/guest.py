@@ -139,6 +139,21 @@ class Guest:
         return {k: int(v) for k, v in re.findall(r"^(\S+) (\d+)$", text, re.M)}
 
 
+def judged(name, machine, session):
+    """Run the session, end the machine, and print how it went. The exit status: 0 if well, and on anykvm."""
+    try:
+        session()
+        wrong = None
+    except Failure as failure:
+        wrong = str(failure)
+    finally:
+        counters = machine.close()
+    if not wrong and counters.get("instructions", 0) < 1_000_000_000:
+        wrong = "anykvm's counters did not move: %s" % counters
+    print("%s: %s" % (name, wrong or "ok, %(instructions)d instructions" % counters))
+    return 1 if wrong else 0
+
+
 def disk(path, device, snapshot=True, form="raw"):
     """Options for a disk; with snapshot the file stays as it is."""
     name = "d" + str(abs(hash((path, device))) % 100000)

@@ -13,16 +13,6 @@ static void put64(struct machine *m, unsigned gpa, uint64_t val)
 	memcpy(m->ram + gpa, &val, 8);
 }
 
-static void set_cpuid(struct machine *m)
-{
-	static uint64_t bytes[1000];
-	struct kvm_cpuid2 *cpuid = (struct kvm_cpuid2 *)bytes;
-
-	cpuid->nent = 128;
-	CHECK_EQ(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, cpuid), 0);
-	CHECK_EQ(ioctl(m->vcpu, KVM_SET_CPUID2, cpuid), 0);
-}
-
 static struct kvm_segment segment(uint16_t selector, uint8_t type)
 {
 	return (struct kvm_segment){.limit = ~0u,
@@ -52,7 +42,7 @@ static uint16_t enter_long_mode(uint8_t tss_type)
 	put64(&m, TABLES + 0x2000, 0x83);
 	put64(&m, IDT + 13 * 8, (CODE_GPA + 8) | 8 << 16 | 0x8e00ull << 32);
 	put64(&m, 0x6008, 0x00cf9b000000ffff);
-	set_cpuid(&m);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
 	s.cs = segment(8, 11);
 	s.ds = s.es = s.ss = segment(16, 3);

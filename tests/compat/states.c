@@ -7,6 +7,7 @@
  *
  * POINT: vector, string, smm, fault, halt. A file is records of {what, length} and bytes; GUEST's are whole pages.
  */
+#include "../api/long_mode.h"
 #include "../api/vm_state.h"
 #include "guest.h"
 
@@ -16,10 +17,6 @@
 
 #define PAGE	   4096
 #define MEMORY	   0x40000
-#define TABLES	   0x2000
-#define GDT	   0x5000
-#define IDT	   0x6000
-#define STACK	   0x10000
 #define MSR_SMBASE 0x9e
 
 /* In the order in which they are written back. */
@@ -47,45 +44,17 @@ static struct machine m;
 
 /* ---- the machine ---- */
 
-static void open_machine(void)
-{
-	struct kvm_pit_config pit = {0};
-
-	m.kvm = open_kvm();
-	m.vm = create_vm(m.kvm);
-	m.ram = map_ram(MEMORY);
-	CHECK_EQ(set_region(m.vm, 0, 0, 0, MEMORY, m.ram), 0);
-	CHECK_EQ(set_region(m.vm, 1 << 16, 0, 0, MEMORY, m.ram), 0);
-	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
-	CHECK_EQ(ioctl(m.vm, KVM_CREATE_PIT2, &pit), 0);
-	CHECK_EQ(enable_cap(m.vm, KVM_CAP_EXCEPTION_PAYLOAD, 1), 0);
-	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
-	CHECK(m.vcpu >= 0);
-	m.run = map_run(m.kvm, m.vcpu);
-}
-
-static void put64(uint64_t gpa, uint64_t val)
-{
-	memcpy(m.ram + gpa, &val, 8);
-}
-
 static void put_gate(unsigned vector, const uint8_t *to)
 {
-	uint64_t at = CODE + (to - guest_code);
-
-	put64(IDT + vector * 16, (at & 0xffff) | 8 << 16 | 0x8e00ull << 32 | (at >> 16) << 48);
+	long_mode_gate(m.ram, vector, CODE + (to - guest_code));
 }
 
 static void fill_memory(void)
 {
-	put64(TABLES, TABLES + 0x1007);
-	put64(TABLES + 0x1000, TABLES + 0x2007);
-	put64(TABLES + 0x2000, 0x83);
-	put64(GDT + 8, 0x00af9b000000ffff);
-	put64(GDT + 16, 0x00cf93000000ffff);
+	_Static_assert(CODE == LONG_CODE, "the guest stands where long_mode.h puts it");
+	long_mode_memory(m.ram, guest_code, guest_code_end);
 	put_gate(14, guest_fault);
 	put_gate(0x50, guest_timer);
-	memcpy(m.ram + CODE, guest_code, guest_code_end - guest_code);
 	memcpy(m.ram + SMM_CODE, smm_code, sizeof(smm_code));
 }
 
@@ -112,27 +81,9 @@ static void set_msr(uint32_t index, uint64_t value)
 
 static void start_guest(void)
 {
-	struct kvm_segment code = {
-		.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .l = 1, .g = 1};
-	struct kvm_segment stack = {
-		.limit = ~0u, .selector = 16, .type = 3, .present = 1, .s = 1, .db = 1, .g = 1};
-	struct kvm_regs regs = {.rip = CODE, .rsp = STACK, .rflags = 2};
-	struct kvm_sregs s;
-
 	fill_memory();
 	plain_cpuid(&saved.vm.cpuid);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
-	s.cr3 = TABLES;
-	s.cr0 = 0x80010033;
-	s.cr4 = 0x620;
-	s.efer = 0xd01;
-	s.apic_base |= 0xc00;
-	s.gdt = (struct kvm_dtable){.base = GDT, .limit = 23};
-	s.idt = (struct kvm_dtable){.base = IDT, .limit = 0xfff};
-	s.cs = code;
-	s.ds = s.es = s.ss = s.fs = s.gs = stack;
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS, &s), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &regs), 0);
+	long_mode_start(m.vcpu, CODE, LONG_STACK);
 	set_msr(MSR_SMBASE, SMBASE);
 }
 
@@ -314,7 +265,7 @@ static void restore(const char *file)
 
 int main(int argc, char **argv)
 {
-	open_machine();
+	m = vm_state_machine(MEMORY);
 	if (argc == 4 && !strcmp(argv[1], "save"))
 		save(argv[2], argv[3]);
 	else if (argc == 3 && !strcmp(argv[1], "restore"))

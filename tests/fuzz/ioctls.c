@@ -7,9 +7,9 @@
  * errno that Linux's code has for it, or EIO once an SMI without memory has ended the VM; nothing hangs; at the end as
  * many fds, threads, maps and as much memory are in use as after the first rounds.
  */
+#include "../api/usage.h"
 #include "calls.h"
 
-#include <dirent.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -131,32 +131,14 @@ struct usage {
 	size_t heap;
 };
 
-static unsigned entries_of(const char *name)
-{
-	DIR *dir = opendir(name);
-	unsigned nr = 0;
-
-	CHECK(dir);
-	while (readdir(dir))
-		nr++;
-	closedir(dir);
-	return nr;
-}
-
 static struct usage usage_now(void)
 {
 	struct usage u = {
-		.fds = entries_of("/proc/self/fd"),
-		.threads = entries_of("/proc/self/task"),
+		.fds = count_fds(),
+		.threads = count_threads(),
+		.maps = count_maps(),
 	};
-	FILE *maps;
-	int c;
 
-	maps = fopen("/proc/self/maps", "r");
-	CHECK(maps);
-	while ((c = fgetc(maps)) != EOF)
-		u.maps += c == '\n';
-	fclose(maps);
 	u.heap = mallinfo2().uordblks + mallinfo2().hblkhd;
 	return u;
 }

@@ -148,18 +148,6 @@ static void compare_all(const struct state *a, const struct state *b)
 
 /* ---- guests ---- */
 
-static void set_cpuid(struct machine *m)
-{
-	static struct {
-		struct kvm_cpuid2 head;
-		struct kvm_cpuid_entry2 entries[MAX_ENTRIES];
-	} c;
-
-	c.head.nent = MAX_ENTRIES;
-	CHECK_EQ(ioctl(m->kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
-	CHECK_EQ(ioctl(m->vcpu, KVM_SET_CPUID2, &c), 0);
-}
-
 /* Flat 64-bit mode; the tables map the first 2 MiB. */
 static void go_long(struct machine *m)
 {
@@ -190,7 +178,7 @@ static void open_machine(struct machine *m)
 	m->vcpu = ioctl(m->vm, KVM_CREATE_VCPU, 0);
 	CHECK(m->vcpu >= 0);
 	m->run = map_run(m->kvm, m->vcpu);
-	set_cpuid(m);
+	set_supported_cpuid(m->kvm, m->vcpu);
 }
 
 static void fill(struct machine *m, struct rng *r)

@@ -9,7 +9,7 @@
 #ifndef TESTS_GUEST_ROUNDS_H
 #define TESTS_GUEST_ROUNDS_H
 
-#include "silicon/cpu/cpu.h"
+#include "flat.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -29,6 +29,19 @@ static inline uint64_t number(const char *name, uint64_t otherwise)
 	const char *text = getenv(name);
 
 	return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+/* Some entries of four pages of tables: they loop, are large, reserved, absent, or lead to devices and nothing. */
+static inline void spoil_tables(struct flat *f, gpa_t tables, uint64_t *seed)
+{
+	const uint64_t targets[] = {tables, 0, 0x800000, FLAT_MMIO, 1ull << 40, 1ull << 51};
+
+	for (unsigned i = 0; i < 4; i++) {
+		uint64_t r = next_random(seed);
+		gpa_t at = tables + (r & 3) * 0x1000 + (r >> 2 & 7) * 8;
+
+		flat_poke(f, at, targets[(r >> 16) % ARRAY_SIZE(targets)] | (r >> 24 & 0xff), 8);
+	}
 }
 
 struct watch {

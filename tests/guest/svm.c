@@ -553,20 +553,6 @@ static void spoil(struct host *h, uint64_t *seed)
 	put(h, at, val, 8);
 }
 
-/* Table entries that loop, are large, reserved, absent, or lead to devices and nothing. */
-static void spoil_tables(struct host *h, uint64_t *seed)
-{
-	static const uint64_t targets[] = {NESTED, 0, 0x800000, FLAT_MMIO, 1ull << 40, 1ull << 51};
-
-	for (unsigned i = 0; i < 4; i++) {
-		uint64_t r = next_random(seed);
-		gpa_t at = NESTED + (r & 3) * 0x1000 + (r >> 2 & 7) * 8;
-
-		flat_poke(h->f, at,
-			  targets[r >> 8 & 0xff & 7 ? (r >> 16) % 6 : 0] | (r >> 24 & 0xff), 8);
-	}
-}
-
 /* A host at its VMRUN, whatever the last guest left. */
 static void again(struct host *h, uint64_t *seed)
 {
@@ -588,7 +574,7 @@ static void again(struct host *h, uint64_t *seed)
 	if (next_random(seed) & 1) {
 		nested_tables(h);
 		if (next_random(seed) & 1)
-			spoil_tables(h, seed);
+			spoil_tables(h->f, NESTED, seed);
 	}
 	while (spoiled--)
 		spoil(h, seed);

@@ -592,19 +592,6 @@ static void spoil(struct host *h, uint64_t *seed)
 	put(h, f, val);
 }
 
-/* Table entries that loop, are large, reserved, absent, or lead to devices and nothing. */
-static void spoil_tables(struct host *h, uint64_t *seed)
-{
-	static const uint64_t targets[] = {TABLES, 0, 0x800000, FLAT_MMIO, 1ull << 40, 1ull << 51};
-
-	for (unsigned i = 0; i < 4; i++) {
-		uint64_t r = next_random(seed);
-		gpa_t at = TABLES + (r & 3) * 0x1000 + (r >> 2 & 7) * 8;
-
-		flat_poke(h->f, at, targets[(r >> 16) % 6] | (r >> 24 & 0xff), 8);
-	}
-}
-
 /* Controls that are in use together, each of which may be taken or not. */
 static void choose(struct host *h, uint64_t *seed)
 {
@@ -687,7 +674,7 @@ static void again(struct host *h, uint64_t *seed)
 	fill_msr_list(h, seed);
 	ept_tables(h);
 	if (!(next_random(seed) & 3))
-		spoil_tables(h, seed);
+		spoil_tables(h->f, TABLES, seed);
 	while (spoiled--)
 		spoil(h, seed);
 }
