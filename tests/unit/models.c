@@ -266,12 +266,11 @@ static void test_vector_state_needs_xcr0(void **state)
 static void test_hidden(void **state)
 {
 	static const enum feature hidden[] = {
-		FEAT_HLE,	 FEAT_RTM,	  FEAT_MPX,	     FEAT_PKU,	   FEAT_OSPKE,
-		FEAT_LBRV,	 FEAT_SMX,	  FEAT_MONITOR,	     FEAT_OSXSAVE, FEAT_AMX_TILE,
-		FEAT_AVX_IFMA,	 FEAT_CMPCCXADD,  FEAT_SHSTK,	     FEAT_IBT,	   FEAT_WAITPKG,
-		FEAT_ENQCMD,	 FEAT_KEY_LOCKER, FEAT_UINTR,	     FEAT_LAM,	   FEAT_SGX,
-		FEAT_INTEL_PT,	 FEAT_PDCM,	  FEAT_PERFCTR_CORE, FEAT_MWAITX,  FEAT_RDPRU,
-		FEAT_CR8_LEGACY,
+		FEAT_HLE,	 FEAT_RTM,	    FEAT_MPX,	  FEAT_PKU,	 FEAT_OSPKE,
+		FEAT_SMX,	 FEAT_MONITOR,	    FEAT_OSXSAVE, FEAT_AMX_TILE, FEAT_AVX_IFMA,
+		FEAT_CMPCCXADD,	 FEAT_SHSTK,	    FEAT_IBT,	  FEAT_WAITPKG,	 FEAT_ENQCMD,
+		FEAT_KEY_LOCKER, FEAT_UINTR,	    FEAT_LAM,	  FEAT_SGX,	 FEAT_INTEL_PT,
+		FEAT_PDCM,	 FEAT_PERFCTR_CORE, FEAT_MWAITX,  FEAT_RDPRU,	 FEAT_CR8_LEGACY,
 	};
 	static const struct model_spec *const specs[] = {&model_spec_ice_lake_sp,
 							 &model_spec_milan};

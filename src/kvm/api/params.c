@@ -176,6 +176,7 @@ static const struct {
 } hiding[] = {
 	{PARAM_kvm_amd_nested, FEAT_SVM},
 	{PARAM_kvm_amd_npt, FEAT_NPT},
+	{PARAM_kvm_amd_lbrv, FEAT_LBRV},
 	{PARAM_kvm_amd_nrips, FEAT_NRIPS},
 	{PARAM_kvm_amd_vgif, FEAT_VGIF},
 	{PARAM_kvm_amd_vls, FEAT_V_VMSAVE_VMLOAD},

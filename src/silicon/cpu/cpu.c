@@ -109,6 +109,8 @@ static uint32_t derive_attention(const struct cpu *cpu)
 		bits |= ATTN_NMI;
 	if (cpu->smi_pending && !cpu->in_smm)
 		bits |= ATTN_SMI;
+	if (cpu_lbr(cpu))
+		bits |= ATTN_LBR;
 	return bits;
 }
 

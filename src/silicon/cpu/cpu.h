@@ -21,6 +21,7 @@
 #include "silicon/cpu/regs.h"
 #include "silicon/cpu/types.h"
 #include "silicon/cpu/virt.h"
+#include "silicon/models/features.h"
 
 struct tlb;	   /* mmu/tlb.h */
 struct codemap;	   /* mmu/codemap.h */
@@ -80,11 +81,12 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_VIRT    BIT(11) /* ->virt->ops->attend() has something to look at */
 #define ATTN_CODE    BIT(12) /* another processor's code: mmu/codemap.h */
 #define ATTN_LIMIT   BIT(13) /* ->limit may be reached */
+#define ATTN_LBR     BIT(14) /* branches are recorded: step by step */
 
 /* What cpu_update_attention() derives from the rest. */
 #define ATTN_DERIVED                                                                            \
 	(ATTN_SHADOW | ATTN_TF | ATTN_CODE_BP | ATTN_DEBUG | ATTN_INJECT | ATTN_RF | ATTN_NMI | \
-	 ATTN_SMI)
+	 ATTN_SMI | ATTN_LBR)
 
 #define SHADOW_STI    BIT(0)
 #define SHADOW_MOV_SS BIT(1)
@@ -97,6 +99,7 @@ struct msrs {
 	uint64_t mcg_cap, mcg_status, mcg_ctl, mce_banks[32 * 4], mci_ctl2[32];
 	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr, syscfg;
 	uint64_t tsc_adjust;
+	uint64_t lbr[4];			/* LastBranchFromIP, ToIP, LastIntFromIP, ToIP */
 	uint64_t vm_cr, vm_hsave_pa, tsc_ratio; /* SVM */
 	uint64_t extra[32]; /* rows that need a plain 64-bit home and nothing else */
 };
@@ -301,6 +304,13 @@ static inline bool cpu_intercept(struct cpu *cpu, enum intercept kind, uint64_t 
 static inline bool cpu_intercepts(const struct cpu *cpu, enum intercept kind)
 {
 	return cpu_guest(cpu) && (cpu->virt->intercepts & BIT(kind));
+}
+
+/* Last branches are recorded: AMD's processors that can lend the records to guests. */
+static inline bool cpu_lbr(const struct cpu *cpu)
+{
+	return unlikely(cpu->msr.debugctl & DEBUGCTL_LBR) &&
+	       feature_has(cpu->model_features, FEAT_LBRV);
 }
 
 /* RFLAGS.IF, SVM's GIF and the shadow let the platform's interrupts in (or lead to an exit). */

@@ -98,6 +98,8 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, 
 #define EFER_SVME  BIT(12)
 #define EFER_FFXSR BIT(14)
 
+#define DEBUGCTL_LBR BIT(0)
+
 #define VM_CR_LOCK   BIT(3)
 #define VM_CR_SVMDIS BIT(4)
 

@@ -247,3 +247,32 @@ enum result emul_rsm(struct cpu *cpu, const struct insn *insn)
 		return EMUL_INTERCEPTED;
 	return sys_rsm(cpu);
 }
+
+/* ---- for records of branches ---- */
+
+/* What a condition looked at is as it was: flags, and the count behind LOOP's subtraction. */
+static bool loop_taken(const struct cpu *cpu, const struct insn *insn)
+{
+	bool zf = cpu->aflags & FLAG_ZF << 8;
+
+	return reg_read(cpu, RCX, insn->addrsize, false) &&
+	       (insn->opcode == 0xe2 || zf == (insn->opcode == 0xe1));
+}
+
+bool insn_branched(const struct cpu *cpu, const struct insn *insn)
+{
+	static insn_fn *const always[] = {emul_jmp,	emul_call,   emul_ret,	    emul_iret,
+					  emul_syscall, emul_sysret, emul_sysenter, emul_sysexit};
+	insn_fn *handler = insn_emulated(insn->op);
+
+	if (handler == emul_jcc)
+		return condition(cpu->aflags, insn->opcode & 15);
+	if (handler == emul_jcxz)
+		return !reg_read(cpu, RCX, insn->addrsize, false);
+	if (handler == emul_loop)
+		return loop_taken(cpu, insn);
+	for (unsigned i = 0; i < ARRAY_SIZE(always); i++)
+		if (handler == always[i])
+			return true;
+	return false;
+}

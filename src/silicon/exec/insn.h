@@ -223,5 +223,7 @@ insn_fn *insn_emulated(uint16_t mnemonic);
  * MOVSD and CMPSD as strings. two_byte: the opcode is in the 0F map (or any map above).
  */
 insn_fn *insn_emulated_form(uint16_t mnemonic, uint8_t opcode, bool two_byte);
+/* insn has just been carried out: it was a branch, and taken (emul_control.c). */
+bool insn_branched(const struct cpu *cpu, const struct insn *insn);
 
 #endif

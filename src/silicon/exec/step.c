@@ -325,6 +325,8 @@ static enum cpu_exit_kind step_attended(struct cpu *cpu)
 	if (r != RESULT_OK && r != RESULT_STOP)
 		return kind;
 	retire(cpu);
+	if (cpu_lbr(cpu) && insn_branched(cpu, insn))
+		sys_record_branch(cpu, old_rip);
 	after = sys_retire(cpu, old_rip, had_tf, old_shadow);
 	if (after == RESULT_FAULT)
 		return deliver(cpu);

@@ -143,6 +143,8 @@ static void load_guest(struct cpu *cpu, const struct vmcb *vmcb)
 	cpu->cr2 = vmcb->save.cr2;
 	cpu->dr6 = (vmcb->save.dr6 & DR6_VOLATILE) | DR6_FIXED_1;
 	cpu->dr7 = (vmcb->save.dr7 & DR7_VOLATILE) | DR7_FIXED_1;
+	if (svm_lbrv(cpu))
+		svm_restore_lbr(cpu, &vmcb->save);
 	cpu->virt->gif = true;
 	svm_derive(cpu);
 	if (cpu->virt->vnmi)

@@ -60,6 +60,21 @@ void svm_capture(const struct cpu *cpu, struct vmcb_save *s)
 	s->rip = cpu->rip;
 	s->rsp = cpu->gpr[RSP];
 	s->rax = cpu->gpr[RAX];
+	s->dbgctl = cpu->msr.debugctl;
+	s->br_from = cpu->msr.lbr[0];
+	s->br_to = cpu->msr.lbr[1];
+	s->last_excp_from = cpu->msr.lbr[2];
+	s->last_excp_to = cpu->msr.lbr[3];
+}
+
+/* Reserved bits of DEBUGCTL are ignored. */
+void svm_restore_lbr(struct cpu *cpu, const struct vmcb_save *s)
+{
+	cpu->msr.debugctl = s->dbgctl & DEBUGCTL_LBR;
+	cpu->msr.lbr[0] = s->br_from;
+	cpu->msr.lbr[1] = s->br_to;
+	cpu->msr.lbr[2] = s->last_excp_from;
+	cpu->msr.lbr[3] = s->last_excp_to;
 }
 
 /* CPL is the VMCB's own field: SS.DPL stands for it here. */
@@ -115,9 +130,11 @@ uint64_t svm_event_info(const struct event *ev)
 /* ---- what is written ---- */
 
 /* From and to, as offsets in the VMCB. */
-static const struct {
+struct written {
 	uint16_t first, last;
-} written[] = {
+};
+
+static const struct written written[] = {
 	{offsetof(struct vmcb, control.int_ctl), offsetof(struct vmcb, control.nested_ctl)},
 	{offsetof(struct vmcb, control.event_inj), offsetof(struct vmcb, control.nested_cr3)},
 	{offsetof(struct vmcb, control.next_rip), offsetof(struct vmcb, control.reserved_e0)},
@@ -132,15 +149,29 @@ static const struct {
 	{offsetof(struct vmcb, save.cr2), offsetof(struct vmcb, save.reserved_248)},
 };
 
+static const struct written written_lbr = {offsetof(struct vmcb, save.dbgctl),
+					   offsetof(struct vmcb, save.reserved_298)};
+
+static bool write_part(struct cpu *cpu, const struct written *part)
+{
+	const struct svm *svm = svm_of(cpu);
+
+	return !mmu_write_phys_bytes(cpu, svm->vmcb_gpa + part->first,
+				     (const uint8_t *)&svm->vmcb + part->first,
+				     part->last - part->first);
+}
+
 static void write_vmcb(struct cpu *cpu)
 {
-	const uint8_t *vmcb = (const uint8_t *)&svm_of(cpu)->vmcb;
-	gpa_t gpa = svm_of(cpu)->vmcb_gpa;
-
 	for (unsigned i = 0; i < ARRAY_SIZE(written); i++)
-		if (mmu_write_phys_bytes(cpu, gpa + written[i].first, vmcb + written[i].first,
-					 written[i].last - written[i].first))
+		if (!write_part(cpu, &written[i]))
 			return;
+	svm_write_lbr(cpu);
+}
+
+bool svm_write_lbr(struct cpu *cpu)
+{
+	return !svm_lbrv(cpu) || write_part(cpu, &written_lbr);
 }
 
 /* The instruction's bytes, where data accesses fail; what cannot be fetched is left out. */
@@ -203,6 +234,8 @@ void svm_world_back(struct cpu *cpu)
 	struct svm *svm = svm_of(cpu);
 	bool vnmi = svm->virt.vnmi;
 
+	if (svm_lbrv(cpu))
+		svm_restore_lbr(cpu, &svm->host);
 	svm->virt.guest = false;
 	svm->virt.stage2 = false;
 	svm->virt.intercepts = 0;

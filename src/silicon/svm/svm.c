@@ -13,7 +13,7 @@
 #define SMM_VMCB    0xe0
 #define SMM_INT_CTL 0xe8
 #define VMCB_SAVE   offsetof(struct vmcb, save)
-#define SAVE_TO_CR2 offsetof(struct vmcb_save, reserved_248)
+#define SAVE_SIZE   offsetof(struct vmcb_save, reserved_298)
 
 void svm_set_gif(struct cpu *cpu, bool gif)
 {
@@ -52,7 +52,10 @@ static uint64_t get64(const uint8_t *area, unsigned at)
 	return val;
 }
 
-/* The host's state goes to the host save area, where a saved state finds it. */
+/*
+ * The host's state goes to the host save area, where a saved state finds it; the guest's records of branches, which the
+ * state-save area has no place for, to the VMCB.
+ */
 static bool smi(struct cpu *cpu, uint8_t *area)
 {
 	struct svm *svm = svm_of(cpu);
@@ -63,7 +66,10 @@ static bool smi(struct cpu *cpu, uint8_t *area)
 	put64(area, SMM_GUEST, 1);
 	put64(area, SMM_VMCB, svm->vmcb_gpa);
 	put64(area, SMM_INT_CTL, svm->vmcb.control.int_ctl);
-	if (mmu_write_phys_bytes(cpu, cpu->msr.vm_hsave_pa + VMCB_SAVE, &svm->host, SAVE_TO_CR2))
+	if (mmu_write_phys_bytes(cpu, cpu->msr.vm_hsave_pa + VMCB_SAVE, &svm->host, SAVE_SIZE))
+		return false;
+	svm_capture(cpu, &svm->vmcb.save);
+	if (!svm_write_lbr(cpu))
 		return false;
 	svm_world_back(cpu);
 	svm->virt.gif = gif;
@@ -79,12 +85,14 @@ static bool rsm(struct cpu *cpu, const uint8_t *area)
 		return true;
 	if (!svm_page_ok(cpu, gpa) ||
 	    mmu_read_phys_bytes(cpu, gpa, &svm->vmcb, sizeof(svm->vmcb)) ||
-	    mmu_read_phys_bytes(cpu, cpu->msr.vm_hsave_pa + VMCB_SAVE, &svm->host, SAVE_TO_CR2) ||
+	    mmu_read_phys_bytes(cpu, cpu->msr.vm_hsave_pa + VMCB_SAVE, &svm->host, SAVE_SIZE) ||
 	    svm_check_control(cpu, &svm->vmcb.control).name)
 		return false;
 	svm->vmcb_gpa = gpa;
 	svm->vmcb.control.int_ctl = get64(area, SMM_INT_CTL);
 	svm->vmcb.control.event_inj = 0;
+	if (svm_lbrv(cpu))
+		svm_restore_lbr(cpu, &svm->vmcb.save);
 	svm_derive(cpu);
 	return true;
 }

@@ -37,6 +37,12 @@ static inline bool svm_has(const struct cpu *cpu, enum feature f)
 	return feature_has(cpu->guest_features, f);
 }
 
+/* DEBUGCTL and the records of branches are the guest's own. */
+static inline bool svm_lbrv(const struct cpu *cpu)
+{
+	return svm_has(cpu, FEAT_LBRV) && (svm_of_const(cpu)->vmcb.control.virt_ext & VIRT_EXT_LBR);
+}
+
 /* An intercept by its exit code, 60h to BFh. */
 static inline bool svm_wants(const struct cpu *cpu, unsigned code)
 {
@@ -77,6 +83,10 @@ static inline enum result svm_done(struct cpu *cpu)
 /* Between struct cpu and a save area: what VMRUN and #VMEXIT move. */
 void svm_capture(const struct cpu *cpu, struct vmcb_save *s);
 void svm_restore(struct cpu *cpu, const struct vmcb_save *s);
+/* DEBUGCTL and the records of branches. */
+void svm_restore_lbr(struct cpu *cpu, const struct vmcb_save *s);
+/* To the VMCB, where they are the guest's own, as svm_capture() left them. False: no memory there. */
+bool svm_write_lbr(struct cpu *cpu);
 struct vmcb_segment svm_pack_segment(const struct segment *seg);
 struct segment svm_unpack_segment(const struct vmcb_segment *s);
 /* EXITINTINFO of an event; NULL: none. */

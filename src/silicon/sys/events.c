@@ -479,6 +479,28 @@ static enum result shutdown(struct cpu *cpu)
 	return RESULT_STOP;
 }
 
+/*
+ * Behind delivery; from: where it interrupted. #DB (INT1's, too) ends the recording and leaves the records alone, #MC has
+ * no part in those of exceptions (APM, control-transfer recording).
+ */
+static void record_event(struct cpu *cpu, const struct event *ev, uint64_t from)
+{
+	uint64_t *lbr = cpu->msr.lbr;
+	bool machine_check = ev->type == EVENT_EXCEPTION && ev->vector == VEC_MC;
+
+	if (likely(!cpu_lbr(cpu)))
+		return;
+	if (event_is_exception(ev) && ev->vector == VEC_DB) {
+		cpu->msr.debugctl &= ~(uint64_t)DEBUGCTL_LBR;
+		return;
+	}
+	if (!machine_check) {
+		lbr[2] = lbr[0];
+		lbr[3] = lbr[1];
+	}
+	sys_record_branch(cpu, from);
+}
+
 static enum result delivered(struct cpu *cpu)
 {
 	cpu->fault.valid = false;
@@ -495,6 +517,7 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 {
 	struct event cur = *ev, cause;
 	bool guest = cpu_guest(cpu);
+	uint64_t from = cpu->rip;
 	enum result r;
 
 	if (cur.type == EVENT_NMI && !cur.keeps_nmis)
@@ -502,8 +525,10 @@ enum result deliver_event(struct cpu *cpu, const struct event *ev)
 	for (;;) {
 		apply_payload(cpu, &cur);
 		r = deliver_once(cpu, &cur);
-		if (r == RESULT_OK)
+		if (r == RESULT_OK) {
+			record_event(cpu, &cur, from);
 			return delivered(cpu);
+		}
 		if (r == RESULT_EXIT) {
 			cpu->inject = cur;
 			cpu_update_attention(cpu);
@@ -604,6 +629,7 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 		.insn_len = insn_len,
 	};
 	bool had_tf = cpu->sflags & FLAG_TF;
+	uint64_t from = cpu->rip;
 	enum result r = RESULT_AGAIN;
 
 	if (type == EVENT_SOFT_EXC && vector == VEC_BP && cpu->debug.enabled &&
@@ -621,6 +647,7 @@ enum result sys_soft_interrupt(struct cpu *cpu, uint8_t vector, enum event_type 
 		return RESULT_AGAIN;
 	if (r)
 		return r;
+	record_event(cpu, &ev, from);
 	if (type == EVENT_PRIV_SOFT_EXC)
 		cpu->dr7 &= ~DR7_GD;
 	if (had_tf)

@@ -59,10 +59,17 @@ static enum msr_result by_platform(enum platform_answer answer)
 	return answer == PLATFORM_USER ? MSR_UNKNOWN : MSR_DENIED;
 }
 
-/* KVM reads as 0, and lets 0 be written to, what its list names and this guest does not have. */
-static bool listed_zero(const struct msr_row *row, enum msr_origin by, enum msr_result r)
+static bool listed(const struct cpu_model *model, const struct msr_row *row)
 {
-	return by == MSR_HOST && r == MSR_UNKNOWN && (row->flags & MSR_FLAG_LISTED);
+	return (row->flags & MSR_FLAG_LISTED) ||
+	       ((row->flags & MSR_FLAG_AMD_SAVE) && !model_intel(model));
+}
+
+/* KVM reads as 0, and lets 0 be written to, what its list names and this guest does not have. */
+static bool listed_zero(const struct cpu *cpu, const struct msr_row *row, enum msr_origin by,
+			enum msr_result r)
+{
+	return by == MSR_HOST && r == MSR_UNKNOWN && listed(cpu->model, row);
 }
 
 enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t *ret)
@@ -75,7 +82,7 @@ enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by,
 	if (!gate_open(cpu, row, by))
 		return MSR_DENIED;
 	r = row->get(cpu, row, index, by, ret);
-	if (!listed_zero(row, by, r))
+	if (!listed_zero(cpu, row, by, r))
 		return r;
 	*ret = 0;
 	return MSR_OK;
@@ -91,7 +98,7 @@ enum msr_result sys_msr_set(struct cpu *cpu, uint32_t index, enum msr_origin by,
 	if (!gate_open(cpu, row, by) || (val & row->reserved))
 		return MSR_DENIED;
 	r = row->set(cpu, row, index, by, val);
-	return !val && listed_zero(row, by, r) ? MSR_OK : r;
+	return !val && listed_zero(cpu, row, by, r) ? MSR_OK : r;
 }
 
 /* ---- RDMSR and WRMSR ---- */
@@ -210,13 +217,14 @@ bool sys_msr_feature(const struct cpu_model *model, uint32_t index, uint64_t *re
 unsigned sys_msr_list(const struct cpu_model *model, enum msr_list_kind kind, uint32_t *buf,
 		      unsigned max)
 {
-	uint16_t want = kind == MSR_LIST_FEATURE ? MSR_FLAG_FEATURE : MSR_FLAG_LISTED;
+	bool feature = kind == MSR_LIST_FEATURE;
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < msr_nr_rows; i++) {
 		const struct msr_row *row = &msr_rows[i];
 
-		if (!(row->flags & want) || !row_exists(model, row))
+		if (!(feature ? row->flags & MSR_FLAG_FEATURE : listed(model, row)) ||
+		    !row_exists(model, row))
 			continue;
 		for (uint32_t k = 0; k < row->count; k++, n++)
 			if (n < max)

@@ -14,6 +14,7 @@
 #define MSR_FLAG_INTEL	  BIT(3)
 #define MSR_FLAG_AMD	  BIT(4)
 #define MSR_FLAG_PLATFORM BIT(5)
+#define MSR_FLAG_AMD_SAVE BIT(6) /* SAVE, but with Intel's models */
 #define MSR_FLAG_LISTED	  (MSR_FLAG_SAVE | MSR_FLAG_EMULATED)
 
 /* Homes in msrs.extra. */

@@ -297,10 +297,31 @@ SET(feat_ctl)
 	return set_plain(cpu, row, index, by, val);
 }
 
-/* LBR and BTF are accepted and not kept: neither is implemented. */
+#define DEBUGCTL_BTF  BIT(1)
+#define DEBUGCTL_PINS GENMASK(5, 2)
+
+/*
+ * As Linux's KVM: BTF and AMD's pins are accepted and not kept. Records of branches are AMD's alone; where the processor
+ * cannot lend them to guests (no LBRV), nothing is kept and nothing refused.
+ */
 SET(debugctl)
 {
-	return set_plain(cpu, row, index, by, 0);
+	bool amd = !model_intel(cpu->model);
+
+	if (amd && !feature_has(cpu->model_features, FEAT_LBRV))
+		return MSR_OK;
+	if (val & ~(DEBUGCTL_LBR | DEBUGCTL_BTF | (amd ? DEBUGCTL_PINS : 0)))
+		return MSR_DENIED;
+	cpu->msr.debugctl = amd ? val & DEBUGCTL_LBR : 0;
+	cpu_update_attention(cpu);
+	return MSR_OK;
+}
+
+SET(last_branch)
+{
+	if (!feature_has(cpu->model_features, FEAT_LBRV))
+		return MSR_UNKNOWN;
+	return set_host_only(cpu, row, index, by, val);
 }
 
 GET(fsb_freq)
@@ -531,6 +552,7 @@ SET(mci_ctl2)
 #define FEATURE	    MSR_FLAG_FEATURE
 #define INTEL	    MSR_FLAG_INTEL
 #define AMD	    MSR_FLAG_AMD
+#define AMD_SAVE    MSR_FLAG_AMD_SAVE
 #define PLATFORM    MSR_FLAG_PLATFORM
 #define FEAT_ALWAYS MSR_ALWAYS
 /* Rows without a home never use it. */

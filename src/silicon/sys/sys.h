@@ -143,6 +143,12 @@ enum result sys_io_write(struct cpu *cpu, uint16_t port, unsigned size, uint64_t
 
 /* Fault-class: a code breakpoint at linear address addr (none while RF is set). */
 enum result sys_check_code_bp(struct cpu *cpu, gva_t addr);
+/* A control transfer from this RIP has been taken, and branches are recorded (cpu_lbr()). */
+static inline void sys_record_branch(struct cpu *cpu, uint64_t from)
+{
+	cpu->msr.lbr[0] = from;
+	cpu->msr.lbr[1] = cpu->rip;
+}
 /* Trap-class: collect matches of a data or port access into ->pending_dr6. */
 void sys_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write);
 void sys_check_io_bp(struct cpu *cpu, uint16_t port, unsigned size);
