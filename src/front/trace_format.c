@@ -2,6 +2,9 @@
 /* Format files of the trace events, made of tables/events.def as the kernel makes its own below tracefs. */
 #include "front/trace.h"
 
+#include <asm/kvm.h>
+#include <asm/svm.h>
+#include <asm/vmx.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,6 +97,39 @@ static void print_field(FILE *f, const struct field *field)
 		field->name, field->suffix, field->offset, field->size, field->is_signed);
 }
 
+/* ---- the text ---- */
+
+static const struct reason {
+	uint32_t code;
+	const char *name;
+} vmx_reasons[] = {VMX_EXIT_REASONS}, svm_reasons[] = {SVM_EXIT_REASONS};
+
+static void print_reasons(FILE *f, const char *field, int len, const struct reason *row,
+			  unsigned nr)
+{
+	fprintf(f, "__print_symbolic(REC->%.*s", len, field);
+	for (; nr--; row++)
+		fprintf(f, ", { 0x%x, \"%s\" }", row->code, row->name);
+	fputc(')', f);
+}
+
+/* @FIELD@ becomes what Linux has there: the reasons of VMX or SVM by name, for readers without a plugin for KVM. */
+static void print_args(FILE *f, const char *args)
+{
+	const char *at = strchr(args, '@'), *field = at ? at + 1 : NULL;
+	int len = field ? (int)strcspn(field, "@") : 0;
+
+	if (!at) {
+		fputs(args, f);
+		return;
+	}
+	fprintf(f, "%.*s(REC->isa == 1) ? ", (int)(at - args), args);
+	print_reasons(f, field, len, vmx_reasons, ARRAY_SIZE(vmx_reasons));
+	fputs(" : ", f);
+	print_reasons(f, field, len, svm_reasons, ARRAY_SIZE(svm_reasons));
+	fputs(field + len + 1, f);
+}
+
 static void print_format(FILE *f, unsigned event)
 {
 	static const struct field common[] = {
@@ -110,7 +146,9 @@ static void print_format(FILE *f, unsigned event)
 	fputc('\n', f);
 	for (unsigned i = 0; i < e->nr_fields; i++)
 		print_field(f, &e->fields[i]);
-	fprintf(f, "\nprint fmt: \"%s\", %s\n", e->format, e->args);
+	fprintf(f, "\nprint fmt: \"%s\", ", e->format);
+	print_args(f, e->args);
+	fputc('\n', f);
 }
 
 char *trace_format(unsigned event, const char **ret_system)
