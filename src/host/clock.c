@@ -13,14 +13,6 @@
 /* For a moment's pair: one of them is not interrupted. */
 #define PAIR_SAMPLES 3
 
-uint64_t host_rdtsc(void)
-{
-	uint32_t low, high;
-
-	asm volatile("rdtsc" : "=a"(low), "=d"(high));
-	return low | (uint64_t)high << 32;
-}
-
 static uint64_t clock_ns(clockid_t id)
 {
 	struct timespec ts;

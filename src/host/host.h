@@ -33,7 +33,13 @@ void host_pages_small(void *mem, size_t size);
 void host_pages_large(void *mem, size_t size);
 
 /* ---- clock.c ---- */
-uint64_t host_rdtsc(void);
+static inline uint64_t host_rdtsc(void)
+{
+	uint32_t low, high;
+
+	asm volatile("rdtsc" : "=a"(low), "=d"(high));
+	return low | (uint64_t)high << 32;
+}
 /* TSC and CLOCK_REALTIME of one moment, which no interruption of the thread pulls apart. */
 void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */

@@ -9,9 +9,15 @@
 
 #include "kvm/vcpu/watch.h"
 
+/* Tools write here, in this process's memory. */
+extern volatile uint16_t probes_semaphore;
+
 /* Some tool has set a probe. Any thread. */
-bool probes_wanted(void);
-/* vCPU thread. */
+static inline bool probes_wanted(void)
+{
+	return unlikely(probes_semaphore);
+}
+/* vCPU thread, if some are wanted. */
 void probes_fire(enum watch_event id, const void *ev);
 
 #endif

@@ -91,19 +91,20 @@ struct watch_session;
 struct vcpu_watch {
 	struct watch_page *page; /* NULL: the vCPU has no file */
 	struct watch_session *session;
-	uint8_t *ring;	    /* the session's; NULL: only counters */
-	bool on;	    /* cpu.platform is ->platform */
-	bool open;	    /* guest code was left, for ->reason, at ->since */
-	uint8_t reason;	    /* enum watch_reason */
-	bool stepping;	    /* the window's next instruction follows without an exit */
-	bool silent;	    /* KVM_RUN did nothing */
-	bool impatient;	    /* the ring's reader did not make room */
-	bool sampling;	    /* ->sample_timer is in use */
-	bool sample;	    /* is due; atomic */
-	uint64_t **touched; /* bitmaps of pages that were told of, by chunk; NULL while off */
-	uint64_t since;	    /* TSC */
-	uint64_t counted;   /* cpu.retired as KVM_RUN began */
-	uint64_t told;	    /* cpu.retired at the last instruction of the window */
+	uint8_t *ring;	     /* the session's; NULL: only counters */
+	bool on;	     /* cpu.platform is ->platform */
+	bool open;	     /* guest code was left, for ->reason, at ->since */
+	uint8_t reason;	     /* enum watch_reason */
+	bool stepping;	     /* the window's next instruction follows without an exit */
+	bool silent;	     /* KVM_RUN did nothing */
+	bool impatient;	     /* the ring's reader did not make room */
+	bool sampling;	     /* ->sample_timer is in use */
+	bool sample;	     /* is due; atomic */
+	uint64_t **touched;  /* bitmaps of pages that were told of, by chunk; NULL while off */
+	uint64_t since;	     /* TSC */
+	uint64_t room_until; /* the ring's head may go as far without a look at its tail */
+	uint64_t counted;    /* cpu.retired as KVM_RUN began */
+	uint64_t told;	     /* cpu.retired at the last instruction of the window */
 	struct service_timer sample_timer;
 	struct platform platform; /* the vCPU's, watched */
 };

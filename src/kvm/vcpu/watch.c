@@ -37,11 +37,15 @@ static void cost_time(struct watch_cost *cost, uint64_t ticks)
 
 /* ---- the ring ---- */
 
-static bool has_room(const struct vcpu_watch *w, uint32_t need)
+/* The reader's side is looked at only when the room that it left is used up. */
+static bool has_room(struct vcpu_watch *w, uint32_t need)
 {
-	uint64_t tail = __atomic_load_n(&w->page->tail, __ATOMIC_ACQUIRE);
+	uint64_t end = w->page->head + need;
 
-	return w->page->head + need - tail <= w->session->ring_size;
+	if (unlikely(end > w->room_until))
+		w->room_until =
+			__atomic_load_n(&w->page->tail, __ATOMIC_ACQUIRE) + w->session->ring_size;
+	return end <= w->room_until;
 }
 
 /* True once there is room. A reader that is gone is waited for only once. */
@@ -60,16 +64,27 @@ static bool wait_for_room(struct vcpu_watch *w, uint32_t need)
 	return true;
 }
 
+typedef uint64_t __attribute__((may_alias)) word_t;
+
+/* 8 bytes at a time: events are short, and a string instruction takes as long as all else here. */
 static void put(struct vcpu_watch *w, uint64_t at, const void *from, uint32_t size)
 {
-	uint64_t pos = at & (w->session->ring_size - 1);
-	uint64_t first = min((uint64_t)size, w->session->ring_size - pos);
+	uint64_t mask = w->session->ring_size - 1;
+	const word_t *word = from;
 
-	memcpy(w->ring + pos, from, first);
-	memcpy(w->ring, (const char *)from + first, size - first);
+	for (uint32_t i = 0; i < size; i += 8)
+		__atomic_store_n((word_t *)(w->ring + ((at + i) & mask)), *word++,
+				 __ATOMIC_RELAXED);
 }
 
-void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size)
+static uint64_t time_of(const struct vcpu *vcpu, uint64_t tsc)
+{
+	if (vcpu->watch.page->counted)
+		return clock_monotonic_ns(vcpu->vm);
+	return tsc ? tsc : host_rdtsc();
+}
+
+void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size, uint64_t tsc)
 {
 	struct vcpu_watch *w = &vcpu->watch;
 	struct watch_record record = {.size = size};
@@ -79,28 +94,30 @@ void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size)
 
 	if (!w->ring)
 		return;
-	*common = (struct watch_common){.type = EVENT_ID(id), .pid = vcpu->tid};
-	record.tsc = w->page->counted ? clock_monotonic_ns(vcpu->vm) : host_rdtsc();
-	if (w->page->counted)
-		common->pid = 1 + vcpu->id;
+	*common = (struct watch_common){
+		.type = EVENT_ID(id),
+		.pid = w->page->counted ? 1 + (int32_t)vcpu->id : vcpu->tid,
+	};
+	record.tsc = time_of(vcpu, tsc);
 	if (!has_room(w, need) && !wait_for_room(w, need)) {
 		add(&w->page->lost, 1);
 		return;
 	}
 	head = w->page->head;
 	put(w, head, &record, sizeof(record));
-	put(w, head + sizeof(record), ev, size);
+	put(w, head + sizeof(record), ev, need - sizeof(record));
 	__atomic_store_n(&w->page->head, head + need, __ATOMIC_RELEASE);
 }
 
-void watch_event(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size)
+void watch_event_at(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size, uint64_t tsc)
 {
 	struct vcpu_watch *w = &vcpu->watch;
 
 	add(&w->page->events[id], 1);
-	probes_fire(id, ev);
+	if (probes_wanted())
+		probes_fire(id, ev);
 	if (w->ring && w->session->events >> id & 1)
-		watch_record(vcpu, id, ev, size);
+		watch_record(vcpu, id, ev, size, tsc);
 }
 
 /* ---- exits and entries ---- */
@@ -129,10 +146,10 @@ void watch_open(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uin
 	w->reason = reason;
 	w->since = host_rdtsc();
 	add(&w->page->costs[reason].count, 1);
-	watch_event(vcpu, EV_kvm_exit, &ev, sizeof(ev));
+	watch_event_at(vcpu, EV_kvm_exit, &ev, sizeof(ev), w->since);
 }
 
-static void inject(struct vcpu *vcpu)
+static void inject(struct vcpu *vcpu, uint64_t tsc)
 {
 	const struct event *inject = &vcpu->cpu.inject;
 	struct ev_kvm_inj_exception ev = {
@@ -142,26 +159,28 @@ static void inject(struct vcpu *vcpu)
 	};
 
 	if (inject->valid && inject->type == EVENT_EXCEPTION)
-		watch_event(vcpu, EV_kvm_inj_exception, &ev, sizeof(ev));
+		watch_event_at(vcpu, EV_kvm_inj_exception, &ev, sizeof(ev), tsc);
 }
 
-static void entry(struct vcpu *vcpu)
+static void entry(struct vcpu *vcpu, uint64_t tsc)
 {
 	struct ev_kvm_entry ev = {.vcpu_id = vcpu->id, .rip = vcpu->cpu.rip};
 
-	inject(vcpu);
-	watch_event(vcpu, EV_kvm_entry, &ev, sizeof(ev));
+	inject(vcpu, tsc);
+	watch_event_at(vcpu, EV_kvm_entry, &ev, sizeof(ev), tsc);
 }
 
 void watch_close(struct vcpu *vcpu)
 {
 	struct vcpu_watch *w = &vcpu->watch;
+	uint64_t now;
 
 	if (!w->open)
 		return;
 	w->open = false;
-	cost_time(&w->page->costs[w->reason], host_rdtsc() - w->since);
-	entry(vcpu);
+	now = host_rdtsc();
+	cost_time(&w->page->costs[w->reason], now - w->since);
+	entry(vcpu, now);
 }
 
 void watch_more_time(struct vcpu *vcpu, enum watch_reason reason, uint64_t since)
@@ -198,7 +217,7 @@ enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(s
 	if (w->open)
 		watch_close(vcpu);
 	else if (!w->stepping)
-		entry(vcpu);
+		entry(vcpu, 0);
 	w->stepping = w->session && watch_insn_step(vcpu, run, &kind);
 	if (!w->stepping)
 		kind = run(&vcpu->cpu);
@@ -260,7 +279,7 @@ static bool wanted(const struct vcpu_watch *w)
 
 	if (!w->page)
 		return false;
-	if (w->session || unlikely(probes_wanted()))
+	if (w->session || probes_wanted())
 		return true;
 	until = __atomic_load_n(&w->page->want_until, __ATOMIC_RELAXED);
 	return unlikely(until) && host_monotonic_ns() < until;

@@ -52,7 +52,7 @@ struct watch_common {
 	struct ev_##name {             \
 		struct watch_common c; \
 		fields                 \
-	};
+	} __attribute__((aligned(8)));
 #include "events.def"
 #undef EVENT
 #undef FIELD
@@ -72,7 +72,7 @@ struct ev_sample {
 	uint64_t cr3, rip[WATCH_MAX_FRAMES]; /* innermost first */
 };
 
-/* Ahead of each event in a ring; events are padded to 8 bytes. */
+/* Ahead of each event in a ring. The sizes of events are multiples of 8. */
 struct watch_record {
 	uint64_t tsc;  /* the host's */
 	uint32_t size; /* of the event */

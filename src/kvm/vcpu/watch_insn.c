@@ -54,7 +54,7 @@ static void tell(struct vcpu *vcpu)
 
 	memcpy(ev.gpr, cpu->gpr, sizeof(ev.gpr));
 	ev.nr_bytes = read_code(vcpu, ev.bytes);
-	watch_record(vcpu, EV_insn, &ev, sizeof(ev));
+	watch_record(vcpu, EV_insn, &ev, sizeof(ev), 0);
 }
 
 static enum cpu_exit_kind run_to(struct cpu *cpu, enum cpu_exit_kind (*run)(struct cpu *cpu),
@@ -152,5 +152,5 @@ void watch_sample(struct vcpu *vcpu)
 		ev.nr += walk_frames(vcpu, ev.rip + 1,
 				     min(w->session->depth, 0u + WATCH_MAX_FRAMES) - 1);
 	watch_record(vcpu, EV_sample, &ev,
-		     offsetof(struct ev_sample, rip) + ev.nr * sizeof(ev.rip[0]));
+		     offsetof(struct ev_sample, rip) + ev.nr * sizeof(ev.rip[0]), 0);
 }

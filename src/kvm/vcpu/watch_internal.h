@@ -20,10 +20,14 @@ void watch_more_time(struct vcpu *vcpu, enum watch_reason reason, uint64_t since
 /* Pages told of are told of again. */
 void watch_forget_touched(struct vcpu_watch *w);
 
-/* Count an event, leave it in the ring. ev->c is filled in here; size in bytes. */
-void watch_event(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size);
+/* Count an event, leave it in the ring. ev->c is filled in here; size in bytes; tsc: when, or 0 for now. */
+void watch_event_at(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size, uint64_t tsc);
+static inline void watch_event(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size)
+{
+	watch_event_at(vcpu, id, ev, size, 0);
+}
 /* The same for the ring only. */
-void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size);
+void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size, uint64_t tsc);
 
 /* watch_insn.c: log one instruction, if the window is open: true if it was and the vCPU stands behind it. */
 bool watch_insn_step(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cpu),
