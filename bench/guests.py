@@ -72,6 +72,40 @@ def nested_guest(build, vendor, runs, boots):
         yield from timed_lines(command, 900)
 
 
+# What watches a guest, as the words before QEMU's. "bare" is the library alone; "off" the command, with everything off.
+WATCHES = {"bare": ["env", "LD_PRELOAD={build}/libanykvm.so"], "off": ["{build}/anykvm", "run", "--"],
+           "stat": ["{build}/anykvm", "run", "--stat=/dev/null", "--"], "trace": ["{build}/anykvm", "trace", "-o", "{folder}/trace.dat", "--"]}
+WATCHED_EXITS = ("cpuid", "outb_80", "lapic_read")
+
+
+def watched_lines(build, prefix, runs):
+    """Lines of a guest; the last but one tells, as times(1) of the shell does, the CPU time of QEMU."""
+    command = qemu(build, "tcg", "pc", runs)
+    command[command.index("tcg,thread=multi")] = "kvm"
+    for _, _, line in timed_lines(prefix + ["sh", "-c", '"$@"; times', "sh"] + command, 300):
+        yield line
+
+
+def watched(table, build):
+    """What it costs to watch: QEMU's CPU seconds of a boot, and exits by the guest's own clock, against those that nobody watches."""
+    seconds = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, words in WATCHES.items():
+            prefix = [w.format(build=build, folder=folder) for w in words]
+            for line in watched_lines(build, prefix, []):
+                spent = re.match(r"(\d+)m([\d.]+)s (\d+)m([\d.]+)s$", line)
+                if spent:  # of the shell, then of its children
+                    seconds[name, "boot"] = sum(float(s) * f for s, f in zip(spent.groups(), (60, 1, 60, 1)))
+            for line in watched_lines(build, prefix, ["ioexit 20000"]):
+                took = re.match(r"EXIT (\S+) .*ns/it=(\S+)", line)
+                if took and took[1] in WATCHED_EXITS:
+                    seconds[name, "exit_" + took[1]] = float(took[2]) * 1e-9
+    for (name, what), took in seconds.items():
+        if name != "bare":
+            table.add("%s_%s" % (name, what), "anykvm", took)
+            table.add("%s_%s" % (name, what), "off", seconds["bare" if name == "off" else "off", what])
+
+
 def logged(table, build):
     """Dirty logging's cost: CPU time of bench/kit/logged.c's vCPU with it, and without."""
     exe = os.path.join(build, "bench", "logged")

@@ -16,13 +16,13 @@ def short(value):
 
 
 def rows(path):
-    """The rows below the head line, by name; those of scaling, which are no times, are left out."""
+    """The rows below the head line, by name; those of scaling, which are no times, and of watching, which compares with itself, are left out."""
     found = None
     for line in open(path, encoding="utf-8"):
         cells = line.split()
         if cells[:2] == ["name", "native_s"]:
             found = []
-        elif found is not None and len(cells) >= 8 and not cells[0].startswith(("bench:", "scale_")):
+        elif found is not None and len(cells) >= 8 and not cells[0].startswith(("bench:", "scale_", "off_", "stat_", "trace_", "dirty_log")):
             found.append(cells)
     if not found:
         sys.exit("paste: no results in %s" % path)

@@ -61,6 +61,9 @@ class Table:
             out.writelines("\t".join(r) + "\n" for r in rows)
         for r in rows:
             print("%-22s %10s %10s %10s %20s %12s %10s %4s" % tuple(r))
+        for name in self.seconds:
+            if self.ratio(name, "anykvm", "off"):
+                print("bench: %s: %.3f times what it is without" % (name, self.ratio(name, "anykvm", "off")))
         with open(os.path.join(directory, "results.svg"), "w", encoding="utf-8") as out:
             out.write(self.plot())
         self.say_met()
