@@ -43,7 +43,7 @@ MARK = "314159%d" % os.getpid()
 script = ('echo "$kind </script><b>&amp; {kind}"; "%s" 5 || exit 99; echo kept >"$ANYKVM_ARTEFACTS/f"; '
           'case $kind in bad) exit 3;; skip) exit 77;; slow) sleep %s;; flaky) [ -e "$ANYKVM_ARTEFACTS/g" ] || { touch "$ANYKVM_ARTEFACTS/g"; exit 1; };; '
           'dead) kill -9 $$;; child) sleep %s & exit 0;; esac' % (watched, MARK, MARK))
-arguments = ["--cpu", "INTEL,AMD", "--param", "kvm_intel.ept=0,1", "--param", "kvm.tdp_mmu=0,1", "--axis", "kind=good,bad,skip,slow,flaky,dead,child",
+arguments = ["--cpu", "INTEL,AMD", "--param", "kvm_intel.ept=0,1", "--param", "kvm.nx_huge_pages=0,1", "--axis", "kind=good,bad,skip,slow,flaky,dead,child",
              "--timeout", "3", "--retry", "1", "-j", "4", "--", "sh", "-c", script]
 status, out, err = matrix(*arguments)
 got = verdicts("anykvm-matrix")
@@ -51,11 +51,11 @@ want = {"good": "pass", "bad": "fail", "skip": "skip", "slow": "timeout", "flaky
 expect("status %d, cells %d\n%s%s" % (status, len(got), out, err), status == 1 and len(got) == 7 * (2 * 2 + 2))
 for name, verdict in got.items():
     kind = re.search(r"kind=(\w+)", name)[1]
-    expect("%s: %s" % (name, verdict), verdict == ("skip" if "tdp_mmu=1" in name else want[kind]))
+    expect("%s: %s" % (name, verdict), verdict == ("skip" if "nx_huge_pages=1" in name else want[kind]))
 expect("a parameter of the other vendor", not any("milan" in n and "kvm_intel" in n for n in got))
 expect("left running: %s" % left(MARK), not [l for l in left(MARK) if l.startswith("sleep")])
 expect("lines per cell", err.count("\n") == len(got) and "only N is supported" in err)
-cell = os.path.join("anykvm-matrix", "cells", "milan_kvm.tdp_mmu=0_kind=flaky")
+cell = os.path.join("anykvm-matrix", "cells", "milan_kvm.nx_huge_pages=0_kind=flaky")
 expect("artefacts", open(os.path.join(cell, "artefacts", "f")).read() == "kept\n" and "---- again ----" in open(os.path.join(cell, "log")).read())
 
 # TAP, JUnit.
@@ -172,6 +172,10 @@ for args, message, kw in ((["--cpu", "zx81", "--", "true"], "no model 'zx81'", {
     last = err.strip().splitlines()[-1] if err else ""
     expect("matrix %s: %d %r" % (args, status, err), status == 125 and message in last and last.startswith("anykvm: "))
 expect("a full disk leaves %s" % os.listdir("full"), os.listdir("full") == ["cells"])
+status, out, err = matrix("-o", "t", "--cpu", "INTEL,AMD", "--param", "kvm.tdp_mmu=0,1", "--", "cat", "/sys/module/kvm/parameters/tdp_mmu")
+logs = {n: open("t/cells/%s/log" % n.replace(" ", "_")).read().split() for n in verdicts("t")}
+expect("a kept parameter: %d %s" % (status, logs), status == 0 and len(logs) == 4 and
+       all(v == ["Y" if n.endswith("=1") else "N"] for n, v in logs.items()))
 status, out, err = matrix("-o", "r", "--param", "kvm.frob=1", "--", "true")
 expect("an unknown parameter: %d %s" % (status, err), status == 125 and "kvm.frob" in err and err.count("\n") == 1 and not os.path.exists("r"))
 shutil.rmtree(folder)

@@ -13,7 +13,7 @@
 #include <string.h>
 
 enum kind { BOOL, INT };
-enum set { FIXED, FREE };
+enum set { FIXED, FREE, KEPT };
 
 enum param {
 #define PARAM(module, name, kind, value, set, summary) PARAM_##module##_##name,
