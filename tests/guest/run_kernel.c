@@ -5,6 +5,7 @@
  */
 #include "guest_asm.h"
 #include "silicon/exec/exec.h"
+#include "silicon/mmu/pte.h"
 #include "silicon/models/model.h"
 
 #include <string.h>
@@ -375,6 +376,117 @@ static void string_without_memory(void **state)
 	flat_free(f);
 }
 
+#define SCATTERED	0x40000000ul
+#define SCATTERED_PAGES 8u
+#define MOVES(suffix)                                             \
+	"1: mov rsi,r8; mov rdi,r9; mov rcx,r10; rep movs" suffix \
+	"; mov ecx,ebx; dec ebx; jnz 1b; hlt"
+
+GUEST(moves_b, 64, MOVES("b"));
+GUEST(moves_w, 64, MOVES("w"));
+GUEST(moves_d, 64, MOVES("d"));
+GUEST(moves_q, 64, MOVES("q"));
+
+/* Neighbours in some places, and in others not. */
+static gpa_t frame_of(unsigned page)
+{
+	static const uint8_t frames[SCATTERED_PAGES] = {4, 5, 0, 7, 1, 2, 3, 6};
+
+	return FLAT_DATA + frames[page] * PAGE_SIZE;
+}
+
+static struct flat *scattered_machine(uint8_t *ret_bytes)
+{
+	struct flat *f = tempo_machine();
+
+	for (unsigned i = 0; i < SCATTERED_PAGES * PAGE_SIZE; i++)
+		ret_bytes[i] = i * 7 + (i >> 8);
+	for (unsigned i = 0; i < SCATTERED_PAGES; i++) {
+		flat_map(f, SCATTERED + i * PAGE_SIZE, frame_of(i), PTE_P | PTE_W, PAGE_SIZE);
+		flat_write(f, frame_of(i), ret_bytes + i * PAGE_SIZE, PAGE_SIZE);
+	}
+	f->cpu->gpr[RBX] = ROUNDS;
+	return f;
+}
+
+static void expect_scattered(struct flat *f, const uint8_t *want)
+{
+	for (unsigned i = 0; i < SCATTERED_PAGES; i++)
+		assert_memory_equal(f->ram + frame_of(i), want + i * PAGE_SIZE, PAGE_SIZE);
+}
+
+static void move(uint8_t *bytes, uint64_t dst, uint64_t src, uint64_t n, unsigned size)
+{
+	for (uint64_t k = 0; k < n; k++)
+		memmove(bytes + dst + k * size, bytes + src + k * size, size);
+}
+
+/* Over pages that are and that are not each other's neighbours in memory, on itself, out of step with the pages. */
+static void string_over_pages(void **state)
+{
+	static const struct {
+		const uint8_t *code, *end;
+	} loops[] = {{moves_b, moves_b_end},
+		     {moves_w, moves_w_end},
+		     {moves_d, moves_d_end},
+		     {moves_q, moves_q_end}};
+	static const int distances[] = {1, 3, 8, 0x123, 0x1800, 0x2008, -1, -0x10};
+	uint8_t *want = malloc(SCATTERED_PAGES * PAGE_SIZE);
+
+	for (unsigned i = 0; i < 4 * ARRAY_SIZE(distances); i++) {
+		unsigned log2 = i % 4, n = 0x4321 >> log2;
+		uint64_t src = 0x10f3, dst = src + distances[i / 4];
+		struct flat *f = scattered_machine(want);
+
+		f->cpu->gpr[R8] = SCATTERED + src;
+		f->cpu->gpr[R9] = SCATTERED + dst;
+		f->cpu->gpr[R10] = n;
+		for (unsigned k = 0; k < ROUNDS; k++)
+			move(want, dst, src, n, 1 << log2);
+		flat_code(f, loops[log2].code, loops[log2].end - loops[log2].code);
+		assert_int_equal(go(f), CPU_EXIT_HLT);
+		expect_scattered(f, want);
+		assert_int_equal(f->cpu->gpr[RSI], SCATTERED + src + (n << log2));
+		assert_int_equal(f->cpu->gpr[RDI], SCATTERED + dst + (n << log2));
+		assert_int_equal(f->cpu->retired, 7 * ROUNDS + 1);
+		flat_free(f);
+	}
+	free(want);
+}
+
+/* A page goes when the loop is translated: all before it is done, the image has RF and the rest is left. */
+static void string_faults(void **state)
+{
+	uint8_t *want = malloc(SCATTERED_PAGES * PAGE_SIZE);
+	struct flat *f = scattered_machine(want);
+	uint64_t src = 0x10f3, dst = 0x2ffa, done = (0x5000 - dst) / 4;
+
+	f->cpu->gpr[R8] = SCATTERED + src;
+	f->cpu->gpr[R9] = SCATTERED + dst;
+	f->cpu->gpr[R10] = 0xc00;
+	load(f, moves_d);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	for (unsigned k = 0; k < ROUNDS; k++)
+		move(want, dst, src, 0xc00, 4);
+	expect_scattered(f, want);
+	flat_map(f, SCATTERED + 0x5000, 0, 0, PAGE_SIZE);
+	mmu_flush_all(f->cpu);
+	f->cpu->gpr[RBX] = ROUNDS;
+	load(f, moves_d);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_PF);
+	assert_int_equal(f->cpu->cr2, SCATTERED + 0x5000);
+	assert_int_equal(f->cpu->gpr[RBX], ROUNDS);
+	assert_int_equal(f->cpu->gpr[RCX], 0xc00 - done);
+	assert_int_equal(f->cpu->gpr[RSI], SCATTERED + src + 4 * done);
+	assert_int_equal(f->cpu->gpr[RDI], SCATTERED + dst + 4 * done);
+	assert_true(on_stack(f, 3, 8) & FLAG_RF);
+	move(want, dst, src, done, 4);
+	expect_scattered(f, want);
+	flat_free(f);
+	free(want);
+}
+
 /* ---- system calls ---- */
 
 GUEST(calls, 64,
@@ -495,6 +607,8 @@ int main(void)
 		cmocka_unit_test(system_calls),
 		cmocka_unit_test(sysret_refused),
 		cmocka_unit_test(string_without_memory),
+		cmocka_unit_test(string_over_pages),
+		cmocka_unit_test(string_faults),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -158,6 +158,15 @@ uint32_t emul_mxcsr_mask(const struct cpu *cpu);
 /* Components not in their initial state: XINUSE (emul_xsave.c). */
 uint64_t emul_xinuse(const struct cpu *cpu);
 
+/* ---- strings ---- */
+
+/*
+ * Move or store n elements of 1 << log2 bytes upwards by the host's instruction. Returns how many are done: fewer if the
+ * host faulted.
+ */
+uint64_t emul_host_movs(unsigned log2, void *dst, const void *src, uint64_t n);
+uint64_t emul_host_stos(unsigned log2, void *dst, uint64_t val, uint64_t n);
+
 /* ---- stack ---- */
 
 static inline uint64_t emul_stack_mask(const struct cpu *cpu)

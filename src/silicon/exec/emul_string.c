@@ -188,6 +188,16 @@ static uint64_t (*const host_stos[2][4])(void *dst, uint64_t val, uint64_t n) = 
 	{host_stos_down_8, host_stos_down_16, host_stos_down_32, host_stos_down_64},
 };
 
+uint64_t emul_host_movs(unsigned log2, void *dst, const void *src, uint64_t n)
+{
+	return host_movs[0][log2](dst, src, n);
+}
+
+uint64_t emul_host_stos(unsigned log2, void *dst, uint64_t val, uint64_t n)
+{
+	return host_stos[0][log2](dst, val, n);
+}
+
 /* ---- all alike ---- */
 
 /* What one of them does. Both return with the flags of the last comparison, where it compares. */

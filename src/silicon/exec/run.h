@@ -270,7 +270,7 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span;
 
 	uint32_t growth;		/* times RUN_CODE, RUN_SITES and so on may be used, */
 	uint32_t most;			/* and can be: less where vCPUs are many */
@@ -408,6 +408,25 @@ void run_serialize(struct run *run, enum insn_sync sync);
 void run_stepped(struct run *run);
 /* The same for the pages that the guest wrote to since. */
 void run_notice_writes(struct run *run);
+
+/* ---- run_span.c: general registers only ---- */
+
+/* Of the elements of MOVS and STOS in 64-bit code, log2 of the size. */
+static inline unsigned run_string_log2(const struct insn *insn)
+{
+	if (!(insn->opcode & 1))
+		return 0;
+	if (insn->flags & INSN_REX_W)
+		return 3;
+	return insn->flags & INSN_66 ? 1 : 2;
+}
+
+/*
+ * From translated code: the site's REP MOVS or REP STOS, as far as the tables of struct direct have its pages. NULL: the
+ * site's cold path goes on from where the registers say; else it is done, and that is where to go on. Of struct cpu's
+ * general registers those that C may change, RCX, RSI and RDI are the guest's.
+ */
+const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 
 /* ---- run.c: general registers only ---- */
 

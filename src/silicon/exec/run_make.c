@@ -111,6 +111,34 @@ static void emit_cold(struct emit *e, const struct run *run)
 	emit_resume(e, run);
 }
 
+/* What C may use, and who calls it has to keep. */
+static const struct {
+	uint8_t host, guest;
+} volatiles[] = {{RAX, RAX}, {RDX, RDX}, {RSI, RSI}, {RDI, RDI}, {R8, R8},
+		 {R9, R9},   {R10, R10}, {R11, R11}, {R12, RCX}};
+
+/* ecx: the site, of a string instruction. The short way to C: by run_string_span(), and what it leaves by run_cold(). */
+static void emit_span(struct emit *e, const struct run *run)
+{
+	EMIT(e, "\x41\x89\xce"); /* mov %ecx,%r14d */
+	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
+		emit_store_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
+	EMIT(e, "\x9f\x0f\x90\xc0\x44\x0f\xb7\xf8"); /* lahf; seto %al; movzwl %ax,%r15d */
+	emit_mov_imm(e, RDI, (uintptr_t)run->cpu);
+	EMIT(e, "\x44\x89\xf6"); /* mov %r14d,%esi */
+	emit_mov_imm(e, RAX, (uintptr_t)run_string_span);
+	EMIT(e, "\xff\xd0"); /* call *%rax */
+	emit_abs(e, 0x48, 0x89, RAX, emit_low(&run->target));
+	emit_mov(e, RCX, RAX);
+	EMIT(e, "\x44\x89\xf8\x04\x7f\x9e"); /* mov %r15d,%eax; add $0x7f,%al; sahf */
+	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
+		emit_load_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
+	EMIT(e, "\xe3\x07"); /* jrcxz over the jump */
+	emit_abs(e, 0x40, 0xff, 4, emit_low(&run->target));
+	EMIT(e, "\x44\x89\xf1"); /* mov %r14d,%ecx */
+	emit_jmp(e, run->stub_cold);
+}
+
 void run_make_stubs(struct run *run)
 {
 	struct emit e = {.at = run->code.rw, .base = run->code.rw};
@@ -125,6 +153,8 @@ void run_make_stubs(struct run *run)
 	emit_return(&e);
 	run->stub_cold = emit_pos(&e);
 	emit_cold(&e, run);
+	run->stub_span = emit_pos(&e);
+	emit_span(&e, run);
 	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);
 }
 

@@ -18,15 +18,6 @@ static bool is_movs(const struct insn *insn)
 	return insn->run == emul_movs;
 }
 
-static unsigned element_log2(const struct insn *insn)
-{
-	if (!(insn->opcode & 1))
-		return 0;
-	if (insn->flags & INSN_REX_W)
-		return 3;
-	return insn->flags & INSN_66 ? 1 : 2;
-}
-
 /* To the cold path unless a register has none of the mask's bits. */
 static void emit_unless_none(struct translation *t, const uint64_t *mask)
 {
@@ -97,7 +88,7 @@ static void emit_movs(struct translation *t, unsigned shift)
 
 enum form run_form_string(struct translation *t)
 {
-	unsigned shift = element_log2(&t->insn);
+	unsigned shift = run_string_log2(&t->insn);
 
 	if (!(t->insn.flags & (INSN_REP | INSN_REPNE)) || t->insn.addrsize != 8 ||
 	    (is_movs(&t->insn) && t->insn.seg >= SEG_FS))
@@ -119,7 +110,7 @@ bool run_string_fixup(struct run *run, const struct run_site *site, uint32_t off
 {
 	const struct insn *insn = &run->insn[site->insn];
 	greg_t *g = uc->uc_mcontext.gregs;
-	uint64_t done = (uint64_t)(g[REG_R12] - g[REG_RCX]) << element_log2(insn);
+	uint64_t done = (uint64_t)(g[REG_R12] - g[REG_RCX]) << run_string_log2(insn);
 
 	if (offset - site->code != site->last)
 		return false;

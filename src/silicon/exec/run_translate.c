@@ -196,8 +196,10 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 /* Returns the offset of the jump's displacement. */
 static uint32_t emit_cold_jump(struct translation *t, uint32_t site)
 {
+	bool string = t->run->site[site].flags & SITE_STRING;
+
 	emit_mov_imm(&t->e, RCX, site);
-	return emit_jmp(&t->e, t->run->stub_cold);
+	return emit_jmp(&t->e, string ? t->run->stub_span : t->run->stub_cold);
 }
 
 /*
