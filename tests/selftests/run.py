@@ -26,10 +26,11 @@ FAST = """coalesced_io_test guest_memfd_test guest_print_test kvm_binary_stats_t
     svm_nested_soft_inject_test svm_vmcall_test sync_regs_test
     tsc_msrs_test tsc_scaling_sync ucna_injection_test userspace_io_test userspace_msr_exit_test
     xapic_state_test xcr0_cpuid_test xen_vmcall_test xss_msr_test nested_exceptions_test triple_fault_event_test
-    vmx_apic_access_test vmx_close_while_nested_test vmx_dirty_log_test vmx_invalid_nested_guest_state vmx_msrs_test
+    vmx_apic_access_test vmx_close_while_nested_test vmx_dirty_log_test vmx_exception_with_invalid_guest_state vmx_invalid_nested_guest_state vmx_msrs_test
     vmx_set_nested_state_test vmx_tsc_adjust_test""".split()
-# KVM has the capability that it wants only without two-dimensional paging.
-PARAMS = {"smaller_maxphyaddr_emulation_test": ["kvm_intel.ept=0", "kvm_amd.npt=0"]}
+# KVM has the capability that it wants only without two-dimensional paging; guests that KVM refuses it emulates only so.
+PARAMS = {"smaller_maxphyaddr_emulation_test": ["kvm_intel.ept=0", "kvm_amd.npt=0"],
+          "vmx_exception_with_invalid_guest_state": ["kvm_intel.unrestricted_guest=0"]}
 # Busy threads by the dozen, or writes that must not stand still for 10 ms: alone, after all others.
 ALONE = ["hardware_disable_test", "dirty_log_test"]
 CONTAINER = """d=$(mktemp -d) && mount -t tmpfs none $d && mkdir $d/shm && mount -t tmpfs none $d/shm &&

@@ -73,6 +73,20 @@ static bool value_parse(const struct row *row, const char *text, long *ret)
 	return !errno && *text && !*end && *ret >= 0 && *ret <= INT32_MAX;
 }
 
+/* Without EPT kvm_intel has nothing that builds on it, whatever it was told. */
+static long value_of(enum param param)
+{
+	switch (param) {
+	case PARAM_kvm_intel_unrestricted_guest:
+	case PARAM_kvm_intel_eptad:
+		return values[PARAM_kvm_intel_ept] && values[param];
+	case PARAM_kvm_intel_pml:
+		return value_of(PARAM_kvm_intel_eptad) && values[param];
+	default:
+		return values[param];
+	}
+}
+
 static int value_text(const struct row *row, long value, char *buf, size_t size)
 {
 	if (row->kind == BOOL)
@@ -135,7 +149,7 @@ bool api_param_nth(unsigned nr, struct api_param *ret)
 	ret->name = rows[nr].name;
 	ret->summary = rows[nr].summary;
 	ret->fixed = rows[nr].set == FIXED;
-	value_text(&rows[nr], values[nr], ret->value, sizeof(ret->value));
+	value_text(&rows[nr], value_of(nr), ret->value, sizeof(ret->value));
 	return true;
 }
 
@@ -144,7 +158,7 @@ bool api_params_vmx(struct vmx_options *ret)
 	*ret = (struct vmx_options){
 		.ept = values[PARAM_kvm_intel_ept],
 		.ept_ad = values[PARAM_kvm_intel_eptad],
-		.unrestricted = values[PARAM_kvm_intel_unrestricted_guest],
+		.unrestricted = value_of(PARAM_kvm_intel_unrestricted_guest),
 		.vpid = values[PARAM_kvm_intel_vpid],
 		.flexpriority = values[PARAM_kvm_intel_flexpriority],
 		.apicv = values[PARAM_kvm_intel_enable_apicv],
@@ -158,6 +172,7 @@ bool api_params_vmx(struct vmx_options *ret)
 void api_params_apply(struct vm_params *ret, bool intel)
 {
 	ret->tdp = values[intel ? PARAM_kvm_intel_ept : PARAM_kvm_amd_npt];
+	ret->restricted = intel && !value_of(PARAM_kvm_intel_unrestricted_guest);
 	ret->ignore_msrs = values[PARAM_kvm_ignore_msrs];
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
 	ret->report_missed_checks = values[PARAM_anykvm_report_missed_checks];

@@ -195,7 +195,7 @@ static void get_exception(struct vcpu *vcpu, struct kvm_vcpu_events *e)
 	if (!vcpu->vm->exception_payload && ev->has_payload)
 		deliver_payload(cpu);
 	if (!is_soft(ev)) {
-		e->exception.pending = ev->pending && vcpu->vm->exception_payload;
+		e->exception.pending = ev->pending;
 		e->exception.injected = !e->exception.pending;
 	}
 	if (!vcpu->vm->exception_payload)

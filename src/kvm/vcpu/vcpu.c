@@ -79,6 +79,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->opaque = vcpu;
 	cpu->behaviour = behaviour_of(vcpu->vm->ops->params.behaviour);
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
+	cpu->restricted = vcpu->vm->ops->params.restricted;
 	cpu->counted = vcpu->vm->turns;
 	cpu->random = cpu->counted ? vcpu_turn_random(vcpu) : 0;
 	if (feature_has(model->features, FEAT_XSAVE))

@@ -87,6 +87,7 @@ struct vm_params {
 	bool tdp;
 	bool ignore_msrs, report_ignored_msrs;
 	bool report_missed_checks;
+	bool restricted;	    /* no unrestricted guests: silicon/cpu/enterable.c */
 	const struct vmx_caps *vmx; /* what guests get of VMX; NULL: nothing */
 	uint32_t tsc_tolerance_ppm;
 	uint32_t halt_poll_ns, halt_poll_grow, halt_poll_grow_start, halt_poll_shrink;

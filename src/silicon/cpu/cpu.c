@@ -76,6 +76,8 @@ void cpu_update_mode(struct cpu *cpu)
 	mode->uneven[0] = is_uneven(&cpu->seg[SEG_FS]);
 	mode->uneven[1] = is_uneven(&cpu->seg[SEG_GS]);
 	cpu_update_access(cpu);
+	if (unlikely(cpu->restricted))
+		cpu_judge(cpu);
 }
 
 /* R/W field 0 is execution; L and G enable alike. */

@@ -82,6 +82,7 @@ enum activity { ACTIVITY_RUN, ACTIVITY_HLT, ACTIVITY_SHUTDOWN, ACTIVITY_WAIT_SIP
 #define ATTN_CODE    BIT(12) /* another processor's code: mmu/codemap.h */
 #define ATTN_LIMIT   BIT(13) /* ->limit may be reached */
 #define ATTN_LBR     BIT(14) /* branches are recorded: step by step */
+#define ATTN_REFUSED BIT(15) /* ->restricted, and cpu_enterable() may be false */
 
 /* What cpu_update_attention() derives from the rest. */
 #define ATTN_DERIVED                                                                            \
@@ -149,6 +150,7 @@ struct cpu {
 	bool smi_pending;
 	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
 	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
+	bool restricted;	/* a KVM without unrestricted guests: enterable.c */
 	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
 	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */
 	struct {
@@ -273,6 +275,19 @@ void cpu_set_rflags(struct cpu *cpu, uint64_t rflags);
  * a null SS in 64-bit mode keeps the DPL in its attributes.
  */
 void cpu_update_mode(struct cpu *cpu);
+/*
+ * enterable.c. True where KVM could enter the guest on a processor without unrestricted guests (SDM, checks on guest
+ * segment registers); in guest mode always. cpu_judge() raises or lowers ATTN_REFUSED by it; cpu_refused() looks
+ * anew where that bit is up, and is false without ->restricted.
+ */
+bool cpu_enterable(const struct cpu *cpu);
+void cpu_judge(struct cpu *cpu);
+bool cpu_refused(struct cpu *cpu);
+/*
+ * In such a state KVM has no way to deliver an exception: true if it is one. It is cpu->inject then,
+ * not looked at yet by a guest hypervisor if pending, and cpu->exit CPU_EXIT_EMULATION. Real mode has one, as a virtual-8086 task.
+ */
+bool cpu_refuses(struct cpu *cpu, const struct event *ev, bool pending);
 /* Recompute the attention bits that derive from state (TF, breakpoints, shadow, injection). */
 void cpu_update_attention(struct cpu *cpu);
 /* Set one of SHADOW_*, as STI and MOV SS do (SDM: a second one in a row is not extended). */

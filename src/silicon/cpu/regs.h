@@ -170,4 +170,8 @@ enum exception_vector {
 #define SEG_G	       BIT(15)
 #define SEG_UNUSABLE   BIT(16)
 
+/* Selectors. */
+#define SEL_RPL(sel) ((sel)&3u)
+#define SEL_TI(sel)  ((sel)&4u)
+
 #endif

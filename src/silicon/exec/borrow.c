@@ -23,29 +23,6 @@ static const uint16_t x87_control[] = {
 	ZYDIS_MNEMONIC_FNINIT, ZYDIS_MNEMONIC_FWAIT, ZYDIS_MNEMONIC_FNOP,
 };
 
-/* What accesses memory and is known to KVM's emulator (Linux 6.12), in its legacy encoding. */
-static const uint16_t kvm_emulated[] = {
-	ZYDIS_MNEMONIC_ADD,	ZYDIS_MNEMONIC_OR,	  ZYDIS_MNEMONIC_ADC,
-	ZYDIS_MNEMONIC_SBB,	ZYDIS_MNEMONIC_AND,	  ZYDIS_MNEMONIC_SUB,
-	ZYDIS_MNEMONIC_XOR,	ZYDIS_MNEMONIC_CMP,	  ZYDIS_MNEMONIC_TEST,
-	ZYDIS_MNEMONIC_INC,	ZYDIS_MNEMONIC_DEC,	  ZYDIS_MNEMONIC_NOT,
-	ZYDIS_MNEMONIC_NEG,	ZYDIS_MNEMONIC_MUL,	  ZYDIS_MNEMONIC_IMUL,
-	ZYDIS_MNEMONIC_DIV,	ZYDIS_MNEMONIC_IDIV,	  ZYDIS_MNEMONIC_ROL,
-	ZYDIS_MNEMONIC_ROR,	ZYDIS_MNEMONIC_RCL,	  ZYDIS_MNEMONIC_RCR,
-	ZYDIS_MNEMONIC_SHL,	ZYDIS_MNEMONIC_SHR,	  ZYDIS_MNEMONIC_SAR,
-	ZYDIS_MNEMONIC_SHLD,	ZYDIS_MNEMONIC_SHRD,	  ZYDIS_MNEMONIC_BT,
-	ZYDIS_MNEMONIC_BTS,	ZYDIS_MNEMONIC_BTR,	  ZYDIS_MNEMONIC_BTC,
-	ZYDIS_MNEMONIC_BSF,	ZYDIS_MNEMONIC_BSR,	  ZYDIS_MNEMONIC_TZCNT,
-	ZYDIS_MNEMONIC_LZCNT,	ZYDIS_MNEMONIC_MOV,	  ZYDIS_MNEMONIC_MOVZX,
-	ZYDIS_MNEMONIC_MOVSX,	ZYDIS_MNEMONIC_MOVSXD,	  ZYDIS_MNEMONIC_MOVBE,
-	ZYDIS_MNEMONIC_MOVNTI,	ZYDIS_MNEMONIC_XCHG,	  ZYDIS_MNEMONIC_XADD,
-	ZYDIS_MNEMONIC_CMPXCHG, ZYDIS_MNEMONIC_CMPXCHG8B, ZYDIS_MNEMONIC_MOVUPS,
-	ZYDIS_MNEMONIC_MOVUPD,	ZYDIS_MNEMONIC_MOVAPS,	  ZYDIS_MNEMONIC_MOVAPD,
-	ZYDIS_MNEMONIC_MOVNTPS, ZYDIS_MNEMONIC_MOVNTPD,	  ZYDIS_MNEMONIC_MOVDQA,
-	ZYDIS_MNEMONIC_MOVDQU,	ZYDIS_MNEMONIC_MOVNTDQ,	  ZYDIS_MNEMONIC_FNSTCW,
-	ZYDIS_MNEMONIC_FNSTSW,	ZYDIS_MNEMONIC_CLFLUSH,	  ZYDIS_MNEMONIC_CLFLUSHOPT,
-};
-
 static const uint16_t bits[] = {
 	ZYDIS_MNEMONIC_BT,
 	ZYDIS_MNEMONIC_BTC,
@@ -62,17 +39,6 @@ static bool listed(const uint16_t *list, size_t nr, ZydisMnemonic mnemonic)
 }
 
 #define LISTED(list, mnemonic) listed(list, ARRAY_SIZE(list), mnemonic)
-
-static bool kvm_emulates(const ZydisDecodedInstruction *z)
-{
-	if (z->encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY)
-		return false;
-	/* Of the forms of MOVQ, those with MMX registers. */
-	if (z->mnemonic == ZYDIS_MNEMONIC_MOVQ)
-		return z->opcode == 0x6f || z->opcode == 0x7f;
-	return z->meta.category == ZYDIS_CATEGORY_CMOV ||
-	       z->meta.category == ZYDIS_CATEGORY_SETCC || LISTED(kvm_emulated, z->mnemonic);
-}
 
 bool borrow_plain(const ZydisDecodedInstruction *z)
 {
@@ -413,8 +379,6 @@ static void choose_run(const ZydisDecodedInstruction *z, const ZydisDecodedOpera
 	/* With 66h it reads a word (SDM), whatever the decoder says. */
 	if (z->mnemonic == ZYDIS_MNEMONIC_MOVSXD && insn->opsize == 2)
 		insn->mem_size = 2;
-	if (insn->flags & INSN_MEM && kvm_emulates(z))
-		insn->flags |= INSN_KVM_EMUL;
 	insn->align = alignment_of(z, insn);
 	insn->must_align = must_align(z, insn);
 	if (insn->align > 1)

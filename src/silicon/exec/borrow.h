@@ -12,6 +12,8 @@ bool borrow_choose(struct exec_cache *c, const ZydisDecodedInstruction *z,
 		   const ZydisDecodedOperand *ops, struct insn *insn);
 /* True for an emulated instruction that leaves mode, control registers and XCR0 alone. */
 bool borrow_plain(const ZydisDecodedInstruction *z);
+/* True if KVM's emulator has the instruction, which is emulated here or borrowed. */
+bool emulator_knows(const ZydisDecodedInstruction *z, bool emulated);
 
 /* ---- borrow_run.c: general registers only ---- */
 

@@ -360,9 +360,11 @@ static bool choose(struct decoding *d)
 	bool two_byte = d->z.opcode_map == ZYDIS_OPCODE_MAP_0F;
 	struct insn *insn = d->insn;
 	insn_fn *fast = fast_choose(&d->z, d->ops, insn);
+	bool emulated;
 
 	insn->run = insn_emulated_form(d->z.mnemonic, d->z.opcode, two_byte);
-	if (insn->run)
+	emulated = insn->run;
+	if (emulated)
 		insn->flags |= borrow_plain(&d->z) ? INSN_PLAIN : 0;
 	else if (fast && insn->mem_op != ACCESS_RMW)
 		insn->flags |= INSN_PLAIN | INSN_INLINE;
@@ -370,6 +372,8 @@ static bool choose(struct decoding *d)
 		insn->flags |= INSN_PLAIN;
 	else
 		return false;
+	if (emulator_knows(&d->z, emulated))
+		insn->flags |= INSN_KVM_EMUL;
 	if (fast)
 		insn->run = fast;
 	return true;

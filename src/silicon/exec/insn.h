@@ -30,7 +30,7 @@ typedef uint64_t thunk_fn(struct cpu *cpu, void *mem);
 #define INSN_HIGH_RM  BIT(6)
 #define INSN_FPU      BIT(8) /* uses x87, MMX, vector or mask state: fpu_load() first */
 #define INSN_SEG_PFX  BIT(9)
-#define INSN_KVM_EMUL BIT(10) /* borrowed, and KVM's emulator knows it (decisions.md 18) */
+#define INSN_KVM_EMUL BIT(10) /* KVM's emulator knows it (decisions.md 18): emulator.c */
 #define INSN_66	      BIT(11) /* 66h present, whatever it means */
 #define INSN_REX      BIT(12)
 #define INSN_X87      BIT(13) /* x87, not a control instruction: records its pointers */

@@ -12,6 +12,7 @@
  */
 #include "host/guard.h"
 #include "silicon/exec/decode.h"
+#include "silicon/exec/emul.h"
 #include "silicon/exec/exec.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/tlb.h"
@@ -260,12 +261,32 @@ static enum cpu_exit_kind writes_first(struct cpu *cpu)
 	return cpu->out.nr ? exit_with(cpu, CPU_EXIT_WRITES) : CPU_EXIT_NONE;
 }
 
+/*
+ * KVM takes #UD itself, and its program may come in between: who waits for an answer finds the exception pending. Seen
+ * where guests are restricted: what the program makes of the state may keep it from being delivered.
+ */
+static bool waits(struct cpu *cpu)
+{
+	if (likely(!cpu->restricted) || cpu->fault.vector != VEC_UD || cpu_guest(cpu) ||
+	    !(__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) & ATTN_REQUEST))
+		return false;
+	answers_reset(cpu);
+	cpu->inject = cpu->fault;
+	cpu->inject.pending = true;
+	cpu->fault.valid = false;
+	cpu->pending_dr6 = 0;
+	cpu_update_attention(cpu);
+	return true;
+}
+
 /* Hand a fault to event delivery. CPU_EXIT_NONE: the handler's first instruction is next. */
 static enum cpu_exit_kind deliver(struct cpu *cpu)
 {
 	struct event ev = cpu->fault;
 	enum result r;
 
+	if (waits(cpu))
+		return CPU_EXIT_NONE;
 	answers_reset(cpu);
 	cpu->fault.valid = false;
 	r = sys_deliver(cpu, &ev);
@@ -307,6 +328,37 @@ static void unmatch(struct cpu *cpu, uint64_t pending_before)
 		cpu_lower(cpu, ATTN_DEBUG);
 }
 
+/* ---- restricted guests ---- */
+
+/* KVM's emulator has interrupts and IRET for real mode only. */
+static bool kvm_emulates(const struct cpu *cpu, const struct insn *insn)
+{
+	bool real = insn->run == emul_int || insn->run == emul_int3 || insn->run == emul_into ||
+		    insn->run == emul_iret;
+
+	return insn->flags & INSN_KVM_EMUL && (!real || cpu->mode.real);
+}
+
+/* The state is one that KVM emulates, and the instruction one that it does not: #UD is pending, and the program hears of it. */
+static __noinline bool given_up(struct cpu *cpu)
+{
+	const struct insn *insn = cpu_refused(cpu) ? step_peek(cpu) : NULL;
+
+	if (!insn || kvm_emulates(cpu, insn))
+		return false;
+	fault_ud(cpu);
+	cpu->inject = cpu->fault;
+	cpu->inject.pending = true;
+	cpu->fault.valid = false;
+	cpu_update_attention(cpu);
+	cpu->exit = (struct cpu_exit){.kind = CPU_EXIT_EMULATION};
+	if (cpu->mode.cpl)
+		return true;
+	cpu->exit.nr_bytes = insn->len;
+	__builtin_memcpy(cpu->exit.bytes, insn->bytes, sizeof(cpu->exit.bytes));
+	return true;
+}
+
 /* One instruction with its retirement; attention bits were up before it. */
 static enum cpu_exit_kind step_attended(struct cpu *cpu)
 {
@@ -318,6 +370,8 @@ static enum cpu_exit_kind step_attended(struct cpu *cpu)
 	enum result r, after;
 
 	answers_rewind(cpu);
+	if (unlikely(cpu->restricted) && given_up(cpu))
+		return CPU_EXIT_EMULATION;
 	r = run_one(cpu, &insn);
 	if (r == RESULT_EXIT)
 		unmatch(cpu, pending);

@@ -50,6 +50,8 @@ enum result sys_inject(struct cpu *cpu)
 	cpu->inject.valid = false;
 	cpu_lower(cpu, ATTN_INJECT);
 	cpu->answers.used = 0;
+	if (cpu_refuses(cpu, &ev, ev.pending))
+		return RESULT_EXIT;
 	if (ev.pending && event_intercepted(cpu, &ev, NULL))
 		return RESULT_AGAIN;
 	ev.pending = false;
@@ -84,7 +86,9 @@ static enum result serve_debug(struct cpu *cpu)
 		return NOT_SERVED;
 	if (debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, dr6, RESULT_EXIT);
-	return event_intercepted(cpu, &ev, NULL) ? RESULT_OK : deliver_event(cpu, &ev);
+	if (event_intercepted(cpu, &ev, NULL))
+		return RESULT_OK;
+	return cpu_refuses(cpu, &ev, true) ? RESULT_EXIT : deliver_event(cpu, &ev);
 }
 
 /* A trap that MOV SS holds back goes first, for the area has no place for it. */

@@ -567,6 +567,8 @@ enum result sys_deliver(struct cpu *cpu, const struct event *ev)
 		return debug_exit(cpu, VEC_DB, copy.payload, RESULT_EXIT);
 	if (event_intercepted(cpu, &copy, NULL))
 		return RESULT_AGAIN;
+	if (cpu_refuses(cpu, &copy, true))
+		return RESULT_EXIT;
 	return deliver_event(cpu, &copy);
 }
 

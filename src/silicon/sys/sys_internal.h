@@ -28,8 +28,6 @@ enum desc_type {
 
 /* Error code of a selector: the RPL is not part of it. */
 #define SEL_ERROR(sel) ((sel)&0xfffcu)
-#define SEL_RPL(sel)   ((sel)&3u)
-#define SEL_TI(sel)    ((sel)&4u)
 
 /* Error code bits of events (SDM, error code). */
 #define ERROR_EXT 1u
