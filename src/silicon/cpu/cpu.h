@@ -112,8 +112,9 @@ struct cpu {
 	uint64_t zero; /* always: stands for an absent base or index (exec/) */
 	uint64_t aflags;
 	uint64_t sflags;
-	uint32_t attention;  /* atomic */
-	uint32_t exec_flags; /* exec/'s own */
+	uint32_t attention; /* atomic */
+	uint32_t
+		calm; /* 0 while ->attention is not, perhaps longer: what translated code looks at */
 	struct mode mode;
 	uint64_t retired;    /* instructions retired since creation; the clock of decisions.md 3 */
 	uint64_t budget_end; /* ATTN_BUDGET: leave when retired reaches this */
@@ -190,6 +191,15 @@ struct cpu {
 static inline void cpu_raise(struct cpu *cpu, uint32_t bits)
 {
 	__atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&cpu->calm, 0, __ATOMIC_SEQ_CST);
+}
+
+/* vCPU thread. No bit is up: say so, unless one comes up meanwhile. */
+static inline void cpu_calm(struct cpu *cpu)
+{
+	__atomic_store_n(&cpu->calm, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&cpu->attention, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&cpu->calm, 0, __ATOMIC_SEQ_CST);
 }
 
 static inline void cpu_lower(struct cpu *cpu, uint32_t bits)

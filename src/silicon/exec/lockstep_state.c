@@ -48,7 +48,7 @@ static const struct {
 void lockstep_state_copy(struct cpu *to, const struct cpu *from)
 {
 	COPY(to, from, 0, offsetof(struct cpu, attention));
-	COPY(to, from, offsetof(struct cpu, exec_flags), offsetof(struct cpu, model));
+	COPY(to, from, offsetof(struct cpu, mode), offsetof(struct cpu, model));
 	COPY(to, from, offsetof(struct cpu, model_features), sizeof(struct cpu));
 }
 

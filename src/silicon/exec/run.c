@@ -314,6 +314,8 @@ static void shorten(struct run *run, enum run_leave why, uint32_t index, uint32_
 /* Enter the block; the road that led to it is shortened for the next time. */
 static void enter_block(struct run *run, uint32_t block)
 {
+	if (unlikely(!run->cpu->calm) && !attention(run->cpu))
+		cpu_calm(run->cpu);
 	if (run->opt.chain)
 		shorten(run, run->leave >> LEAVE_SHIFT, run->leave & LEAVE_INDEX, block);
 	count_entry(run, block);

@@ -253,8 +253,10 @@ struct run {
 	uint64_t limit, sign; /* lock-step: minus what ->retired is not to pass; BIT(63) */
 	bool plain;	      /* lock-step: enter no trace */
 	uint32_t leave;
-	/* STALE_*: not 0: to be looked at before control gets into it. */
-	uint32_t stale[RUN_GROWTH * RUN_PAGES];
+	/* 0: ->stale is not: the page is to be looked at before control gets into it. */
+	uint8_t fresh[RUN_GROWTH * RUN_PAGES];
+
+	uint8_t stale[RUN_GROWTH * RUN_PAGES]; /* STALE_*, by set_stale() */
 
 	struct cpu *cpu;
 	struct run_options opt;

@@ -184,10 +184,16 @@ static void page_jumps_drop(struct run *run, const struct run_page *page)
 
 /* ---- what of it follows the TLB ---- */
 
+static void set_stale(struct run *run, uint32_t page, uint8_t stale)
+{
+	run->stale[page] = stale;
+	run->fresh[page] = !stale;
+}
+
 static void make_part_stale(struct run *run, struct run_part *part)
 {
 	for (unsigned i = 0; i < part->nr_fresh; i++)
-		run->stale[part->fresh[i]] = STALE_BYTES;
+		set_stale(run, part->fresh[i], STALE_BYTES);
 	part->nr_fresh = 0;
 }
 
@@ -212,7 +218,7 @@ static void aliased_jumps_drop(struct run *run, struct run_part *part)
 /* Pages that are stale for their bytes are looked up anyway. */
 static void make_map_stale(struct run *run, uint32_t number)
 {
-	run->stale[number] |= STALE_MAP | STALE_LISTED;
+	set_stale(run, number, run->stale[number] | STALE_MAP | STALE_LISTED);
 }
 
 /*
@@ -255,11 +261,9 @@ static void pages_load(struct run *run, const struct run_part *part,
 	if (saved->version != part->version || saved->nr_made_stale != run->nr_made_stale)
 		return;
 	for (unsigned i = 0; i < saved->nr; i++) {
-		uint32_t *stale = &run->stale[saved->page[i]];
+		uint8_t stale = run->stale[saved->page[i]] & ~STALE_MAP;
 
-		*stale &= ~STALE_MAP;
-		if (*stale == STALE_LISTED)
-			*stale = 0;
+		set_stale(run, saved->page[i], stale == STALE_LISTED ? 0 : stale);
 	}
 }
 
@@ -551,14 +555,14 @@ static void set_fresh(struct run *run, struct run_page *page)
 
 	if (!(run->stale[number] & STALE_LISTED))
 		part->fresh[part->nr_fresh++] = number;
-	run->stale[number] = 0;
+	set_stale(run, number, 0);
 }
 
 static void make_stale(struct run *run, uint32_t number)
 {
-	if (!run->stale[number])
-		run->stale[number] = STALE_LISTED;
-	run->stale[number] |= STALE_BYTES;
+	uint8_t stale = run->stale[number];
+
+	set_stale(run, number, (stale ? stale : STALE_LISTED) | STALE_BYTES);
 }
 
 /* While another processor writes to the page it is compared each time: asked before, for the write comes first. */
@@ -640,7 +644,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->gen = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
-	run->stale[page - run->page] = STALE_BYTES;
+	set_stale(run, page - run->page, STALE_BYTES);
 	set_fresh(run, page);
 	return page;
 }

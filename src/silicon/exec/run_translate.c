@@ -379,36 +379,34 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 
 /* ---- a block ---- */
 
-static void emit_attention(struct emit *e)
+/* If rcx is 0, leave by what stands before the head. The host expects of branches that it does not know that they do not jump. */
+static void emit_if_zero(struct translation *t, uint32_t leave)
 {
-	EMIT(e, "\x65\x8b\x0c\x25"); /* mov %gs:attention,%ecx */
-	emit32(e, offsetof(struct cpu, attention));
-}
-
-static void emit_stale(struct translation *t, unsigned reg, const struct run_page *page)
-{
-	emit_abs(&t->e, 0x40, 0x8b, reg, emit_low(&t->run->stale[page - t->run->page]));
-}
-
-/* Unless rcx is 0, leave by what stands before the head. */
-static void emit_unless_zero(struct translation *t, uint32_t leave)
-{
-	EMIT(&t->e, "\xe3\x02\xeb"); /* jrcxz over the jump */
+	EMIT(&t->e, "\xe3"); /* jrcxz */
 	emit8(&t->e, leave - (emit_pos(&t->e) + 1));
+}
+
+static void emit_calm(struct translation *t, uint32_t leave)
+{
+	EMIT(&t->e, "\x65\x8b\x0c\x25"); /* mov %gs:calm,%ecx */
+	emit32(&t->e, offsetof(struct cpu, calm));
+	emit_if_zero(t, leave);
+}
+
+static void emit_fresh(struct translation *t, const struct run_page *page, uint32_t leave)
+{
+	EMIT(&t->e, "\x0f\xb6\x0c\x25"); /* movzbl fresh,%ecx */
+	emit32(&t->e, emit_low(&t->run->fresh[page - t->run->page]));
+	emit_if_zero(t, leave);
 }
 
 /* From other pages: a stale page is left for the loop to compare. Behind it is the entry from its own. */
 static void emit_cross_entry(struct translation *t, uint32_t leave)
 {
-	struct emit *e = &t->e;
-
-	t->cross = emit_pos(e);
-	emit_stale(t, RCX, t->page);
-	if (t->second) {
-		emit_stale(t, R15, t->second);
-		emit_lea(e, RCX, RCX, R15, 0, 0);
-	}
-	emit_unless_zero(t, leave);
+	t->cross = emit_pos(&t->e);
+	emit_fresh(t, t->page, leave);
+	if (t->second)
+		emit_fresh(t, t->second, leave);
 }
 
 /* Where a block that counts its visits goes when they are enough; its head leads back here. */
@@ -460,8 +458,7 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	t->failed |= emit_pos(e) != leave + RUN_HEAD_LEAVE;
 	emit_cross_entry(t, leave);
 	t->entry = emit_pos(e);
-	emit_attention(e);
-	emit_unless_zero(t, leave);
+	emit_calm(t, leave);
 	t->inner = emit_pos(e);
 	if (t->counts)
 		emit_visit(t, hot);
