@@ -39,9 +39,10 @@ struct pv {
 	bool paused;	      /* PV_TIME_GUEST_STOPPED is due */
 	/* Steal time */
 	uint64_t steal_msr;
-	uint64_t last_steal; /* ns, as of the thread that ran last */
-	int schedstat;	     /* fd; -1: none */
-	int schedstat_tid;   /* whose it is */
+	uint64_t last_steal;   /* ns, as of the thread that ran last */
+	uint64_t steal_looked; /* when, by the host's TSC */
+	int schedstat;	       /* fd; -1: none */
+	int schedstat_tid;     /* whose it is */
 	/* Asynchronous page faults */
 	uint64_t apf_msr, apf_vector;
 	bool apf_wakeup; /* "all pages are ready" waits to be told */

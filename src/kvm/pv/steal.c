@@ -18,7 +18,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#define SCHEDSTAT "/proc/thread-self/schedstat"
+#define SCHEDSTAT   "/proc/thread-self/schedstat"
+#define STEAL_TICKS (1u << 20) /* of the TSC between two looks: below a millisecond */
 
 bool pv_steal_available(void)
 {
@@ -102,12 +103,21 @@ static bool write_version(struct vcpu *vcpu, gpa_t gpa, uint32_t version)
 			       sizeof(version));
 }
 
-/* The time since the last look; another thread's clock may stand before it. */
-static uint64_t stolen_since(struct pv *pv, uint64_t now)
+/*
+ * The time since the last look; another thread's clock may stand before it. A look costs as much as the rest of an exit to
+ * the program, so what a busy vCPU lost is seen a little later.
+ */
+static uint64_t stolen_since(struct vcpu *vcpu)
 {
-	uint64_t ns = now > pv->last_steal ? now - pv->last_steal : 0;
+	uint64_t ticks = __builtin_ia32_rdtsc(), now, ns;
+	struct pv *pv = vcpu->pv;
 
+	if (ticks - pv->steal_looked < STEAL_TICKS)
+		return 0;
+	now = pv_run_delay(vcpu);
+	ns = now > pv->last_steal ? now - pv->last_steal : 0;
 	pv->last_steal = now;
+	pv->steal_looked = ticks;
 	return ns;
 }
 
@@ -128,7 +138,7 @@ void pv_steal_update(struct vcpu *vcpu)
 	st.version += (st.version & 1) + 1; /* first time: random junk */
 	if (!write_version(vcpu, gpa, st.version))
 		return;
-	st.steal += stolen_since(pv, pv_run_delay(vcpu));
+	st.steal += stolen_since(vcpu);
 	vm_write_guest(vcpu->vm, gpa + offsetof(struct kvm_steal_time, steal), &st.steal,
 		       sizeof(st.steal));
 	write_version(vcpu, gpa, st.version + 1);
