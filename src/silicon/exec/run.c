@@ -51,6 +51,17 @@ static void return_gs(struct run *run)
 
 /* ---- the cold path of every site ---- */
 
+uint32_t run_site_at(const struct run *run, uint32_t offset)
+{
+	uint32_t i = run->near[min(offset >> RUN_NEAR_SHIFT, run->nr_near - 1)];
+
+	if (run->site[i].code > offset)
+		return i ? i - 1 : 0;
+	while (i + 1 < run->nr_sites && run->site[i + 1].code <= offset)
+		i++;
+	return i;
+}
+
 static bool stay(const struct run *run, const struct run_site *site, uint64_t gen)
 {
 	const struct cpu *cpu = run->cpu;
@@ -254,10 +265,17 @@ static void record_x87(struct run *run, const struct run_site *site)
 	cpu->fpu.fop = (insn->opcode & 7) << 8 | insn->modrm;
 }
 
+static const struct run_site *site_of(const struct run *run, uint32_t number)
+{
+	if (number & RUN_SITE_AT)
+		number = run_site_at(run, (number & ~RUN_SITE_AT) - 1);
+	return &run->site[number];
+}
+
 const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLOTS])
 {
 	struct run *run = cpu->exec->run;
-	const struct run_site *site = &run->site[number];
+	const struct run_site *site = site_of(run, number);
 	const struct insn *insn = &run->insn[site->insn];
 	struct cold_before before = {.gen = cpu->tlb->direct->gen, .live = cpu->fpu.live};
 	const uint8_t *next = NULL;

@@ -56,6 +56,9 @@ struct run_record;
 #define RUN_JUMP_FILTER 32768u /* bits */
 #define RUN_SLOTS	11u    /* of the frame that translated code has on the host's stack */
 #define RUN_GROUPS	(128u << 10)
+#define RUN_CHECKS	7u /* sizes of accesses that there are stubs for: 1 to 64 */
+#define RUN_NEAR_SHIFT	7
+#define RUN_NEAR	(RUN_CODE >> RUN_NEAR_SHIFT)
 #define RUN_FRESH_FEW	24u
 #define RUN_ALIASED	64u
 #define RUN_OPEN	64u
@@ -240,6 +243,14 @@ enum run_count {
 #define LEAVE_SHIFT 28
 #define LEAVE_INDEX (BIT(LEAVE_SHIFT) - 1)
 
+/* Called by the blocks of a key; offsets. Uses rcx and r15; a miss goes to the caller's cold path. */
+struct run_stubs {
+	bool made;
+	uint32_t check[NR_DIRECT_KINDS][RUN_CHECKS]; /* by log2 of the size */
+	uint32_t push, pop;			     /* of a word */
+	uint32_t find;
+};
+
 struct run {
 	/* Known to translated code. */
 	uint64_t page_mask;    /* ~4095 */
@@ -272,7 +283,8 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
+	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;		/* times RUN_CODE, RUN_SITES and so on may be used, */
 	uint32_t most;			/* and can be: less where vCPUs are many */
@@ -281,6 +293,8 @@ struct run {
 	uint32_t jump_bits;
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
 	struct run_site *site;
+	uint32_t *near; /* by offset >> RUN_NEAR_SHIFT: the first site from there on */
+	uint32_t nr_near;
 	struct run_group *group;
 	struct insn *insn;
 	uint32_t *insn_table; /* 1 + index */
@@ -432,8 +446,13 @@ const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 
 /* ---- run.c: general registers only ---- */
 
+/* In place of a site's number: BIT(31) and the offset behind an instruction of it. */
+#define RUN_SITE_AT BIT(31)
+
 /* From translated code: run site's instruction by its handler. Where to go on, or NULL to leave. */
 const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS]);
+/* The site whose code is at offset. */
+uint32_t run_site_at(const struct run *run, uint32_t offset);
 enum cpu_exit_kind run_loop(struct cpu *cpu);
 enum result run_bare(struct cpu *cpu);
 

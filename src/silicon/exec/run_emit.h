@@ -192,6 +192,12 @@ static inline uint32_t emit_jmp(struct emit *e, uint32_t to)
 	return emit_pos(e) - 4;
 }
 
+static inline void emit_call_stub(struct emit *e, uint32_t to)
+{
+	emit8(e, 0xe8);
+	emit32(e, to - (emit_pos(e) + 4));
+}
+
 static inline uint32_t emit_jcc(struct emit *e, unsigned cc, uint32_t to)
 {
 	emit8(e, 0x0f);

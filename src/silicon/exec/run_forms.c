@@ -104,21 +104,47 @@ static bool emit_linear(struct translation *t, const ZydisDecodedOperand *op)
 	return true;
 }
 
-void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
+void run_emit_index(struct translation *t, enum direct_kind kind, unsigned size)
 {
-	struct direct_map *map = &t->map[kind];
 	struct emit *e = &t->e;
 
 	EMIT(e, "\xc4\x43\xfb\xf0\xfe\x0c"); /* rorx $12,%r14,%r15 */
 	EMIT(e, "\x45\x0f\xb7\xff");	     /* movzwl %r15w,%r15d */
-	emit_load_table(e, RCX, map->neg, R15);
+	emit_load_table(e, RCX, t->map[kind].neg, R15);
 	emit_lea(e, RCX, RCX, R14, 0, size - 1);
 	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext page_mask,%rcx,%rcx */
 	emit32(e, emit_low(&t->run->page_mask));
-	run_to_cold(t, emit_jmp_rcx(e));
-	emit_load_table(e, R15, map->addend, R15);
+}
+
+void run_emit_addend(struct translation *t, enum direct_kind kind)
+{
+	emit_load_table(&t->e, R15, t->map[kind].addend, R15);
+}
+
+/* Traces have their lookups inline, but for what seldom runs. */
+static bool calls_stubs(const struct translation *t)
+{
+	return !t->hot || t->apart;
+}
+
+static void looked_up(struct translation *t)
+{
 	t->place = (struct place){.base = R14, .index = R15};
 	t->slot = -1;
+}
+
+void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
+{
+	unsigned log2 = __builtin_ctz(size);
+
+	if (calls_stubs(t) && size == 1u << log2 && log2 < RUN_CHECKS) {
+		emit_call_stub(&t->e, t->stubs->check[kind][log2]);
+	} else {
+		run_emit_index(t, kind, size);
+		run_to_cold(t, emit_jmp_rcx(&t->e));
+		run_emit_addend(t, kind);
+	}
+	looked_up(t);
 }
 
 /* What comes next is the instruction's last access. */
@@ -472,6 +498,11 @@ static void emit_push_address(struct translation *t)
 	t->site_flags |= SITE_PUSH;
 	if (run_member(t, REF_STACK))
 		return;
+	if (calls_stubs(t)) {
+		emit_call_stub(&t->e, t->stubs->push);
+		looked_up(t);
+		return;
+	}
 	emit_lea_word(t, R14, R13, REG_NONE, -run_word(t));
 	run_emit_check(t, DIRECT_WRITE, run_word(t));
 }
@@ -563,6 +594,11 @@ static void emit_pop_address(struct translation *t)
 	t->site_flags |= SITE_POP;
 	if (run_member(t, REF_STACK))
 		return;
+	if (calls_stubs(t)) {
+		emit_call_stub(&t->e, t->stubs->pop);
+		looked_up(t);
+		return;
+	}
 	emit_lea_word(t, R14, R13, REG_NONE, 0);
 	run_emit_check(t, DIRECT_READ, run_word(t));
 }
@@ -616,10 +652,8 @@ static uint64_t relative_target(const struct translation *t)
 	return t->code32 ? (uint32_t)target : target;
 }
 
-/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index, times 16. */
-static void emit_find_code(struct translation *t)
+void run_emit_find(struct translation *t)
 {
-	t->slot = -1;
 	EMIT(&t->e, "\xc4\x43\xfb\xf0\xfe"); /* rorx $,%r14,%r15 */
 	emit8(&t->e, t->run->jump_bits);
 	emit_lea(&t->e, R15, R14, R15, 0, 0);
@@ -627,6 +661,17 @@ static void emit_find_code(struct translation *t)
 	emit32(&t->e, emit_low(&t->run->jump_mask));
 	emit_mem(&t->e, 0x48, 0x8b, RCX, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].neg));
 	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
+}
+
+/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index, times 16. */
+static void emit_find_code(struct translation *t)
+{
+	t->slot = -1;
+	if (calls_stubs(t)) {
+		emit_call_stub(&t->e, t->stubs->find);
+		return;
+	}
+	run_emit_find(t);
 	run_to_cold(t, emit_jmp_rcx(&t->e));
 }
 

@@ -139,6 +139,15 @@ static void emit_span(struct emit *e, const struct run *run)
 	emit_jmp(e, run->stub_cold);
 }
 
+/* From a lookup: its caller's site is where it would have returned to. */
+static void emit_miss(struct emit *e, const struct run *run)
+{
+	EMIT(e, "\x59"); /* pop %rcx */
+	emit_mov_imm(e, R15, -(uint64_t)run->code.rx);
+	emit_mem(e, 0x40, 0x8d, RCX, RCX, R15, 0, (int32_t)RUN_SITE_AT);
+	emit_jmp(e, run->stub_cold);
+}
+
 void run_make_stubs(struct run *run)
 {
 	struct emit e = {.at = run->code.rw, .base = run->code.rw};
@@ -155,25 +164,12 @@ void run_make_stubs(struct run *run)
 	emit_cold(&e, run);
 	run->stub_span = emit_pos(&e);
 	emit_span(&e, run);
+	run->stub_miss = emit_pos(&e);
+	emit_miss(&e, run);
 	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);
 }
 
 /* ---- host faults ---- */
-
-static uint32_t site_at(const struct run *run, uint32_t offset)
-{
-	uint32_t lo = 0, hi = run->nr_sites;
-
-	while (hi - lo > 1) {
-		uint32_t mid = (lo + hi) / 2;
-
-		if (run->site[mid].code <= offset)
-			lo = mid;
-		else
-			hi = mid;
-	}
-	return lo;
-}
 
 /*
  * In the signal handler: nothing of the instruction is committed, so let its handler run it again. An access that
@@ -187,7 +183,7 @@ static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc
 	if (trap->rip - (uint64_t)run->code.rx >= run->used || offset < run->first ||
 	    !run->nr_sites)
 		return false;
-	site = site_at(run, offset);
+	site = run_site_at(run, offset);
 	if (run->site[site].flags & SITE_STRING) {
 		if (!run_string_fixup(run, &run->site[site], offset, uc))
 			return false;
@@ -243,6 +239,7 @@ static bool make_tables(struct run *run)
 {
 	run->nr_keys_most = run->cpu->tlb->other ? RUN_KEYS : RUN_KEYS_FEW;
 	run->site = pages_alloc(run->most * RUN_SITES * sizeof(*run->site));
+	run->near = pages_alloc(run->most * RUN_NEAR * sizeof(*run->near));
 	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
 	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
 	run->insn_table = pages_alloc(run->most * insn_table_size);
@@ -254,9 +251,9 @@ static bool make_tables(struct run *run)
 	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
 	run->part = pages_alloc(RUN_PARTS * sizeof(*run->part));
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
-	return run->record && run->part && run->group && run->visits && run->site && run->insn &&
-	       run->insn_table && run->block && run->block_table && run->exit && run->page &&
-	       run->heat && make_jumps(run);
+	return run->record && run->part && run->group && run->near && run->visits && run->site &&
+	       run->insn && run->insn_table && run->block && run->block_table && run->exit &&
+	       run->page && run->heat && make_jumps(run);
 }
 
 /*
@@ -284,6 +281,7 @@ static void unmap(void *mem, size_t size)
 static void free_tables(struct run *run)
 {
 	unmap(run->site, run->most * RUN_SITES * sizeof(*run->site));
+	unmap(run->near, run->most * RUN_NEAR * sizeof(*run->near));
 	unmap(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
 	unmap(run->insn, run->most * RUN_INSNS * sizeof(*run->insn));
 	unmap(run->insn_table, run->most * insn_table_size);
@@ -375,8 +373,10 @@ void run_flush(struct run *run)
 	clear_tables(run);
 	run_jumps_clear(run);
 	direct_code_clear(run->cpu);
-	run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks = run->nr_exits =
-		run->nr_pages = 0;
+	for (unsigned i = 0; i < RUN_KEYS; i++)
+		run->stubs[i].made = false;
+	run->nr_near = run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks =
+		run->nr_exits = run->nr_pages = 0;
 	run->nr_keys = run->nr_aliased = run->nr_open = 0;
 	for (unsigned i = 0; i < RUN_PARTS; i++) {
 		run->part[i].nr_fresh = 0;

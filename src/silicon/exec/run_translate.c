@@ -516,6 +516,14 @@ static void settle(struct run *run)
 	run->settled = run->used;
 }
 
+/* Enter the block's sites for run_site_at(). */
+static void note_near(struct run *run, uint32_t first)
+{
+	for (uint32_t i = first; i < run->nr_sites; i++)
+		while (run->nr_near <= run->site[i].code >> RUN_NEAR_SHIFT)
+			run->near[run->nr_near++] = i;
+}
+
 static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
@@ -525,6 +533,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		run->site[t->first_site + i].left = nr - i;
 	run->code.rw[count] = nr;
 	emit_ends(t);
+	note_near(run, t->first_site);
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
 	settle(run);
 	run->block[block] = (struct run_block){
@@ -593,10 +602,12 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	if (jumps < 0 || !t.page)
 		return RUN_NONE;
 	t.jumps = &run->jumps[jumps];
+	t.stubs = &run->stubs[jumps];
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
 	t.first_site = run->nr_sites;
 	if (!collect(&t, hot))
 		return RUN_NONE;
+	run_stubs_make(&t);
 	t.e = (struct emit){.at = run->code.rw + start_of(&t), .base = run->code.rw};
 	head = emit_pos(&t.e);
 	if (t.counts)

@@ -74,7 +74,8 @@ struct translation {
 	uint32_t key;
 	bool code32;		 /* flat 32-bit code */
 	struct run_jumps *jumps; /* of the key */
-	struct direct_map *map;	 /* of the access state: by enum direct_kind */
+	struct run_stubs *stubs;
+	struct direct_map *map; /* of the access state: by enum direct_kind */
 	struct run_page *page;
 	uint64_t covered;	 /* lines of ->page whose copy is new */
 	uint64_t lines;		 /* of ->page that the block is made of */
@@ -141,6 +142,11 @@ typedef enum form form_fn(struct translation *t);
 enum form run_form(struct translation *t);
 /* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx. */
 void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size);
+/* The parts of a lookup: rcx = 0 if it hits, r15 is the index; then r15 is the addend. */
+void run_emit_index(struct translation *t, enum direct_kind kind, unsigned size);
+void run_emit_addend(struct translation *t, enum direct_kind kind);
+/* r14 is a target: rcx = 0 if the jump cache knows it; r15 is its index, times 16. */
+void run_emit_find(struct translation *t);
 /* The indirect branch of a guard that led elsewhere; r14 is where. */
 void run_elsewhere(struct translation *t);
 bool run_is_jcc(const ZydisDecodedInstruction *z);
@@ -168,6 +174,9 @@ bool run_string_fixup(struct run *run, const struct run_site *site, uint32_t off
 
 /* run_system.c: FORM_NONE where it has none */
 enum form run_form_system(struct translation *t);
+
+/* run_stubs.c: what the blocks of the key call, if it is not there yet. Uses ->e. */
+void run_stubs_make(struct translation *t);
 
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
