@@ -39,9 +39,12 @@ struct run_record;
 #define RUN_KEYS_FEW	10u /* where there is no guest mode */
 #define RUN_PARTS	4u
 #define RUN_HEAT_BITS	18
-#define RUN_HOT		400u /* visits: what a trace saves repays its making */
-#define RUN_HOT_AGAIN	16u  /* the same, if there was no time for it */
-#define RUN_PLAIN_INSNS 32u  /* of a block that is no trace */
+#define RUN_HOT		400u	   /* visits: what a trace saves repays its making; */
+#define RUN_HOT_CODE	(4u << 20) /* twice as many for so much code that is there already, */
+#define RUN_HOT_TIMES	6u	   /* and so on */
+#define RUN_HOT_MOST	(RUN_HOT << RUN_HOT_TIMES)
+#define RUN_HOT_AGAIN	16u /* the same, if there was no time for it */
+#define RUN_PLAIN_INSNS 32u /* of a block that is no trace */
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
@@ -129,7 +132,8 @@ struct run_block {
 	uint32_t links;	      /* first exit that leads to it */
 	bool dead;
 	bool replaced; /* by a trace */
-	bool counts;   /* its visits, down from opt.hot */
+	bool counts;   /* its visits, down from ->hot */
+	uint32_t hot;  /* visits that it needed, when it was made */
 };
 
 /* A direct branch out of a block. */

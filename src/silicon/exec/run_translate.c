@@ -416,13 +416,24 @@ static void emit_hot(struct translation *t)
 	emit_jmp(&t->e, t->run->stub_leave);
 }
 
+/*
+ * Visits that make a block worth a trace. Traces are larger than the blocks that they are made of, and what large programs
+ * wait for most is their code: the more there is, the hotter must be what gets one.
+ */
+static uint32_t visits_until_hot(const struct run *run)
+{
+	if (run->opt.hot != RUN_HOT)
+		return run->opt.hot;
+	return RUN_HOT << min(run->used / RUN_HOT_CODE, RUN_HOT_TIMES);
+}
+
 static void emit_visit(struct translation *t, uint32_t hot)
 {
 	struct run *run = t->run;
 	uint32_t *visits = &run->visits[run->nr_blocks];
 	struct emit *e = &t->e;
 
-	*visits = run->opt.hot;
+	*visits = visits_until_hot(run);
 	emit_abs(e, 0x40, 0x8b, RCX, emit_low(visits));
 	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
 	emit_abs(e, 0x40, 0x89, RCX, emit_low(visits));
@@ -538,6 +549,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	settle(run);
 	run->block[block] = (struct run_block){
 		.counts = t->counts,
+		.hot = t->counts ? run->visits[block] : 0,
 		.rip = t->start,
 		.lines = t->lines,
 		.key = t->key,
