@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* anykvm help [VERB | ioctls | caps]: what of KVM's interface is served, by the tables that dispatch it. */
-#include "front/launcher.h"
+/*
+ * anykvm help [VERB | ioctls | caps | params | events]: what of KVM's interface is served, by the tables that dispatch it, which module
+ * parameters there are, and which trace events with which fields.
+ */
+#include "front/trace.h"
 #include "kvm/api/api.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int help_ioctls(void)
@@ -32,6 +36,56 @@ static int help_caps(void)
 	return launcher_flush();
 }
 
+static int help_params(void)
+{
+	struct api_param param;
+
+	for (unsigned i = 0; api_param_nth(i, &param); i++)
+		printf("%s.%s=%s%s: %s\n", param.module, param.name, param.value,
+		       param.fixed ? "" : " or another", param.summary);
+	return launcher_flush();
+}
+
+/* Of a format file the names of the fields, without those that all events have. */
+static void print_fields(const char *format)
+{
+	const char *line, *end, *name;
+
+	for (line = format; (line = strstr(line, "\tfield:")); line = end) {
+		end = strchr(line, ';');
+		for (name = end; name[-1] != ' '; name--)
+			;
+		if (strncmp(name, "common_", 7))
+			printf(" %.*s", (int)(end - name), name);
+	}
+}
+
+static int help_events(void)
+{
+	const char *system;
+	char *format;
+
+	for (unsigned i = 0; (format = trace_format(i, &system)); i++) {
+		const char *name = format + strlen("name: ");
+
+		printf("%s:%.*s", system, (int)strcspn(name, "\n"), name);
+		print_fields(format);
+		putchar('\n');
+		free(format);
+	}
+	return launcher_flush();
+}
+
+static const struct {
+	const char *name;
+	int (*tell)(void);
+} lists[] = {
+	{"ioctls", help_ioctls},
+	{"caps", help_caps},
+	{"params", help_params},
+	{"events", help_events},
+};
+
 static int help_verb(const char *name)
 {
 	char *args[] = {(char *)name, "--help", NULL};
@@ -39,7 +93,8 @@ static int help_verb(const char *name)
 
 	if (verb)
 		return verb->run(2, args);
-	return launcher_error("help knows the verbs, ioctls and caps, not '%s'", name);
+	return launcher_error("help knows the verbs, ioctls, caps, params and events, not '%s'",
+			      name);
 }
 
 int verb_help(int argc, char **argv)
@@ -48,10 +103,10 @@ int verb_help(int argc, char **argv)
 	    !strcmp(argv[1], "help"))
 		return launcher_help();
 	if (argc > 2)
-		return launcher_error("help takes one word: a verb, ioctls or caps");
-	if (!strcmp(argv[1], "ioctls"))
-		return help_ioctls();
-	if (!strcmp(argv[1], "caps"))
-		return help_caps();
+		return launcher_error(
+			"help takes one word: a verb, ioctls, caps, params or events");
+	for (unsigned i = 0; i < ARRAY_SIZE(lists); i++)
+		if (!strcmp(argv[1], lists[i].name))
+			return lists[i].tell();
 	return help_verb(argv[1]);
 }

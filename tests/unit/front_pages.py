@@ -46,12 +46,33 @@ for line in out(command, "cpus").splitlines():
     if "*%s*" % line.split()[0] not in models:
         wrong.append("anykvm.7 does not name the model %s" % line.split()[0])
 
+# The lists of help are the tables', each row once, and the words that help takes are in the completions.
+for word, table, row in (("ioctls", "ioctls.def", r"^\w+ +(\w+) "), ("caps", "caps.def", r"^\d+ +(\w+) "), ("params", "params.def", r"^(\w+\.\w+)="),
+                         ("events", "events.def", r"^kvm:(\w+) ")):
+    said = re.findall(row, out(command, "help", word), re.M)
+    have = {"ioctls": r"^(?:NO_)?IOCTL\(\w+, *(\w+),", "caps": r"^(?:NO_)?CAP\((\w+),", "params": r"^PARAM\((\w+), (\w+),", "events": r"^EVENT\((\w+),"}[word]
+    have = [".".join(n) if isinstance(n, tuple) else n for n in re.findall(have, read("tables", table) + read("tables", "refused.def"), re.M)]
+    have = ["KVM_CAP_" + n if word == "caps" else n for n in have]
+    if sorted(set(said)) != sorted(set(have)) or len(said) < 10:
+        wrong.append("help %s and %s differ: %s" % (word, table, sorted(set(said) ^ set(have))[:10]))
+    if not re.search(r"(\b|\\n)%s\b" % word, bash) or not re.search(r"\b%s\b" % word, zsh):
+        wrong.append("no completion of help %s" % word)
+    if "*%s*" % word not in read("docs", "man", "anykvm-help.1.scd"):
+        wrong.append("anykvm-help.1 does not name %s" % word)
+
 if shutil.which("scdoc"):
     for name in sorted(os.listdir(os.path.join(top, "docs", "man"))):
         if name.endswith(".scd"):
             done = subprocess.run(["scdoc"], input=read("docs", "man", name), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             if done.returncode or done.stderr:
                 wrong.append("%s: scdoc says: %s" % (name, done.stderr.strip()))
+            # scdoc begins paragraphs where none is needed; nothing else is to be said.
+            for checker in (["mandoc", "-Tlint", "-Wwarning"], ["groff", "-man", "-ww", "-Tutf8", "-z"]):
+                if shutil.which(checker[0]):
+                    said = subprocess.run(checker, input=done.stdout, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+                    said = [l for l in said.splitlines() if "skipping paragraph macro" not in l]
+                    if said:
+                        wrong.append("%s: %s says: %s" % (name, checker[0], said[0]))
 
 FRAMEWORK = "/usr/share/bash-completion/bash_completion"
 COMPLETE = """compopt() { :; }; . %s; . %s/completions/anykvm
