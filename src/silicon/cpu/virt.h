@@ -161,7 +161,11 @@ struct virt_owner {
 	bool (*takes_call)(struct cpu *cpu, bool foreign);
 };
 
+#define VIRT_MAX_SIZE 0x2000u /* of what the two embed struct virt in */
+
 struct virt {
+	uint32_t size; /* of the whole: it can be kept and put back as bytes (lock-step) */
+	bool logs;     /* in guest mode: the second stage notes dirty pages (PML), which cannot */
 	const struct virt_ops *ops;
 	const struct virt_owner *owner;
 	const uint8_t *msr_map; /* in guest mode: what ->owner->begun() returned */

@@ -16,10 +16,10 @@ static const uint16_t alone[] = {
 	ZYDIS_MNEMONIC_RDSEED, ZYDIS_MNEMONIC_WRMSR,  ZYDIS_MNEMONIC_VMCALL, ZYDIS_MNEMONIC_VMMCALL,
 };
 
-/* Guest mode, and the way into it, have state beside struct cpu. */
+/* The way into guest mode is not made twice; the way out is. */
 static bool must_be_alone(const struct cpu *cpu, const struct insn *insn)
 {
-	if (cpu_guest(cpu) || (insn && insn->run == emul_virt))
+	if ((cpu_guest(cpu) && cpu->virt->logs) || (insn && insn->run == emul_virt))
 		return true;
 	for (unsigned i = 0; insn && i < ARRAY_SIZE(alone); i++)
 		if (insn->op == alone[i])
@@ -56,7 +56,7 @@ static bool goes_on(struct lockstep *ls, uint64_t from, uint64_t limit)
 
 	if (ls->refining || ls->tail)
 		put_off(ls, ATTN_OTHERS);
-	if (ls->kind || !run_translatable(cpu) || !has_room(ls))
+	if (ls->kind || ls->exited || !run_translatable(cpu) || !has_room(ls))
 		return false;
 	if (ls->tail)
 		return !(attention(cpu) & ~ATTN_RF);
@@ -76,9 +76,10 @@ static void step_stretch(struct lockstep *ls, uint64_t limit)
 	struct cpu *cpu = ls->run->cpu;
 	const struct insn *insn;
 	uint64_t rip, retired;
-	bool repeats;
+	bool repeats, guest = cpu_guest(cpu);
 
 	ls->kind = CPU_EXIT_NONE;
+	ls->exited = false;
 	ls->tail = 0;
 	ls->nr_steps = 0;
 	ls->cut = false;
@@ -97,6 +98,7 @@ static void step_stretch(struct lockstep *ls, uint64_t limit)
 			break;
 		}
 		ls->tail = cpu->retired == retired ? ls->tail + 1 : 0;
+		ls->exited = guest && !cpu_guest(cpu);
 	} while (goes_on(ls, rip, limit));
 }
 
@@ -137,6 +139,12 @@ static bool enter(struct run *run, enum cpu_exit_kind *ret_kind, uint64_t end)
 	return done;
 }
 
+/* What step did behind its last retired instruction: up to an exit, of either kind. */
+static bool in_tail(const struct lockstep *ls)
+{
+	return ls->tail && !(ls->exited && !cpu_guest(ls->run->cpu));
+}
+
 #define PATIENCE 4096u /* rounds without end: translated code makes no progress */
 
 static void run_stretch(struct lockstep *ls, uint64_t end)
@@ -153,7 +161,7 @@ static void run_stretch(struct lockstep *ls, uint64_t end)
 		if (!enter(run, &kind, end))
 			kind = step_on(ls, end);
 	}
-	for (; ls->tail && !kind && cpu->retired == end && rounds < PATIENCE; rounds++)
+	for (; in_tail(ls) && !kind && cpu->retired == end && rounds < PATIENCE; rounds++)
 		kind = step_blind(cpu);
 	run->limit = 0;
 	ls->strayed |= rounds == PATIENCE || ls->next_call != ls->nr_asked;
@@ -170,6 +178,8 @@ static void use_tlb(struct lockstep *ls, struct tlb *tlb)
 	if (tlb != ls->other || !ls->stale)
 		return;
 	ls->stale = false;
+	if (cpu->virt)
+		mmu_switch_world(cpu);
 	mmu_update_mode(cpu);
 	mmu_flush_all(cpu);
 }
@@ -179,14 +189,17 @@ static void begin(struct lockstep *ls)
 	ls->mode = LOCKSTEP_RECORD;
 	ls->nr_calls = 0;
 	ls->unseen = 0;
+	ls->own = ls->run->cpu->tlb;
 	lockstep_state_copy(&ls->before, ls->run->cpu);
+	lockstep_virt_keep(ls->run->cpu, ls->virt_before);
 }
 
-static void set_state(struct lockstep *ls, const struct cpu *from)
+static void set_back(struct lockstep *ls)
 {
 	struct cpu *cpu = ls->run->cpu;
 
-	lockstep_state_copy(cpu, from);
+	lockstep_state_copy(cpu, &ls->before);
+	lockstep_virt_set(cpu, ls->virt_before);
 	cpu->exec->key = decode_key(cpu);
 }
 
@@ -197,7 +210,8 @@ static bool turn(struct lockstep *ls)
 
 	fpu_save(cpu);
 	use_tlb(ls, ls->own);
-	if ((ls->tail && !ls->kind) || ls->log.over || ls->nr_calls > LOCKSTEP_CALLS) {
+	if ((ls->tail && !ls->kind && !ls->exited) || ls->log.over ||
+	    ls->nr_calls > LOCKSTEP_CALLS) {
 		ls->log.recording = false;
 		ls->stale = true;
 		mmu_update_mode(cpu);
@@ -206,8 +220,9 @@ static bool turn(struct lockstep *ls)
 	}
 	put_off(ls, ~0u);
 	lockstep_state_copy(&ls->stepped, cpu);
+	lockstep_virt_keep(cpu, ls->virt_stepped);
 	mmu_log_end(&ls->log);
-	set_state(ls, &ls->before);
+	set_back(ls);
 	ls->nr_asked = ls->mode == LOCKSTEP_RECORD ? ls->nr_calls : ls->next_call;
 	ls->mode = LOCKSTEP_REPLAY;
 	ls->next_call = 0;
@@ -220,6 +235,7 @@ static void end(struct lockstep *ls)
 	struct cpu *cpu = ls->run->cpu;
 
 	ls->mode = LOCKSTEP_OPEN;
+	ls->stale |= ls->exited;
 	fpu_save(cpu);
 	cpu_raise(cpu, ls->unseen & ~ATTN_DERIVED);
 	cpu_update_attention(cpu);
@@ -249,7 +265,8 @@ static bool pair(struct lockstep *ls, uint64_t limit)
 bool lockstep_again(struct lockstep *ls, uint64_t limit)
 {
 	mmu_log_undo(&ls->log);
-	set_state(ls, &ls->before);
+	ls->run->cpu->tlb = ls->own;
+	set_back(ls);
 	put_off(ls, ~0u);
 	ls->mode = LOCKSTEP_REPLAY;
 	ls->next_call = 0;
@@ -368,7 +385,7 @@ static enum result bare_pair(struct lockstep *ls)
 	mmu_log_begin(&ls->log);
 	ls->tail = 0;
 	ls->nr_steps = 0;
-	ls->cut = false;
+	ls->cut = ls->exited = false;
 	was = step_bare(ls->run->cpu);
 	ls->kind = CPU_EXIT_NONE;
 	if (!turn(ls))
@@ -393,7 +410,7 @@ enum result lockstep_bare(struct run *run)
 	lockstep_calls_begin(ls);
 	ls->stale = true;
 	want_single_blocks(run);
-	if (must_be_alone(run->cpu, step_peek(run->cpu))) {
+	if (cpu_guest(run->cpu) || must_be_alone(run->cpu, step_peek(run->cpu))) {
 		r = step_bare(run->cpu);
 	} else {
 		begin(ls);

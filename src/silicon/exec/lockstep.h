@@ -50,7 +50,7 @@ enum lockstep_mode { LOCKSTEP_OPEN, LOCKSTEP_RECORD, LOCKSTEP_REPLAY };
 
 struct lockstep {
 	struct run *run;
-	struct tlb *own;   /* run's */
+	struct tlb *own;   /* run's, of the mode that the stretch begins in */
 	struct tlb *other; /* step's */
 	struct mmu_log log;
 	bool stale;   /* ->other may be out of date */
@@ -73,7 +73,9 @@ struct lockstep {
 	uint32_t nr_steps; /* rounds of step's */
 	bool cut;	   /* the last of them did nothing: it must begin a stretch */
 	uint32_t tail;	   /* rounds that step made after the last retired instruction */
-	uint32_t unseen;   /* attention that came meanwhile */
+	bool exited;	   /* the last of them was an exit to a guest hypervisor */
+	uint8_t virt_before[VIRT_MAX_SIZE], virt_stepped[VIRT_MAX_SIZE];
+	uint32_t unseen; /* attention that came meanwhile */
 	uint32_t nr_trace;
 	uint64_t trace[LOCKSTEP_TRACE]; /* RIPs that step was at */
 
@@ -97,6 +99,9 @@ bool lockstep_state_same(const struct lockstep *ls);
 void lockstep_state_say(const struct lockstep *ls);
 /* All but the attention bits and what rooms hang on a vCPU. */
 void lockstep_state_copy(struct cpu *to, const struct cpu *from);
+/* The same of what stands behind cpu->virt. */
+void lockstep_virt_keep(const struct cpu *cpu, uint8_t *to);
+void lockstep_virt_set(struct cpu *cpu, const uint8_t *from);
 
 /* ---- lockstep_make.c: ordinary C, vector state saved ---- */
 

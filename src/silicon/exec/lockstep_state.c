@@ -52,6 +52,32 @@ void lockstep_state_copy(struct cpu *to, const struct cpu *from)
 	COPY(to, from, offsetof(struct cpu, model_features), sizeof(struct cpu));
 }
 
+void lockstep_virt_keep(const struct cpu *cpu, uint8_t *to)
+{
+	if (cpu->virt)
+		__builtin_memcpy(to, cpu->virt, cpu->virt->size);
+}
+
+void lockstep_virt_set(struct cpu *cpu, const uint8_t *from)
+{
+	if (cpu->virt)
+		__builtin_memcpy(cpu->virt, from, cpu->virt->size);
+}
+
+/* The first byte of *cpu->virt that differs, or -1; what describes the last instruction is a note. */
+static int virt_difference(const struct lockstep *ls)
+{
+	const struct virt *now = ls->run->cpu->virt;
+
+	for (uint32_t i = 0; now && i < now->size; i++) {
+		if (i == offsetof(struct virt, insn))
+			i += sizeof(now->insn);
+		if (ls->virt_stepped[i] != ((const uint8_t *)now)[i])
+			return i;
+	}
+	return -1;
+}
+
 static bool field_same(const struct lockstep *ls, unsigned i)
 {
 	const uint8_t *a = (const uint8_t *)&ls->stepped, *b = (const uint8_t *)ls->run->cpu;
@@ -138,7 +164,7 @@ bool lockstep_state_same(const struct lockstep *ls)
 		if (!field_same(ls, i))
 			return false;
 	return event_same(&ls->stepped.inject, &ls->run->cpu->inject) && exit_same(ls) &&
-	       writes_same(ls) && vectors_same(ls);
+	       writes_same(ls) && vectors_same(ls) && virt_difference(ls) < 0;
 }
 
 static uint64_t value(const struct cpu *cpu, unsigned i)
@@ -175,4 +201,6 @@ void lockstep_state_say(const struct lockstep *ls)
 		host_log("lockstep:   events or writes to devices");
 	if (!vectors_same(ls))
 		say_vectors(&a->fpu, &b->fpu);
+	if (virt_difference(ls) >= 0)
+		host_log("lockstep:   what VMX or SVM keeps: byte %d", virt_difference(ls));
 }

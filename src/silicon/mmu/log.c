@@ -6,8 +6,9 @@
 
 #include <string.h>
 
-#define RECENT	 16u
-#define AD_BITS	 0x6000000060ull /* accessed and dirty, of one entry of 8 bytes or two of 4 */
+#define RECENT 16u
+#define AD_BITS \
+	0x6000000360ull /* accessed and dirty, of one entry of 8 bytes or two of 4, and EPT's */
 #define MOST	 (PAGE_SIZE + 2 * MMU_LOG_LINE)
 #define PER_INSN 8u /* entries and largest accesses that one instruction may bring */
 

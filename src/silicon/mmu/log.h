@@ -22,7 +22,7 @@
 
 struct mmu_logged {
 	uint8_t *hva;
-	gva_t addr; /* linear; of a paging structure: 0 */
+	gva_t addr; /* linear; of what the processor itself writes: 0 */
 	gpa_t gpa;
 	uint32_t size;
 	uint32_t at; /* of its lines in the buffers */

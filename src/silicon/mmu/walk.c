@@ -545,6 +545,7 @@ enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, ui
 			return RESULT_FAULT;
 		if (page.log)
 			platform_call(cpu, mark_dirty, gpa);
+		mmu_log_write(cpu->tlb->log, page.hva + (gpa & ~PAGE_MASK), 0, gpa, part);
 		if (!host_copy_guarded(page.hva + (gpa & ~PAGE_MASK), src, part))
 			return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, part);
 		src = (const uint8_t *)src + part;

@@ -10,6 +10,7 @@ bool svm_create(struct cpu *cpu, bool report)
 
 	if (!svm)
 		return false;
+	svm->virt.size = sizeof(*svm);
 	svm->virt.ops = &svm_ops;
 	svm->virt.gif = true;
 	svm->report = report;

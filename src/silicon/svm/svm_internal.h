@@ -20,6 +20,8 @@ struct svm {
 	uint64_t pause_last; /* L1's TSC at the last PAUSE */
 };
 
+_Static_assert(sizeof(struct svm) <= VIRT_MAX_SIZE, "too large to be kept");
+
 extern const struct virt_ops svm_ops; /* svm.c */
 
 static inline struct svm *svm_of(struct cpu *cpu)

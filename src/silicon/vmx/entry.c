@@ -154,6 +154,7 @@ void entry_begin(struct cpu *cpu)
 
 	v->virt.guest = true;
 	v->virt.stage2 = ctl2(v, CPU2_EPT | CPU2_APIC_ACCESS);
+	v->virt.logs = ctl2(v, CPU2_PML);
 	v->virt.intercepts = intercept_mask(v);
 	v->virt.if_apart = v->virt.if_host = pin(v, PIN_EXT_INT);
 	v->virt.vnmi = pin(v, PIN_VIRTUAL_NMI);

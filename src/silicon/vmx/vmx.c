@@ -85,6 +85,7 @@ static const struct virt_ops vmx_ops = {
 
 void vmx_init(struct cpu *cpu, struct vmx *v, const struct vmx_caps *caps)
 {
+	v->virt.size = sizeof(*v);
 	v->virt.ops = &vmx_ops;
 	v->virt.gif = true;
 	v->caps = *caps;

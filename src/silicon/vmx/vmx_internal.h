@@ -13,6 +13,7 @@
 
 /* Room of struct vmcs_image's fields: the layout ends where the region does. */
 _Static_assert(sizeof(struct vmcs_image) <= VMCS_SIZE, "VMCS does not fit its region");
+_Static_assert(sizeof(struct vmx) <= VIRT_MAX_SIZE, "too large to be kept");
 
 /* ---- vmcs.c ---- */
 
