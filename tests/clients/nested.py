@@ -4,8 +4,8 @@
 
 The guest (L1) is Debian's kernel with its own kvm_intel or kvm_amd. KIND:
 linux      Debian's QEMU boots the same kernel as its guest (L2).
-l3         L2 does the same once more. L2's machine is a pc, whose interrupt controllers are KVM's: 6.1's own kvm_amd gives a nested
-           guest vector 0 where QEMU has them, and asks for interrupt windows.
+l3         L2 does the same once more. L2's machine is a pc, whose interrupt controllers are KVM's, unless --machine says otherwise:
+           6.1's own kvm_amd gives a nested guest vector 0 where QEMU has them, and asks for interrupt windows.
 xen        L1 is Xen, with Debian's kernel as its dom0, which starts an HVM guest.
 selftests  L1 runs Linux's KVM selftests but those that measure; each must pass or skip, but for KNOWN.
 Passes if the innermost kernel says BOOT-OK, all QEMUs end well, L1's kernel warns of nothing, and anykvm's counters say that it
@@ -14,7 +14,7 @@ was its work. --kvm: options of L1's module, such as ept=0.
 import argparse, os, re, subprocess, sys, tempfile
 
 import inside
-from boot import TOP
+from boot import MACHINES, TOP
 from systems import xen_image
 
 SELFTESTS = os.path.join(TOP, "tests", "selftests")
@@ -55,14 +55,14 @@ PACKAGES = {(kind, "6.12"): ("linux-image-6.12-cloud-amd64", "linux-image-6.12."
 # The cloud kernel cannot be Xen's dom0.
 PACKAGES["xen", "6.1"] = ("linux-image-amd64", "linux-image-6.")
 # L1's memory, and words of its command line.
-KINDS = {"linux": ("1G", ""), "l3": ("2G", "l1.machine=pc l1.mem=800M l1.next=l1.vcpus=1,l1.kvm=,l1.next="), "selftests": ("2G", "l1.limit=240"),
+KINDS = {"linux": ("1G", ""), "l3": ("2G", "l1.mem=800M l1.next=indirect_target_selection=off,l1.vcpus=1,l1.kvm=,l1.next="), "selftests": ("2G", "l1.limit=240"),
          "xen": ("1500M", "console=hvc0 l1.limit=600 ")}
 
 
 def boots(args, build, kernel, initramfs, scratch):
     """QEMU's options for what L1 is."""
     memory, words = KINDS[args.kind]
-    words += args.next if args.kind == "l3" else ""
+    words += args.next + " l1.machine=" + MACHINES.get(args.machine, args.machine) if args.kind == "l3" else ""
     # Where 6.12 makes thunks against ITS (QEMU 7.2 does not pass on that they are not needed), its own code warns of W^X.
     append = "console=ttyS0 panic=-1 reboot=t quiet indirect_target_selection=off l1.vcpus=%d l1.kvm=%s %s" % (args.vcpus, args.kvm, words)
     if args.kind == "xen":
@@ -116,6 +116,7 @@ def main():
     parser.add_argument("--vcpus", type=int, default=1)
     parser.add_argument("--kvm", default="")
     parser.add_argument("--next", default="", help="l3: words of the innermost command line, with commas")
+    parser.add_argument("--machine", default="pc", help="l3: what the hypervisor in between runs on")
     parser.add_argument("--only", help="of the selftests these")
     parser.add_argument("--limit", type=int, default=1500)
     args = parser.parse_args()
