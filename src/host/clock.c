@@ -31,11 +31,6 @@ uint64_t host_realtime_ns(void)
 	return clock_ns(CLOCK_REALTIME);
 }
 
-uint64_t host_boottime_ns(void)
-{
-	return clock_ns(CLOCK_BOOTTIME);
-}
-
 struct sample {
 	uint64_t tsc, ns;
 };

@@ -16,14 +16,3 @@ HOST_NO_ASAN bool host_copy_guarded(void *dst, const void *src, size_t size)
 		     : "memory", "cc");
 	return ok;
 }
-
-HOST_NO_ASAN bool host_clear_guarded(void *dst, size_t size)
-{
-	uint32_t ok = 1;
-
-	asm volatile("1: rep stosb\n" HOST_EXTABLE_CLEAR("%0")
-		     : "+r"(ok), "+D"(dst), "+c"(size)
-		     : "a"(0)
-		     : "memory", "cc");
-	return ok;
-}

@@ -45,7 +45,6 @@ void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);
-uint64_t host_boottime_ns(void);
 
 /* ---- exec_mem.c: code memory, one memfd mapped twice (W^X) ---- */
 struct host_code {
@@ -124,7 +123,6 @@ int host_restart_send(int tid);
  * the host faulted (prefix copied: unspecified). General registers only.
  */
 bool host_copy_guarded(void *dst, const void *src, size_t size);
-bool host_clear_guarded(void *dst, size_t size);
 
 /* ---- cpuid.c: the host's own CPUID, cached (a native CPUID traps on hosts that are VMs) ---- */
 void host_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t ret[4]);

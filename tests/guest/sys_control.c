@@ -5,7 +5,7 @@
  */
 #include "guest_asm.h"
 #include "silicon/models/features.h"
-#include "silicon/sys/sys.h"
+#include "silicon/sys/sys_internal.h"
 
 #define CODE FLAT_CODE
 
@@ -44,11 +44,11 @@ static void long_mode_is_entered_and_left(void **state)
 	assert_int_equal(sys_set_cr0(cpu, cpu->cr0 | CR0_PG), RESULT_OK);
 	assert_int_equal(cpu->msr.efer, EFER_LME | EFER_LMA);
 	assert_true(cpu->mode.lma);
-	assert_gp(f, sys_set_efer(cpu, 0), 0); /* LME under paging */
-	assert_gp(f, sys_set_cr4(cpu, 0), 0);  /* PAE in long mode */
+	assert_false(sys_efer_write(cpu, 0, MSR_GUEST)); /* LME under paging */
+	assert_gp(f, sys_set_cr4(cpu, 0), 0);		 /* PAE in long mode */
 	assert_int_equal(sys_set_cr0(cpu, cpu->cr0 & ~CR0_PG), RESULT_OK);
 	assert_int_equal(cpu->msr.efer, EFER_LME);
-	assert_int_equal(sys_set_efer(cpu, 0), RESULT_OK);
+	assert_true(sys_efer_write(cpu, 0, MSR_GUEST));
 	flat_free(f);
 }
 
@@ -57,10 +57,10 @@ static void efer_refusals(void **state)
 	struct flat *f = long_machine();
 	uint64_t efer = f->cpu->msr.efer;
 
-	assert_gp(f, sys_set_efer(f->cpu, efer | BIT(1)), 0);
-	assert_gp(f, sys_set_efer(f->cpu, efer | BIT(63)), 0);
+	assert_false(sys_efer_write(f->cpu, efer | BIT(1), MSR_GUEST));
+	assert_false(sys_efer_write(f->cpu, efer | BIT(63), MSR_GUEST));
 	feature_put(f->cpu->guest_features, FEAT_NX, false);
-	assert_gp(f, sys_set_efer(f->cpu, efer), 0);
+	assert_false(sys_efer_write(f->cpu, efer, MSR_GUEST));
 	assert_int_equal(sys_msr_set(f->cpu, 0xc0000080, MSR_HOST, efer & ~EFER_SCE), MSR_OK);
 	/* LMA is read-only. */
 	assert_int_equal(sys_msr_set(f->cpu, 0xc0000080, MSR_HOST, efer & ~EFER_LMA), MSR_OK);

@@ -60,10 +60,15 @@ static void setup(struct board *b, uint8_t icw4)
 	b->raised = 0;
 }
 
+static int set_irq(struct pic *pic, unsigned irq, bool level)
+{
+	return pic_set_irq_from(pic, irq, 0, level);
+}
+
 static void pulse(struct board *b, unsigned irq)
 {
-	pic_set_irq(&b->pic, irq, true);
-	pic_set_irq(&b->pic, irq, false);
+	set_irq(&b->pic, irq, true);
+	set_irq(&b->pic, irq, false);
 }
 
 static void edge_is_latched(void **state)
@@ -71,9 +76,9 @@ static void edge_is_latched(void **state)
 	struct board b;
 
 	setup(&b, 1);
-	assert_int_equal(pic_set_irq(&b.pic, 4, true), 1);
+	assert_int_equal(set_irq(&b.pic, 4, true), 1);
 	assert_true(pic_output(&b.pic));
-	assert_int_equal(pic_set_irq(&b.pic, 4, false), 1);
+	assert_int_equal(set_irq(&b.pic, 4, false), 1);
 	assert_true(pic_output(&b.pic));
 	assert_int_equal(in(&b, 0x20), 0x10); /* IRR */
 	assert_int_equal(pic_read_irq(&b.pic), 0x24);
@@ -91,10 +96,10 @@ static void held_edge_makes_one_request(void **state)
 	struct board b;
 
 	setup(&b, 1);
-	pic_set_irq(&b.pic, 4, true);
+	set_irq(&b.pic, 4, true);
 	pic_read_irq(&b.pic);
 	out(&b, 0x20, 0x20);
-	pic_set_irq(&b.pic, 4, true);
+	set_irq(&b.pic, 4, true);
 	assert_false(pic_output(&b.pic));
 }
 
@@ -104,9 +109,9 @@ static void coalesced_and_masked_answers(void **state)
 
 	setup(&b, 1);
 	pulse(&b, 3);
-	assert_int_equal(pic_set_irq(&b.pic, 3, true), 0);
+	assert_int_equal(set_irq(&b.pic, 3, true), 0);
 	out(&b, 0x21, 0x08);
-	assert_int_equal(pic_set_irq(&b.pic, 3, false), -1);
+	assert_int_equal(set_irq(&b.pic, 3, false), -1);
 	assert_int_equal(b.masked[3], 1);
 	assert_false(pic_output(&b.pic));
 	out(&b, 0x21, 0);
@@ -123,12 +128,12 @@ static void level_follows_the_line(void **state)
 	assert_int_equal(in(&b, 0x4d0), 0xf8); /* inputs 0 to 2 stay edge */
 	out(&b, 0x4d1, 0xff);
 	assert_int_equal(in(&b, 0x4d1), 0xde);
-	pic_set_irq(&b.pic, 5, true);
+	set_irq(&b.pic, 5, true);
 	assert_int_equal(pic_read_irq(&b.pic), 0x25);
 	assert_false(pic_output(&b.pic)); /* in service holds it back */
 	out(&b, 0x20, 0x20);
 	assert_true(pic_output(&b.pic)); /* still high */
-	pic_set_irq(&b.pic, 5, false);
+	set_irq(&b.pic, 5, false);
 	assert_false(pic_output(&b.pic));
 }
 
@@ -189,8 +194,8 @@ static void spurious_vectors(void **state)
 	assert_int_equal(in(&b, 0x20), 0); /* no ISR bit */
 	/* The slave's level request is withdrawn before INTA. */
 	out(&b, 0x4d1, 0x08);
-	pic_set_irq(&b.pic, 11, true);
-	pic_set_irq(&b.pic, 11, false);
+	set_irq(&b.pic, 11, true);
+	set_irq(&b.pic, 11, false);
 	assert_int_equal(pic_read_irq(&b.pic), 0x2f);
 	assert_int_equal(in(&b, 0x20), 0x04);
 }
@@ -277,7 +282,7 @@ static void icw1_forgets_edges(void **state)
 	setup(&b, 1);
 	out(&b, 0x4d0, 0x20);
 	pulse(&b, 3);
-	pic_set_irq(&b.pic, 5, true);
+	set_irq(&b.pic, 5, true);
 	out(&b, 0x20, 0x11);
 	assert_int_equal(in(&b, 0x20), 0x20);
 	out(&b, 0x21, 0x40);
@@ -384,10 +389,10 @@ static void released_sources(void **state)
 	out(&b, 0x4d0, 0x20);
 	pic_set_irq_from(&b.pic, 5, 3, true);
 	pic_set_irq_from(&b.pic, 5, 4, true);
-	pic_clear_source(&b.pic, 3);
+	pic_set_irq_from(&b.pic, 5, 3, false);
 	pic_set_irq_from(&b.pic, 5, 0, false);
 	assert_true(pic_output(&b.pic));
-	pic_clear_source(&b.pic, 4);
+	pic_set_irq_from(&b.pic, 5, 4, false);
 	pic_set_irq_from(&b.pic, 5, 0, false);
 	assert_false(pic_output(&b.pic));
 }
@@ -454,7 +459,7 @@ static void icw1_lowers_intr(void **state)
 	assert_int_equal(b.eois[5], 0);
 	setup(&b, 1);
 	out(&b, 0x4d0, 0x20);
-	pic_set_irq(&b.pic, 5, true);
+	set_irq(&b.pic, 5, true);
 	out(&b, 0x20, 0x11);
 	assert_int_equal(b.eois[5], 0); /* a level stays */
 }

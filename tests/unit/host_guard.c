@@ -98,12 +98,9 @@ static void block_copies(void **state)
 	memset(buf, 0x5a, sizeof(buf));
 	assert_true(host_copy_guarded(p, buf, sizeof(buf)));
 	assert_memory_equal(p, buf, sizeof(buf));
-	assert_true(host_clear_guarded(p + 1, 3));
-	assert_memory_equal(p, "\x5a\0\0\0\x5a", 5);
 	assert_int_equal(ftruncate(fd, PAGE_SIZE), 0);
 	assert_false(host_copy_guarded(p + PAGE_SIZE - 8, buf, 16));
 	assert_false(host_copy_guarded(buf, p + PAGE_SIZE - 8, 16));
-	assert_false(host_clear_guarded(p + PAGE_SIZE - 8, 16));
 	assert_true(host_copy_guarded(NULL, NULL, 0));
 	drop(p, fd);
 }
@@ -242,7 +239,6 @@ static void clocks(void **state)
 	assert_true(tsc > want - want / 1000 && tsc < want + want / 1000);
 	assert_int_equal(host_tsc_khz(), khz);
 	assert_true(host_realtime_ns() > 1500000000ull * 1000000000);
-	assert_true(host_boottime_ns() >= host_monotonic_ns() / 2);
 }
 
 static void system_calls(void **state)

@@ -48,8 +48,6 @@ void registry_init(void);
 int registry_file(const char *name, size_t size, struct object *ret);
 /* Make the object known. 0 or -ENOMEM. */
 int registry_add(const struct object *object);
-/* Forget all objects of vm. */
-void registry_remove_vm(const struct vm *vm);
 
 enum find { FIND_NONE, FIND_FOREIGN, FIND_SYS, FIND_OBJECT };
 /*
@@ -79,8 +77,6 @@ int api_gmem_of(struct vm *vm, int fd, struct gmem **ret);
 
 /* ---- caps.c ---- */
 
-/* Value of a capability; vm NULL on /dev/kvm. */
-long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap);
 /* Entries of a dirty ring that are kept free. */
 unsigned caps_ring_reserved(const struct system *sys);
 

@@ -60,7 +60,8 @@ static bool private_mem(const struct vm *vm)
 	return !vm || vm->private_mem;
 }
 
-long caps_check(const struct system *sys, const struct vm *vm, unsigned long cap)
+/* Value of a capability; vm NULL on /dev/kvm. */
+static long check(const struct system *sys, const struct vm *vm, unsigned long cap)
 {
 	switch (cap) {
 #define CAP(name, value, enable) \
@@ -89,7 +90,7 @@ bool api_cap_nth(unsigned nr, struct api_row *ret)
 	*ret = (struct api_row){
 		.name = cap_rows[nr].name,
 		.number = cap_rows[nr].number,
-		.value = caps_check(api_system(), NULL, cap_rows[nr].number),
+		.value = check(api_system(), NULL, cap_rows[nr].number),
 	};
 	return true;
 }
@@ -123,12 +124,12 @@ bool api_refused_nth(unsigned nr, bool cap, struct api_row *ret)
 
 long api_check_extension(struct system *sys, void *arg)
 {
-	return caps_check(sys, NULL, (unsigned long)arg);
+	return check(sys, NULL, (unsigned long)arg);
 }
 
 long api_check_extension_vm(struct vm *vm, void *arg)
 {
-	return caps_check(api_system(), vm, (unsigned long)arg);
+	return check(api_system(), vm, (unsigned long)arg);
 }
 
 /* ---- enabling ---- */

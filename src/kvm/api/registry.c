@@ -110,6 +110,7 @@ int registry_add(const struct object *object)
 	return 0;
 }
 
+/* Forget all objects of vm. */
 static void remove_vm_locked(const struct vm *vm)
 {
 	for (unsigned i = 0; i < NR_BUCKETS; i++)
@@ -123,13 +124,6 @@ static void remove_vm_locked(const struct vm *vm)
 			*at = object->next;
 			free(object);
 		}
-}
-
-void registry_remove_vm(const struct vm *vm)
-{
-	pthread_mutex_lock(&lock);
-	remove_vm_locked(vm);
-	pthread_mutex_unlock(&lock);
 }
 
 static struct object *find_locked(const struct stat *st)

@@ -56,7 +56,8 @@ static void write_wall_clock(struct vm *vm, gpa_t gpa)
 	version_end(vm, gpa, wall.version);
 }
 
-void pv_clock_write(struct vm *vm, gpa_t gpa, struct pv_time_info info)
+/* Write one page's clock under its version, keeping the guest's GUEST_STOPPED. */
+static void clock_write(struct vm *vm, gpa_t gpa, struct pv_time_info info)
 {
 	struct pv_time_info old;
 
@@ -111,7 +112,7 @@ static void update_own(struct vcpu *vcpu, struct pv_time_info info)
 		return;
 	if (pv->paused)
 		info.flags |= PV_TIME_GUEST_STOPPED;
-	pv_clock_write(vcpu->vm, pv->system_time & ~PV_ENABLED, info);
+	clock_write(vcpu->vm, pv->system_time & ~PV_ENABLED, info);
 	pv->paused = false;
 }
 

@@ -67,8 +67,6 @@ enum pv_result pv_clock_msr_get(struct vcpu *vcpu, uint32_t index, uint64_t *ret
 enum pv_result pv_clock_msr_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val);
 /* The clock as this vCPU's guest sees it; flags: PV_TIME_TSC_STABLE. */
 void pv_clock_info(const struct vcpu *vcpu, struct pv_time_info *ret);
-/* Write one page's clock under its version, keeping the guest's GUEST_STOPPED. */
-void pv_clock_write(struct vm *vm, gpa_t gpa, struct pv_time_info info);
 
 /* ---- steal.c ---- */
 

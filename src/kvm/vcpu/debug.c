@@ -45,7 +45,6 @@ static void apply_guest_debug(struct vcpu *vcpu, const struct kvm_guest_debug *d
 		memcpy(cpu->debug.dr, dbg->arch.debugreg, sizeof(cpu->debug.dr));
 		cpu->debug.dr7 = dbg->arch.debugreg[7] | DR7_FIXED_1;
 	}
-	cpu->debug.singlestep_rip = vcpu_linear_rip(vcpu);
 	cpu_update_attention(cpu);
 	cpu_raise(cpu, ATTN_EVENTS);
 }

@@ -83,9 +83,28 @@ static void exact_tsc_offset(struct vcpu *vcpu, uint64_t offset)
 	write_tsc(vcpu, &write);
 }
 
+/* The TSC's frequency from now on; the guest's TSC makes a step. No guest code runs. */
+static void tsc_run_at(struct vcpu *vcpu, uint32_t khz)
+{
+	uint32_t host = clock_tsc_khz(vcpu->vm), apart = khz > host ? khz - host : host - khz;
+	bool same = (uint64_t)apart * 1000000 <=
+		    (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm;
+	const uint64_t *direct = same && !vcpu->vm->turns ? &vcpu->tsc_offset : NULL;
+
+	vcpu->tsc_khz = khz;
+	vcpu->tsc_ratio = BIT(VCPU_TSC_FRACTION);
+	if (!same)
+		vcpu->tsc_ratio = ((unsigned __int128)khz << VCPU_TSC_FRACTION) / host;
+	/* Code that was translated reads the host's TSC, or asks. */
+	if (vcpu->cpu.tsc_offset == direct)
+		return;
+	vcpu->cpu.tsc_offset = direct;
+	exec_forget(&vcpu->cpu);
+}
+
 void vcpu_tsc_start(struct vcpu *vcpu)
 {
-	vcpu_tsc_run_at(vcpu, __atomic_load_n(&vcpu->vm->tsc_khz, __ATOMIC_RELAXED));
+	tsc_run_at(vcpu, __atomic_load_n(&vcpu->vm->tsc_khz, __ATOMIC_RELAXED));
 	set_tsc(vcpu, 0, false);
 }
 
@@ -387,31 +406,13 @@ long vcpu_get_tsc_khz(struct vcpu *vcpu, void *arg)
 	return vcpu->tsc_khz;
 }
 
-void vcpu_tsc_run_at(struct vcpu *vcpu, uint32_t khz)
-{
-	uint32_t host = clock_tsc_khz(vcpu->vm), apart = khz > host ? khz - host : host - khz;
-	bool same = (uint64_t)apart * 1000000 <=
-		    (uint64_t)host * vcpu->vm->ops->params.tsc_tolerance_ppm;
-	const uint64_t *direct = same && !vcpu->vm->turns ? &vcpu->tsc_offset : NULL;
-
-	vcpu->tsc_khz = khz;
-	vcpu->tsc_ratio = BIT(VCPU_TSC_FRACTION);
-	if (!same)
-		vcpu->tsc_ratio = ((unsigned __int128)khz << VCPU_TSC_FRACTION) / host;
-	/* Code that was translated reads the host's TSC, or asks. */
-	if (vcpu->cpu.tsc_offset == direct)
-		return;
-	vcpu->cpu.tsc_offset = direct;
-	exec_forget(&vcpu->cpu);
-}
-
 long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 {
 	uint32_t khz = (uint32_t)(uintptr_t)arg;
 
 	if (khz >= VM_MAX_TSC_KHZ)
 		return -EINVAL;
-	vcpu_tsc_run_at(vcpu, khz ? khz : (uint32_t)clock_tsc_khz(vcpu->vm));
+	tsc_run_at(vcpu, khz ? khz : (uint32_t)clock_tsc_khz(vcpu->vm));
 	vcpu_lapic_configure(vcpu);
 	if (vcpu->lapic)
 		lapic_tsc_changed(vcpu->lapic);

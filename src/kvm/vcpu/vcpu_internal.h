@@ -125,8 +125,6 @@ void vcpu_set_cr8(struct vcpu *vcpu, uint8_t cr8);
 
 /* ---- msrs.c ---- */
 
-/* The TSC's frequency from now on; the guest's TSC makes a step. No guest code runs. */
-void vcpu_tsc_run_at(struct vcpu *vcpu, uint32_t khz);
 /* A new vCPU's TSC: the others', or 0 (KVM: TSC synchronization at creation). */
 void vcpu_tsc_start(struct vcpu *vcpu);
 

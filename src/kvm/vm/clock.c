@@ -85,11 +85,6 @@ static uint64_t ticks(struct clock *clock)
 	return clock->counted ? count(clock) : host_rdtsc();
 }
 
-static uint64_t realtime(struct clock *clock)
-{
-	return clock->counted ? COUNTED_REALTIME + count(clock) : host_realtime_ns();
-}
-
 struct clock *clock_create(bool counted)
 {
 	struct clock *clock = calloc(1, sizeof(*clock));
@@ -141,11 +136,6 @@ uint64_t clock_tsc(const struct vm *vm)
 uint64_t clock_monotonic_ns(const struct vm *vm)
 {
 	return vm->clock->counted ? count(vm->clock) : host_monotonic_ns();
-}
-
-uint64_t clock_realtime_ns(const struct vm *vm)
-{
-	return realtime(vm->clock);
 }
 
 void clock_line(const struct vm *vm, struct clock_line *ret)

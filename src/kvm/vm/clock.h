@@ -33,7 +33,6 @@ uint64_t
 clock_tsc(const struct vm *vm); /* host TSC now: guest TSC is this plus the vCPU's offset */
 uint64_t clock_monotonic_ns(const struct vm *vm); /* timers: service_timer_arm()'s time base */
 uint64_t clock_kvmclock_ns(const struct vm *vm);  /* what KVM_GET_CLOCK answers */
-uint64_t clock_realtime_ns(const struct vm *vm);
 /* Host TSC and realtime of one moment. */
 void clock_pair(const struct vm *vm, uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t clock_boot_wall_ns(const struct vm *vm); /* realtime at kvmclock 0: the wall clock page */

@@ -133,7 +133,7 @@ void vm_destroy(struct vm *vm)
 
 /*
  * Both addresses are where KVM keeps pages of its own on processors that cannot run real mode;
- * this processor can, so they are kept for whoever asks and need no memory.
+ * this processor can, and nobody can ask for them: they are judged, and that is all.
  */
 long vm_set_tss_addr(struct vm *vm, void *arg)
 {
@@ -141,7 +141,6 @@ long vm_set_tss_addr(struct vm *vm, void *arg)
 
 	if (addr > MAX_TSS_ADDR)
 		return -EINVAL;
-	vm->tss_addr = addr;
 	return 0;
 }
 
@@ -153,8 +152,6 @@ long vm_set_identity_map_addr(struct vm *vm, void *arg)
 	pthread_mutex_lock(&vm->lock);
 	if (!vm->created_vcpus)
 		r = ioctl_copy_in(&addr, arg, sizeof(addr));
-	if (!r)
-		vm->identity_map_addr = addr;
 	pthread_mutex_unlock(&vm->lock);
 	return r;
 }

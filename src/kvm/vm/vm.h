@@ -129,7 +129,6 @@ struct vm {
 	pid_t pid;	     /* the process that created it */
 	uint32_t refs; /* one for all files, one per ioctl under way, none for vCPUs; atomic */
 	int witness;   /* an fd that named it when looked at last, or -1; kvm/api's registry lock */
-	bool orphan;   /* no file of it is open any more; kvm/api's registry lock */
 	uint32_t
 		alone; /* futex: 1 + id of the vCPU that is (kvm/vcpu/alone.c); 0: none; ~0: hold_all() */
 	bool dead; /* every ioctl answers EIO */
@@ -175,10 +174,9 @@ struct vm {
 	bool x2apic_format, x2apic_broadcast_quirk_off;
 	uint64_t apic_bus_cycle_ns;
 	struct msr_filter *msr_filter; /* published like slots; NULL: all allowed */
-	gpa_t tss_addr, identity_map_addr;
-	bool hide_platform_info; /* guests' RDMSR of MSR_PLATFORM_INFO faults */
-	uint32_t tsc_khz;	 /* default of new vCPUs */
-	unsigned host_cpus;	 /* that the process may use */
+	bool hide_platform_info;       /* guests' RDMSR of MSR_PLATFORM_INFO faults */
+	uint32_t tsc_khz;	       /* default of new vCPUs */
+	unsigned host_cpus;	       /* that the process may use */
 	uint64_t halt_poll; /* KVM_CAP_HALT_POLL's nanoseconds, with VM_HALT_POLL_SET; atomic */
 	struct codemap *codemap; /* silicon/mmu/codemap.h: for the vCPUs' code; vm->lock */
 	struct pv_vm *pv;

@@ -58,7 +58,7 @@ static void track_rtc(struct ioapic *ioapic, uint8_t vector, int reached)
 	ioapic->rtc_vector = vector;
 }
 
-/* Send the message of a pin: as ioapic_set_irq(). */
+/* Send the message of a pin: as ioapic_set_irq_from(). */
 static int serve(struct ioapic *ioapic, unsigned pin, bool track)
 {
 	uint64_t *entry = &ioapic->state.redirtbl[pin];
@@ -107,17 +107,6 @@ int ioapic_set_irq_from(struct ioapic *ioapic, unsigned pin, unsigned source, bo
 	return 1;
 }
 
-int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, bool level)
-{
-	return ioapic_set_irq_from(ioapic, pin, 0, level, false);
-}
-
-void ioapic_clear_source(struct ioapic *ioapic, unsigned source)
-{
-	for (unsigned i = 0; i < IOAPIC_NR_PINS; i++)
-		ioapic->lines[i] &= ~(1u << source);
-}
-
 /* A level pin is still high after its EOI: serve it again, later if it storms. */
 static void serve_again(struct ioapic *ioapic, unsigned pin)
 {
@@ -152,20 +141,6 @@ void ioapic_eoi(struct ioapic *ioapic, uint8_t vector, bool level)
 	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++)
 		if (IOAPIC_VECTOR(ioapic->state.redirtbl[pin]) == vector)
 			eoi_pin(ioapic, pin, level);
-}
-
-bool ioapic_handles_vector(const struct ioapic *ioapic, uint8_t vector, uint32_t want)
-{
-	want |= 1u << IOAPIC_RTC_PIN;
-	if (ioapic->rtc_pending > 0 && ioapic->rtc_vector == vector)
-		return true;
-	for (unsigned pin = 0; pin < IOAPIC_NR_PINS; pin++) {
-		uint64_t entry = ioapic->state.redirtbl[pin];
-
-		if (IOAPIC_VECTOR(entry) == vector && (entry & IOAPIC_LEVEL || want & 1u << pin))
-			return true;
-	}
-	return false;
 }
 
 void ioapic_inject_delayed(struct ioapic *ioapic)

@@ -79,19 +79,14 @@ void ioapic_reset(struct ioapic *ioapic);
  * (the answers of KVM_IRQ_LINE_STATUS). source (0..31) is one of the drivers that are ORed;
  * line_status: the caller wants the answer, so that RTC ticks before the last one's EOI coalesce.
  */
-int ioapic_set_irq(struct ioapic *ioapic, unsigned pin, bool level);
 int ioapic_set_irq_from(struct ioapic *ioapic, unsigned pin, unsigned source, bool level,
 			bool line_status);
-/* Release whatever source drives. */
-void ioapic_clear_source(struct ioapic *ioapic, unsigned source);
 
 /*
  * EOI broadcast of a local APIC. level: its TMR bit of the vector, and the local APIC does not
  * suppress broadcasts (else only ->eoi() is called).
  */
 void ioapic_eoi(struct ioapic *ioapic, uint8_t vector, bool level);
-/* True if an EOI of vector concerns some pin; want: pins besides level ones that do (bit mask). */
-bool ioapic_handles_vector(const struct ioapic *ioapic, uint8_t vector, uint32_t want);
 /*
  * Any thread, no lock: false if ioapic_eoi() of vector would do nothing, as for the vectors of
  * timers, IPIs and MSIs. Saves the lock at most EOIs.

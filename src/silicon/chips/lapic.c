@@ -296,7 +296,8 @@ static bool write_esr(struct lapic *lapic, uint32_t val)
 	return true;
 }
 
-void lapic_send(struct lapic *lapic, uint32_t low, uint32_t high)
+/* Owner. IPIs by the two halves of ICR. */
+static void send_ipi(struct lapic *lapic, uint32_t low, uint32_t high)
 {
 	struct apic_message msg = {
 		.dest = lapic_x2apic(lapic) ? high : high >> 24,
@@ -319,7 +320,7 @@ static bool write_icr(struct lapic *lapic, uint32_t val)
 {
 	val &= ~(uint32_t)ICR_BUSY;
 	set_reg(lapic, LAPIC_ICR, val);
-	lapic_send(lapic, val, lapic_reg(lapic, LAPIC_ICR2));
+	send_ipi(lapic, val, lapic_reg(lapic, LAPIC_ICR2));
 	return true;
 }
 
@@ -331,7 +332,7 @@ static bool write_icr2(struct lapic *lapic, uint32_t val)
 
 static bool write_self_ipi(struct lapic *lapic, uint32_t val)
 {
-	lapic_send(lapic, APIC_TO_SELF << 18 | val, 0);
+	send_ipi(lapic, APIC_TO_SELF << 18 | val, 0);
 	return true;
 }
 
@@ -532,7 +533,7 @@ bool lapic_set_icr(struct lapic *lapic, uint64_t val)
 	val &= ~ICR_BUSY;
 	set_reg(lapic, LAPIC_ICR, (uint32_t)val);
 	set_reg(lapic, LAPIC_ICR2, val >> 32);
-	lapic_send(lapic, (uint32_t)val, val >> 32);
+	send_ipi(lapic, (uint32_t)val, val >> 32);
 	return true;
 }
 

@@ -63,8 +63,6 @@ static inline unsigned lvt_count(const struct lapic *lapic)
 
 /* Any thread. Note an error of ESR; a new one is an interrupt at LVT ERROR. */
 void lapic_error(struct lapic *lapic, uint32_t bit);
-/* Owner. IPIs by the two halves of ICR. */
-void lapic_send(struct lapic *lapic, uint32_t low, uint32_t high);
 
 /* Owner, lapic_timer.c. */
 void timer_stop(struct lapic *lapic);

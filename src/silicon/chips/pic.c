@@ -116,17 +116,6 @@ int pic_set_irq_from(struct pic *pic, unsigned irq, unsigned source, bool level)
 	return ret;
 }
 
-int pic_set_irq(struct pic *pic, unsigned irq, bool level)
-{
-	return pic_set_irq_from(pic, irq, 0, level);
-}
-
-void pic_clear_source(struct pic *pic, unsigned source)
-{
-	for (unsigned i = 0; i < PIC_NR_PINS; i++)
-		pic->lines[i] &= ~(1u << source);
-}
-
 static void acknowledge(struct pic *pic, struct pic_state *s, unsigned irq)
 {
 	uint8_t mask = 1u << irq;

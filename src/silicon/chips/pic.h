@@ -53,10 +53,7 @@ void pic_init(struct pic *pic, const struct pic_ops *ops, void *opaque);
  * Drive input irq (0..15): 1 = a new request, 0 = coalesced with one still pending, -1 = masked
  * (the answers of KVM_IRQ_LINE_STATUS). source (0..31) is one of the drivers that are ORed.
  */
-int pic_set_irq(struct pic *pic, unsigned irq, bool level);
 int pic_set_irq_from(struct pic *pic, unsigned irq, unsigned source, bool level);
-/* Release whatever source drives. */
-void pic_clear_source(struct pic *pic, unsigned source);
 
 /* INTA cycle: the vector, the spurious one if nothing is pending. */
 uint8_t pic_read_irq(struct pic *pic);

@@ -98,7 +98,7 @@ struct msrs {
 	uint64_t pat, misc_enable, mtrr_def_type, mtrr_fixed[11], mtrr_var[32];
 	uint64_t spec_ctrl, xss, debugctl, misc_features, arch_capabilities, ucode_rev;
 	uint64_t mcg_cap, mcg_status, mcg_ctl, mce_banks[32 * 4], mci_ctl2[32];
-	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr, syscfg;
+	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr;
 	uint64_t tsc_adjust;
 	uint64_t lbr[4];			/* LastBranchFromIP, ToIP, LastIntFromIP, ToIP */
 	uint64_t vm_cr, vm_hsave_pa, tsc_ratio; /* SVM */
@@ -157,7 +157,6 @@ struct cpu {
 	struct {
 		bool enabled, singlestep, use_hw_bp, use_sw_bp;
 		uint64_t dr[4], dr7;
-		uint64_t singlestep_rip;
 	} debug;
 
 	struct cpu_exit exit;

@@ -72,7 +72,7 @@ struct stage2 {
 	bool table;  /* an entry of L2's page tables (write: its A or D bit is to be set) */
 	bool dry;    /* set no A or D bit, log nothing */
 	bool linear; /* addr is valid */
-	bool user, writable, executable; /* !table: what L2's own tables say of the page */
+	bool user;   /* !table: L2's own tables say that the page is the user's */
 	gva_t addr;
 	/* Set by ->ops->translate(). */
 	gpa_t out;	    /* L1's */

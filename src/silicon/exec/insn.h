@@ -95,7 +95,6 @@ struct insn {
 	uint8_t vindex;	    /* VSIB index register */
 	uint8_t index_elem; /* bytes of an index */
 	uint8_t nr_elem;
-	uint8_t host_len;   /* bytes of the instruction as the host runs it */
 	uint8_t trap;	    /* vector raised instead of running */
 	uint8_t align;	    /* INSN_ALIGN: the multiple that the operand must stand on */
 	uint8_t must_align; /* the same for #GP(0) in any case; 0: none */

@@ -347,8 +347,6 @@ typedef void run_enter_fn(uint8_t *code);
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot);
 /* Enter ->insn[insn] in the hash table, which was emptied. */
 void run_insn_enter(struct run *run, uint32_t insn);
-/* Emit what all blocks share. */
-void run_make_stubs(struct run *run);
 /* A line of the perf map for the newest block. */
 void run_perf_note(struct run *run, uint32_t block);
 void run_destroy(struct run *run);

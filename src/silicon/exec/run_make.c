@@ -148,7 +148,8 @@ static void emit_miss(struct emit *e, const struct run *run)
 	emit_jmp(e, run->stub_cold);
 }
 
-void run_make_stubs(struct run *run)
+/* Emit what all blocks share. */
+static void make_stubs(struct run *run)
 {
 	struct emit e = {.at = run->code.rw, .base = run->code.rw};
 
@@ -498,7 +499,7 @@ static bool make_code(struct run *run)
 {
 	if (host_code_alloc(&run->code, run->opt.code_size))
 		return false;
-	run_make_stubs(run);
+	make_stubs(run);
 	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
 }
 

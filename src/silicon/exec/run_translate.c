@@ -99,7 +99,7 @@ static bool chainable(const struct translation *t, uint64_t target)
 	return same_page(t, target) && !run_near_end(target);
 }
 
-uint32_t run_exit_new(struct translation *t, uint64_t target)
+static uint32_t exit_new(struct translation *t, uint64_t target)
 {
 	struct run *run = t->run;
 
@@ -133,12 +133,12 @@ static void emit_find(struct translation *t, const struct run_exit *exit)
 
 void run_end(struct translation *t, uint64_t target)
 {
-	end_at(t, emit_jmp(&t->e, 0), run_exit_new(t, target));
+	end_at(t, emit_jmp(&t->e, 0), exit_new(t, target));
 }
 
 void run_end_at(struct translation *t, uint32_t at, uint64_t target)
 {
-	end_at(t, at, run_exit_new(t, target));
+	end_at(t, at, exit_new(t, target));
 }
 
 void run_end_if(struct translation *t, unsigned cc, uint64_t target)
@@ -210,7 +210,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 {
 	struct run *run = t->run;
 	const struct run_site *site = &run->site[number];
-	uint32_t exit = run_exit_new(t, site->rip), plain = emit_pos(&t->e);
+	uint32_t exit = exit_new(t, site->rip), plain = emit_pos(&t->e);
 
 	run->exit[exit].plain = true;
 	emit_add_retired(t, -(int32_t)not_done(t, number) - 1);

@@ -214,7 +214,6 @@ static inline bool run_next(const struct translation *t)
 	return t->record[t->nr_records - 1].rip != t->rip;
 }
 
-uint32_t run_exit_new(struct translation *t, uint64_t target);
 /* Before a way out in the middle of the trace: take back what the head counted and is not done. Uses rcx. */
 void run_retire_here(struct translation *t);
 /* The jump whose displacement is at goes to the site's cold path. */

@@ -388,7 +388,6 @@ bool thunk_make(struct exec_cache *c, const ZydisDecodedInstruction *z,
 	p.written = named_gprs(p.ops, p.z.operand_count, ZYDIS_OPERAND_ACTION_MASK_WRITE);
 	memcpy(key.bytes, p.code, p.len);
 	key.rename = p.rename;
-	insn->host_len = p.len;
 	slot = *table_slot(c, &key);
 	insn->thunk = (thunk_fn *)(c->code.rx +
 				   (slot ? c->thunk[slot - 1].start : thunk_add(c, &key, &p)));

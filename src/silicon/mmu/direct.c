@@ -335,11 +335,6 @@ static unsigned code_slot(const struct direct_code *c, const uint8_t *hva)
 	return i;
 }
 
-bool direct_code_has(const struct direct *d, const uint8_t *hva)
-{
-	return d->code->nr && d->code->page[code_slot(d->code, hva)];
-}
-
 bool direct_code_add(struct cpu *cpu, const uint8_t *hva, uint64_t *ret_gen)
 {
 	struct direct_code *c = cpu->tlb->direct->code;

@@ -102,8 +102,6 @@ void direct_code_remove(struct cpu *cpu, const uint8_t *hva);
 /* From now on writes to these lines of a registered page are noticed. */
 void direct_code_lines(struct cpu *cpu, const uint8_t *hva, uint64_t lines);
 void direct_code_clear(struct cpu *cpu);
-/* True if the page at hva is registered. */
-bool direct_code_has(const struct direct *d, const uint8_t *hva);
 
 /* What depends on translations has followed the flushes so far. */
 static inline void direct_flushed_clear(struct direct *d)

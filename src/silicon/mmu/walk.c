@@ -380,8 +380,6 @@ static enum result translate_page(struct walker *w)
 		.dry = w->dry,
 		.linear = true,
 		.user = a->user_page,
-		.writable = w->all & PTE_W,
-		.executable = !(w->any & PTE_NX),
 		.addr = a->addr,
 	};
 	enum result r;

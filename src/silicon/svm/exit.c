@@ -107,7 +107,8 @@ void svm_restore(struct cpu *cpu, const struct vmcb_save *s)
 	cpu_set_rflags(cpu, s->rflags);
 }
 
-uint64_t svm_event_info(const struct event *ev)
+/* EXITINTINFO of an event; NULL: none. */
+static uint64_t event_info(const struct event *ev)
 {
 	static const uint8_t types[] = {
 		[EVENT_EXCEPTION] = EVENTINJ_EXCEPTION,
@@ -210,7 +211,7 @@ static void fill_control(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_
 	c->exit_code = code;
 	c->exit_info1 = info1;
 	c->exit_info2 = info2;
-	c->exit_int_info = svm_event_info(cause);
+	c->exit_int_info = event_info(cause);
 	c->event_inj &= ~EVENTINJ_VALID;
 	c->next_rip = svm_has(cpu, FEAT_NRIPS) ? next_rip : 0;
 }

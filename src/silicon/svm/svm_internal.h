@@ -91,8 +91,6 @@ void svm_restore_lbr(struct cpu *cpu, const struct vmcb_save *s);
 bool svm_write_lbr(struct cpu *cpu);
 struct vmcb_segment svm_pack_segment(const struct segment *seg);
 struct segment svm_unpack_segment(const struct vmcb_segment *s);
-/* EXITINTINFO of an event; NULL: none. */
-uint64_t svm_event_info(const struct event *ev);
 /* #VMEXIT. next_rip 0: none; cause: the event whose delivery it interrupts, or NULL. */
 void svm_exit(struct cpu *cpu, uint64_t code, uint64_t info1, uint64_t info2, uint64_t next_rip,
 	      const struct event *cause);

@@ -266,11 +266,6 @@ bool sys_efer_write(struct cpu *cpu, uint64_t val, enum msr_origin by)
 	return true;
 }
 
-enum result sys_set_efer(struct cpu *cpu, uint64_t val)
-{
-	return sys_efer_write(cpu, val, MSR_GUEST) ? RESULT_OK : fault_gp(cpu, 0);
-}
-
 /* ---- all at once ---- */
 
 void sys_world_changed(struct cpu *cpu)

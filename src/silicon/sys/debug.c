@@ -66,13 +66,6 @@ enum result sys_check_code_bp(struct cpu *cpu, gva_t addr)
 	return matched ? fault_debug(cpu, matched) : RESULT_OK;
 }
 
-/* The mmu room matches its own accesses; this is for those that pass it by. */
-void sys_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write)
-{
-	if (any_armed(cpu))
-		mmu_check_data_bp(cpu, addr, size, write);
-}
-
 /* I/O breakpoints exist only under CR4.DE. */
 void sys_check_io_bp(struct cpu *cpu, uint16_t port, unsigned size)
 {

@@ -5,8 +5,6 @@
 
 #include "silicon/sys/sys.h"
 
-/* Fault class: the pushed image has RF set, and the instruction did not retire. */
-bool event_is_fault(const struct event *ev);
 /* True where a guest hypervisor takes the exception. */
 bool event_intercepted(struct cpu *cpu, const struct event *ev, const struct event *cause);
 /* sys_deliver() without the program's debugger in between. */

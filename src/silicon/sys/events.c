@@ -35,7 +35,8 @@ static bool vector_in(uint64_t set, uint8_t vector)
 	return vector < 32 && (set >> vector & 1);
 }
 
-bool event_is_fault(const struct event *ev)
+/* Fault class: the pushed image has RF set, and the instruction did not retire. */
+static bool is_fault(const struct event *ev)
 {
 	return ev->type == EVENT_EXCEPTION && vector_in(FAULT_VECTORS, ev->vector);
 }
@@ -57,7 +58,7 @@ static uint64_t return_rip(const struct cpu *cpu, const struct event *ev)
 
 static uint64_t pushed_rflags(const struct cpu *cpu, const struct event *ev)
 {
-	return cpu_rflags(cpu) | (event_is_fault(ev) ? FLAG_RF : 0);
+	return cpu_rflags(cpu) | (is_fault(ev) ? FLAG_RF : 0);
 }
 
 /* CR2 and DR6 change as delivery begins, whatever becomes of it. */
@@ -561,7 +562,7 @@ enum result sys_deliver(struct cpu *cpu, const struct event *ev)
 	/* Answers and data breakpoints of the instruction that did not retire. */
 	cpu->answers.nr = 0;
 	cpu->answers.used = 0;
-	if (event_is_fault(&copy) && !(cpu->shadow & SHADOW_MOV_SS))
+	if (is_fault(&copy) && !(cpu->shadow & SHADOW_MOV_SS))
 		cpu->pending_dr6 = 0;
 	if (copy.type == EVENT_EXCEPTION && copy.vector == VEC_DB && debug_by_program(cpu))
 		return debug_exit(cpu, VEC_DB, copy.payload, RESULT_EXIT);

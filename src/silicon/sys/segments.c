@@ -64,7 +64,8 @@ enum result desc_fetch(struct cpu *cpu, uint16_t sel, uint8_t vector, struct des
 	return desc_read(cpu, sel, addr, ret);
 }
 
-enum result desc_fetch_system(struct cpu *cpu, uint16_t sel, uint8_t vector, struct desc *ret)
+/* The same from the GDT only; in long mode 16 bytes, upper type field and base checked. */
+static enum result fetch_system(struct cpu *cpu, uint16_t sel, uint8_t vector, struct desc *ret)
 {
 	bool wide = cpu_long_mode(cpu);
 	uint64_t high;
@@ -259,7 +260,7 @@ enum result sys_load_ldtr(struct cpu *cpu, uint16_t sel)
 		cpu->seg[SEG_LDTR] = (struct segment){.sel = sel, .attr = SEG_UNUSABLE};
 		return RESULT_OK;
 	}
-	r = desc_fetch_system(cpu, sel, VEC_GP, &d);
+	r = fetch_system(cpu, sel, VEC_GP, &d);
 	if (r)
 		return r;
 	if (!desc_system(&d, DESC_LDT))
@@ -277,7 +278,7 @@ enum result sys_load_tr(struct cpu *cpu, uint16_t sel)
 
 	if (sel_null(sel))
 		return fault_gp(cpu, 0);
-	r = desc_fetch_system(cpu, sel, VEC_GP, &d);
+	r = fetch_system(cpu, sel, VEC_GP, &d);
 	if (r)
 		return r;
 	if (!desc_tss(&d, false) || (cpu_long_mode(cpu) && !desc_system(&d, DESC_TSS32)))

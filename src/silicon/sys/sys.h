@@ -90,7 +90,6 @@ enum result sys_set_cr3(struct cpu *cpu, uint64_t val);
 enum result sys_set_cr4(struct cpu *cpu, uint64_t val);
 enum result sys_set_cr8(struct cpu *cpu, uint64_t val);
 enum result sys_set_xcr0(struct cpu *cpu, uint64_t val);
-enum result sys_set_efer(struct cpu *cpu, uint64_t val);
 enum result sys_get_dr(struct cpu *cpu, unsigned n, uint64_t *ret);
 enum result sys_set_dr(struct cpu *cpu, unsigned n, uint64_t val);
 
@@ -149,8 +148,7 @@ static inline void sys_record_branch(struct cpu *cpu, uint64_t from)
 	cpu->msr.lbr[0] = from;
 	cpu->msr.lbr[1] = cpu->rip;
 }
-/* Trap-class: collect matches of a data or port access into ->pending_dr6. */
-void sys_check_data_bp(struct cpu *cpu, gva_t addr, uint32_t size, bool write);
+/* Trap-class: collect matches of a port access into ->pending_dr6; the mmu room does those of its own accesses. */
 void sys_check_io_bp(struct cpu *cpu, uint16_t port, unsigned size);
 
 #endif

@@ -90,8 +90,6 @@ static inline bool desc_tss(const struct desc *d, bool busy)
  * with the selector as error code.
  */
 enum result desc_fetch(struct cpu *cpu, uint16_t sel, uint8_t vector, struct desc *ret);
-/* The same from the GDT only; in long mode 16 bytes, upper type field and base checked. */
-enum result desc_fetch_system(struct cpu *cpu, uint16_t sel, uint8_t vector, struct desc *ret);
 /* Set the accessed bit in memory if it is clear, and in d. */
 enum result desc_mark_accessed(struct cpu *cpu, struct desc *d);
 /* Set or clear the busy bit of a TSS descriptor in memory, LOCKed. */

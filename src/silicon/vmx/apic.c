@@ -80,7 +80,7 @@ static void set_status(struct vmx *v, uint8_t request, uint8_t service)
 
 /* ---- TPR, PPR, EOI ---- */
 
-void vapic_ppr(struct cpu *cpu)
+static void virtualize_ppr(struct cpu *cpu)
 {
 	uint32_t tpr = vapic_read(cpu, APIC_TPR) & 0xff;
 	uint8_t service = svi(vmx_of(cpu));
@@ -111,7 +111,7 @@ bool vapic_tpr_written(struct cpu *cpu)
 	struct vmx *v = vmx_of(cpu);
 
 	if (ctl2(v, CPU2_VID)) {
-		vapic_ppr(cpu);
+		virtualize_ppr(cpu);
 		return false;
 	}
 	if ((vapic_read(cpu, APIC_TPR) >> 4 & 0xf) >= (get(v, VMCS_TPR_THRESHOLD) & 0xf))
@@ -127,7 +127,7 @@ static bool eoi_written(struct cpu *cpu)
 
 	set_bit(cpu, APIC_ISR, vector, false);
 	set_status(v, rvi(v), highest(cpu, APIC_ISR));
-	vapic_ppr(cpu);
+	virtualize_ppr(cpu);
 	if (!(get(v, VMCS_EOI_EXIT0 + vector / 64) >> (vector & 63) & 1))
 		return false;
 	vmx_exit(cpu, REASON_EOI, vector);

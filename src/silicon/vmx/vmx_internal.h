@@ -202,8 +202,6 @@ bool eptp_ok(const struct cpu *cpu, uint64_t eptp);
 
 uint32_t vapic_read(struct cpu *cpu, unsigned offset);
 void vapic_write(struct cpu *cpu, unsigned offset, uint32_t val);
-/* SDM, PPR virtualization. */
-void vapic_ppr(struct cpu *cpu);
 /* SDM, TPR virtualization: VTPR was written. True: an exit is made. */
 bool vapic_tpr_written(struct cpu *cpu);
 /* A virtual interrupt is recognized: RVI is above VPPR. */
