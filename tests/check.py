@@ -3,14 +3,16 @@
 """check.py --build DIR [--long] [--only PART,...] - all that `make check` runs, with a budget per part.
 
 The host's own /dev/kvm, where it exists, is masked by a private mount first, so that whatever answers in a
-test is anykvm. Each part prints one line; a part that fails prints the end of its output. The last line is
-`N passed, N failed, N skipped`. Exit status 1 if anything failed.
+test is anykvm. Each part prints one line; a part that fails prints the end of its output. Then come the tests that took
+longest. The last line is `N passed, N failed, N skipped`. Exit status 1 if anything failed.
 """
 import argparse, json, os, shutil, subprocess, sys, time
 
 TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
 TALLY = {"passed": 0, "failed": 0, "skipped": 0}
 TIMES = []
+TESTS = []  # seconds and name of each that meson ran
+SLOWEST = 10
 
 
 def count(ok, n=1):
@@ -60,19 +62,20 @@ def meson_part(folder, suites, limit, env=None):
         if os.path.exists(log):
             os.unlink(log)
         code, out = run(command, limit, env=dict(os.environ, **(env or {})))
-        seen = tally(log)
+        seen = tally(folder, log)
         if code and not seen["failed"]:
             count(False)
         return code == 0, out
     return part
 
 
-def tally(log):
+def tally(folder, log):
     seen = {"passed": 0, "failed": 0, "skipped": 0}
     if os.path.exists(log):
         for line in open(log, encoding="utf-8"):
-            result = json.loads(line)["result"]
-            key = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(result, "failed")
+            test = json.loads(line)
+            key = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(test["result"], "failed")
+            TESTS.append((test["duration"], os.path.normpath(os.path.join(folder, test["name"].split(" / ")[-1]))))
             seen[key] += 1
     for key, n in seen.items():
         TALLY[key] += n
@@ -185,6 +188,8 @@ def main():
               "ok" if ok else "FAIL", took, budget, ": over" if took > budget else ""), flush=True)
         if not ok:
             print("\n".join(out.strip().split("\n")[-60:]), flush=True)
+    for took, name in sorted(TESTS, reverse=True)[:SLOWEST]:
+        print("check: %6.1f s %s" % (took, name))
     print("check: %.0f s in all, budget %d" % (sum(t[1] for t in TIMES), sum(t[2] for t in TIMES)))
     print("%(passed)d passed, %(failed)d failed, %(skipped)d skipped" % TALLY)
     return 1 if TALLY["failed"] else 0
