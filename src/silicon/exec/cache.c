@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Making and freeing a vCPU's decoded instructions and thunks. */
+#include "silicon/exec/decode.h"
 #include "silicon/exec/exec.h"
 #include "silicon/exec/run.h"
 #include "silicon/exec/thunk.h"
@@ -54,7 +55,8 @@ struct exec_cache *exec_create(void)
 	c->insn = insns_alloc(CACHE_INSNS + 1);
 	c->pool = insns_alloc(POOL_INSNS);
 	c->guess = calloc(1, GUESSES);
-	if (!c->insn || !c->pool || !c->guess || thunk_init(c)) {
+	c->memo = decode_memo_create();
+	if (!c->memo || !c->insn || !c->pool || !c->guess || thunk_init(c)) {
 		exec_destroy(c);
 		return NULL;
 	}
@@ -72,5 +74,6 @@ void exec_destroy(struct exec_cache *c)
 	if (c->pool)
 		munmap(c->pool, POOL_INSNS * sizeof(struct insn));
 	free(c->guess);
+	free(c->memo);
 	free(c);
 }

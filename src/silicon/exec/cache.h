@@ -41,6 +41,7 @@ struct thunk {
 };
 
 struct run;
+struct decode_memo;
 
 #define NR_XSTATES 32
 
@@ -65,7 +66,9 @@ struct exec_cache {
 	struct thunk *thunk; /* THUNK_MAX */
 	uint32_t *table;     /* THUNK_SLOTS */
 	struct host_trap trap;
-	const struct insn *last; /* that was stepped */
+	const struct insn *last;  /* that was stepped */
+	struct decode_memo *memo; /* decode_memo.c */
+	uint32_t memo_drops;	  /* ->nr_drops that it follows */
 
 	ZydisDecoder decoder[4]; /* by enum code_mode; the last for real and virtual-8086 mode */
 	ZydisDecoder host_decoder;

@@ -456,32 +456,59 @@ static bool decode_gap(struct decoding *d, const ZydisDecoder *decoder)
 	return ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder, bytes, i + 3, &d->z, d->ops));
 }
 
-bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr, struct insn *ret)
+static bool decode_as(struct decoding *d, ZyanStatus status, const ZydisDecoder *decoder)
 {
-	struct decoding d = {.cpu = cpu, .key = key, .bytes = bytes, .nr = nr, .insn = ret};
-	ZydisDecoder *decoder = decoder_for(cpu->exec, cpu, key);
-	ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, nr, &d.z, d.ops);
+	struct insn *ret = d->insn;
 	uint8_t trap;
 
 	memset(ret, 0, sizeof(*ret));
-	ret->mode = key;
+	ret->mode = d->key;
 	ret->base = ret->index = SLOT_ZERO;
 	ret->reg = ret->rm = REG_NONE;
-	if (status == ZYDIS_STATUS_NO_MORE_DATA && nr < MAX_INSN)
+	if (status == ZYDIS_STATUS_NO_MORE_DATA && d->nr < MAX_INSN)
 		return false;
 	if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
-		return decode_trap(&d, nr, VEC_GP);
-	if (!ZYAN_SUCCESS(status) && !decode_gap(&d, decoder))
-		return decode_trap(&d, nr, VEC_UD);
-	trap = legal_trap(cpu, key, &d.z, d.ops);
+		return decode_trap(d, d->nr, VEC_GP);
+	if (!ZYAN_SUCCESS(status) && !decode_gap(d, decoder))
+		return decode_trap(d, d->nr, VEC_UD);
+	trap = legal_trap(d->cpu, d->key, &d->z, d->ops);
 	if (trap != LEGAL)
-		return decode_trap(&d, d.z.length, trap);
-	set_fields(&d);
-	if (!choose(&d))
-		return decode_trap(&d, d.z.length, VEC_UD);
-	watch(&d);
-	ret->sync = sync_of(&d);
+		return decode_trap(d, d->z.length, trap);
+	set_fields(d);
+	if (!choose(d))
+		return decode_trap(d, d->z.length, VEC_UD);
+	watch(d);
+	ret->sync = sync_of(d);
 	ret->flags |= ret->sync ? INSN_SYNC : 0;
-	set_bytes(ret, bytes, d.z.length);
+	set_bytes(ret, d->bytes, d->z.length);
+	if (ZYAN_SUCCESS(status))
+		decode_memo_put(d->cpu->exec, d->bytes, d->nr, ret, &d->z, d->ops);
 	return true;
+}
+
+bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr, struct insn *ret)
+{
+	struct decoding d = {.cpu = cpu, .key = key, .bytes = bytes, .nr = nr, .insn = ret};
+	const ZydisDecoder *decoder;
+
+	if (decode_memo_find(cpu->exec, key, bytes, nr, ret, NULL, NULL))
+		return true;
+	decoder = decoder_for(cpu->exec, cpu, key);
+	return decode_as(&d, ZydisDecoderDecodeFull(decoder, bytes, nr, &d.z, d.ops), decoder);
+}
+
+bool decode_both(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr, struct insn *ret,
+		 ZydisDecodedInstruction *ret_z, ZydisDecodedOperand *ret_ops)
+{
+	struct decoding d = {.cpu = cpu, .key = key, .bytes = bytes, .nr = nr, .insn = ret};
+	const ZydisDecoder *decoder = decoder_for(cpu->exec, cpu, key);
+	ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, nr, &d.z, d.ops);
+
+	if (ZYAN_SUCCESS(status)) {
+		*ret_z = d.z;
+		memcpy(ret_ops, d.ops, sizeof(d.ops[0]) * d.z.operand_count);
+	} else {
+		memset(ret_z, 0, sizeof(*ret_z));
+	}
+	return decode_as(&d, status, decoder);
 }

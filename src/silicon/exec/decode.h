@@ -53,6 +53,25 @@ static inline uint16_t decode_key(const struct cpu *cpu)
  */
 bool decode_insn(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr,
 		 struct insn *ret);
+/*
+ * The same, with Zydis's answer: its decoder's, or where it rejects the bytes all zero. Of ops, which has
+ * ZYDIS_MAX_OPERAND_COUNT, only those that there are.
+ */
+bool decode_both(struct cpu *cpu, uint16_t key, const uint8_t *bytes, unsigned nr, struct insn *ret,
+		 ZydisDecodedInstruction *ret_z, ZydisDecodedOperand *ret_ops);
+
+/* ---- decode_memo.c, for decoding and translation: vector state saved ---- */
+
+/* NULL: no memory. To be freed by free(). */
+struct decode_memo *decode_memo_create(void);
+/* What decode_both() would return, if it is known; without Zydis's answer where ret_z is NULL. */
+bool decode_memo_find(struct exec_cache *c, uint16_t key, const uint8_t *bytes, unsigned nr,
+		      struct insn *ret, ZydisDecodedInstruction *ret_z,
+		      ZydisDecodedOperand *ret_ops);
+/* What decoding said. */
+void decode_memo_put(struct exec_cache *c, const uint8_t *bytes, unsigned nr,
+		     const struct insn *insn, const ZydisDecodedInstruction *z,
+		     const ZydisDecodedOperand *ops);
 
 /* ->run of an instruction that only raises insn->trap. */
 insn_fn run_trap;

@@ -379,10 +379,13 @@ static uint8_t code_tag(const uint8_t *page, uint64_t rip)
 /* Times that the code at RIP was found untranslated, and the same: what keeps changing is not worth it. */
 static bool hot(struct run *run, const uint8_t *page)
 {
-	struct run_heat *heat =
-		&run->heat[hash_words(run->cpu->rip, run_key(run->cpu), RUN_HEAT_BITS)];
+	struct run_heat *heat = run_heat(run, run->cpu->rip, run_key(run->cpu));
 	uint8_t tag = code_tag(page, run->cpu->rip);
 
+	if (heat->lasted) {
+		heat->lasted = false;
+		return true;
+	}
 	if (heat->tag != tag)
 		*heat = (struct run_heat){.tag = tag};
 	if (++heat->visits < run->opt.threshold)

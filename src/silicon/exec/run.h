@@ -43,6 +43,7 @@ struct run_record;
 #define RUN_HOT_CODE	(4u << 20) /* twice as many for so much code that is there already, */
 #define RUN_HOT_TIMES	6u	   /* and so on */
 #define RUN_HOT_MOST	(RUN_HOT << RUN_HOT_TIMES)
+#define RUN_LASTED	4u  /* visits of a block that was worth its making */
 #define RUN_HOT_AGAIN	16u /* the same, if there was no time for it */
 #define RUN_PLAIN_INSNS 32u /* of a block that is no trace */
 #define RUN_SOON \
@@ -182,6 +183,7 @@ struct run_jumps {
 struct run_heat {
 	uint8_t visits;
 	uint8_t tag; /* of its bytes then */
+	bool lasted; /* the block there was in use when its code changed: who generates code does so again */
 };
 
 /* What was entered in the jump caches for one half of the address space. */
@@ -368,6 +370,11 @@ static inline unsigned run_mode(const struct run *run)
 static inline bool run_near_end(uint64_t rip)
 {
 	return (rip & ~PAGE_MASK) > PAGE_SIZE - RUN_MAX_INSN;
+}
+
+static inline struct run_heat *run_heat(const struct run *run, uint64_t rip, uint32_t key)
+{
+	return &run->heat[hash_words(rip, key, RUN_HEAT_BITS)];
 }
 
 static inline uint32_t run_key(const struct cpu *cpu)

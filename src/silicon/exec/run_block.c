@@ -363,11 +363,22 @@ static void block_hide(struct run *run, const struct run_block *b)
 		*link = b->next;
 }
 
+/* What was worth its making most likely is so again: generated code. What is patched each time is not. */
+static void note_use(const struct run *run, const struct run_block *b)
+{
+	uint32_t block = b - run->block;
+
+	if (b->counts || b->replaced)
+		run_heat(run, b->rip, b->key)->lasted = b->replaced ||
+							b->hot - run->visits[block] >= RUN_LASTED;
+}
+
 /* Nobody finds or enters the block any more: what is chained to it leaves for the loop at its head. */
 static void block_kill(struct run *run, struct run_block *b)
 {
 	if (b->dead)
 		return;
+	note_use(run, b);
 	block_hide(run, b);
 	b->dead = true;
 	run->page[b->page].nr_dead++;

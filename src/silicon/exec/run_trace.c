@@ -62,9 +62,11 @@ static bool decode_bytes(struct translation *t, struct run_record *rec, const ui
 {
 	struct exec_cache *c = t->cpu->exec;
 
-	if (!decoded_by_step(t, rec, bytes, nr) &&
-	    !decode_insn(t->cpu, c->key, bytes, nr, &rec->insn))
-		return false;
+	if (decode_memo_find(c, c->key, bytes, nr, &rec->insn, &rec->z, rec->ops))
+		return true;
+	if (!decoded_by_step(t, rec, bytes, nr))
+		return decode_both(t->cpu, c->key, bytes, nr, &rec->insn, &rec->z, rec->ops) &&
+		       (rec->z.length || rec->insn.trap);
 	if (ZYAN_SUCCESS(ZydisDecoderDecodeFull(&c->decoder[t->cpu->mode.code], bytes, nr, &rec->z,
 						rec->ops)))
 		return true;
