@@ -9,6 +9,7 @@
 #include "host/host.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 struct option;
 
@@ -48,6 +49,20 @@ int launcher_getopt(const char *verb, int argc, char **argv, const char *shorts,
 bool launcher_number(const char *text, unsigned long low, unsigned long high, unsigned long *ret);
 /* fd is a terminal that shows colours, and NO_COLOR is not set. */
 bool launcher_colours(int fd);
+
+/* ---- whole.c ---- */
+
+struct whole {
+	FILE *f;
+	char *path, *beside; /* beside: the name that it has until it is whole; NULL: its own */
+};
+
+/* Begin to write ->f. False with errno. */
+bool whole_open(struct whole *w, const char *path);
+/* The end of it: it has its name now, or, if it could not be written or is not to be kept, there is nothing. False with errno. */
+bool whole_close(struct whole *w, bool keep);
+/* Can it be written? Leaves nothing. 0, or an exit status after a line on stderr. */
+int whole_check(const char *path);
 
 /* ---- preload.c ---- */
 

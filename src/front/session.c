@@ -24,6 +24,8 @@ int session_create(struct session *s, const struct watch_session *settings)
 	char path[48];
 	void *map = MAP_FAILED;
 
+	/* A limit on files' sizes is a full disk like any other. */
+	signal(SIGXFSZ, SIG_IGN);
 	s->fd = host_memfd("anykvm:session", size, true);
 	if (s->fd >= 0)
 		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd,
@@ -65,6 +67,7 @@ static void catch_signals(bool on)
 static void become_child(const char *path, char **argv, pid_t parent)
 {
 	catch_signals(false);
+	signal(SIGXFSZ, SIG_DFL);
 	/* No process is left behind when the command is killed. */
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)

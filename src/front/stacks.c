@@ -256,11 +256,10 @@ static int by_text(const void *a, const void *b)
 
 int stacks_write(struct stacks *s, const char *path)
 {
-	FILE *f = fopen(path, "we");
+	struct whole w;
 	size_t i, same;
-	bool bad;
 
-	if (!f)
+	if (!whole_open(&w, path))
 		return launcher_error("cannot write %s: %s", path, strerror(errno));
 	if (s->nr_lines)
 		qsort(s->lines, s->nr_lines, sizeof(*s->lines), by_text);
@@ -268,12 +267,9 @@ int stacks_write(struct stacks *s, const char *path)
 		for (same = 1; i + same < s->nr_lines && !strcmp(s->lines[i], s->lines[i + same]);
 		     same++)
 			;
-		fprintf(f, "%s %zu\n", s->lines[i], same);
+		fprintf(w.f, "%s %zu\n", s->lines[i], same);
 	}
-	bad = ferror(f);
-	bad |= fclose(f) != 0;
-	if (!bad)
+	if (whole_close(&w, true))
 		return 0;
-	unlink(path);
 	return launcher_error("cannot write %s: %s; it is not kept", path, strerror(errno));
 }

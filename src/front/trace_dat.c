@@ -4,7 +4,7 @@
  * each CPU (here: each vCPU) the pages of a ring buffer as the kernel fills them.
  *
  * Pages are made while the program runs, in a file without a name per vCPU, beside the file to be; that is put together at
- * the end under a name of its own and renamed. So what bears the name is whole, and a full disk leaves nothing.
+ * the end (whole.c). So what bears the name is whole, and a full disk leaves nothing.
  */
 #include "front/trace.h"
 
@@ -422,32 +422,15 @@ static bool put_all(FILE *f, struct trace_dat *t, const uint64_t *lost)
 	return !fflush(f) && !ferror(f);
 }
 
-/* Under a name of its own, then renamed. */
 static bool write_file(struct trace_dat *t, const uint64_t *lost)
 {
-	char *name = launcher_join(t->path, '.', "XXXXXX");
-	int fd = mkostemp(name, O_CLOEXEC), err;
-	mode_t mask = umask(0);
+	struct whole w;
 	bool ok;
-	FILE *f;
 
-	umask(mask);
-	f = fd < 0 ? NULL : fdopen(fd, "w");
-	ok = f && put_all(f, t, lost) && !fchmod(fd, 0666 & ~mask);
-	err = errno;
-	if (f && fclose(f) && ok) {
-		ok = false;
-		err = errno;
-	}
-	if (ok && rename(name, t->path)) {
-		ok = false;
-		err = errno;
-	}
-	if (!ok && fd >= 0)
-		unlink(name);
-	free(name);
-	errno = err;
-	return ok;
+	if (!whole_open(&w, t->path))
+		return false;
+	ok = put_all(w.f, t, lost);
+	return whole_close(&w, ok) && ok;
 }
 
 int trace_dat_close(struct trace_dat *t, unsigned nr_cpus, const uint64_t *lost)

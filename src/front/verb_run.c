@@ -156,36 +156,34 @@ static struct watch_page **pages_of(struct session *s)
 	return pages;
 }
 
-static int report(struct session *s, FILE *to, const char *name)
+/* name: a file's, or "" for stderr. */
+static int report(struct session *s, const char *name)
 {
 	struct watch_page **pages = pages_of(s);
-	bool bad;
+	struct whole w = {.f = stderr};
+	bool ok = !*name || whole_open(&w, name);
 
-	watch_report(to, pages, session_nr(s));
+	if (ok) {
+		watch_report(w.f, pages, session_nr(s));
+		ok = *name ? whole_close(&w, true) : !fflush(stderr) && !ferror(stderr);
+	}
 	free(pages);
-	bad = fflush(to) || ferror(to);
-	if (to != stderr)
-		bad |= fclose(to) != 0;
-	return bad ? launcher_error("cannot write %s", name) : 0;
+	return ok ? 0 : launcher_error("cannot write %s: %s", name, strerror(errno));
 }
 
 /* The parent lives on, to tell of a program that is killed, too. */
 static int run_counted(const struct settings *set, const char *path)
 {
 	const struct watch_session settings = {.max_slots = 1024};
-	FILE *to = stderr;
 	struct session s;
-	int ret;
+	int ret = *set->stat ? whole_check(set->stat) : 0;
 
-	if (*set->stat)
-		to = fopen(set->stat, "we");
-	if (!to)
-		return launcher_error("cannot write %s: %s", set->stat, strerror(errno));
-	ret = session_create(&s, &settings);
+	if (!ret)
+		ret = session_create(&s, &settings);
 	if (ret)
 		return ret;
 	ret = session_run(&s, path, set->program, NULL, NULL);
-	return report(&s, to, set->stat) ? EXIT_OURS : ret;
+	return report(&s, set->stat) ? EXIT_OURS : ret;
 }
 
 static void stat_by_environment(struct settings *set)

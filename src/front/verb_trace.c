@@ -7,7 +7,6 @@
 #include "front/trace.h"
 
 #include <getopt.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -241,20 +240,12 @@ static int finish(struct tracing *t)
 
 static int open_outputs(struct tracing *t)
 {
-	FILE *f;
-
 	if (t->out) {
 		t->dat = trace_dat_open(t->out, host_rdtsc(), host_monotonic_ns());
 		if (!t->dat)
 			return EXIT_OURS;
 	}
-	if (!t->stacks_out)
-		return 0;
-	f = fopen(t->stacks_out, "we");
-	if (!f)
-		return launcher_error("cannot write %s: %s", t->stacks_out, strerror(errno));
-	fclose(f);
-	return 0;
+	return t->stacks_out ? whole_check(t->stacks_out) : 0;
 }
 
 int verb_trace(int argc, char **argv)
@@ -270,8 +261,6 @@ int verb_trace(int argc, char **argv)
 	int ret, status;
 
 	t.stacks = stacks_new();
-	/* A limit on the file's size is a full disk like any other. */
-	signal(SIGXFSZ, SIG_IGN);
 	ret = parse(argc, argv, &t);
 	if (!ret)
 		ret = launcher_preload();

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # bare.sh: the README's first command on a bare Debian 12, in a debootstrapped tree with the host's /dev/kvm masked.
-# As root `./setup run` installs, builds and boots; as a user without sudo `make run` does with the packages there.
+# As root, and in a tree of its own as a user whose sudo asks nothing, `./setup run` installs, builds and boots; as a user without
+# sudo `make run` does with the packages there.
 # Needs root, debootstrap and a Debian mirror (ANYKVM_MIRROR); else skipped.
 top=$(cd "$(dirname "$0")/../.." && pwd)
 skip() {
@@ -16,11 +17,13 @@ trap 'rm -rf --one-file-system "$dir"' EXIT
 debootstrap --variant=minbase bookworm "$dir/root" ${ANYKVM_MIRROR:+"$ANYKVM_MIRROR"} >"$dir/log" 2>&1 ||
 	skip "debootstrap failed: $(tail -1 "$dir/log")"
 git -c safe.directory='*' clone -q "$top" "$dir/root/srv/anykvm" || exit 1
+cp -a "$dir/root" "$dir/sudo"
+tree=$dir/root
 
 # inside COMMAND: in the tree; the mounts go with the namespace.
 inside() {
 	unshare -m sh -c 'cd "$1" && mount -t proc proc proc && mount --rbind /dev dev &&
-		{ [ ! -e dev/kvm ] || mount --bind /dev/null dev/kvm; } && exec chroot . sh -c "$2"' sh "$dir/root" "$1" </dev/null
+		{ [ ! -e dev/kvm ] || mount --bind /dev/null dev/kvm; } && exec chroot . sh -c "$2"' sh "$tree" "$1" </dev/null
 }
 failed=0
 check() {
@@ -39,4 +42,12 @@ inside 'su guest -c "cd ~/anykvm && make run"' >"$dir/out" 2>&1
 check "make run as a user" $? 0 "^BOOT-OK"
 inside 'apt-get -qq -y purge busybox-static >/dev/null 2>&1; su guest -c "cd ~/anykvm && make run"' >"$dir/out" 2>&1
 check "make names what is missing" $? 2 "missing Debian packages: busybox-static"
+
+tree=$dir/sudo
+inside 'useradd -m guest; apt-get -qq update && apt-get -qq -y install sudo >/dev/null 2>&1; echo "guest ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/guest
+	cp -a /srv/anykvm /home/guest/anykvm; chown -R guest: /home/guest/anykvm'
+inside 'su guest -c "cd ~/anykvm && ./setup run"' >"$dir/out" 2>&1
+check "./setup run as a user whose sudo asks nothing" $? 0 "^BOOT-OK"
+grep -q "setup: installing with sudo apt-get: make gcc" "$dir/out" || { echo "FAILED: says what it installs, by sudo"; failed=1; }
+[ -z "$(find "$tree/home/guest/anykvm" -user root)" ] || { echo "FAILED: files of root's in the user's tree"; failed=1; }
 exit $failed

@@ -131,11 +131,22 @@ expect("a killed collector leaves %s" % children, len(children) == 1 and not run
 expect("a killed collector leaves files: %s" % os.listdir("."), not any(n.startswith("d.dat") or n.startswith(".any") for n in os.listdir(".")))
 
 # Files that cannot be written. What was there stays.
-open("old.dat", "w").write("old")
+# Full disks are of a mount namespace's own.
+FULL = """mkdir -p small && mount -t tmpfs -o size=64k none small && cd small || exit 99
+printf old >old; "$0" "$@"; status=$?; ls -A >../left; cat old >>../left; exit $status"""
+for what, args in (("trace", ["trace", "-o", "old", watched, "20000"]), ("stacks", ["trace", "--stacks", "old", "--symbols", "/proc/self/fd/0", deep, "5"]),
+                   ("stat", ["run", "--stat=old", watched, "5"])):
+    fill = "" if what == "trace" else "dd if=/dev/zero of=filler bs=4k 2>/dev/null; "
+    args = [os.path.join(folder, "kallsyms") if a == "/proc/self/fd/0" else a for a in args]
+    status, out, err = call("unshare", "-rm" if os.getuid() else "-m", "sh", "-c", FULL.replace('"$0" "$@"', fill + '"$0" "$@"'), command, *args)
+    if status == 99 or "unshare:" in err:
+        print("no mounts here: a full disk was not tried")
+        break
+    expect("%s on a full disk: %d %s" % (what, status, err), status == 125 and "No space left" in err and err.count("\n") == 1)
+    expect("%s on a full disk leaves %s" % (what, open("left").read()), open("left").read() == ("filler\n" if fill else "") + "old\nold")
 limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000))
-status, out, err = trace("-o", "old.dat", watched, "20000", preexec_fn=limit)
-expect("a full disk: %d %s" % (status, err), status == 125 and "File too large" in err and err.count("\n") == 1)
-expect("a full disk leaves %s" % os.listdir("."), open("old.dat").read() == "old" and not any("old.dat." in n for n in os.listdir(".")))
+status, out, err = trace(watched, "20000", preexec_fn=limit)
+expect("a limit on files: %d %s" % (status, err), status == 125 and "File too large" in err and err.count("\n") == 1)
 for args, message in ((["-o", "/no/such/folder/t", "true"], "cannot write"), (["-o", "/dev/full", "true"], "no regular file"), (["-e", "kvm_frob", "true"], "no event"),
                       (["--insn", "5", "true"], "--insn wants"), (["-F", "0", "true"], "--frequency wants"), ([], "no program"),
                       (["--symbols", "/no/such", "true"], "cannot read"), (["--symbols", "/dev/null", "true"], "no symbols"),
