@@ -52,6 +52,27 @@ static void test_ioctls(void)
 	CHECK_EQ(data.flags, KVM_CLOCK_TSC_STABLE | KVM_CLOCK_REALTIME | KVM_CLOCK_HOST_TSC);
 }
 
+/* As far as the processor scales: 16 bits before the point, or AMD's 8; and no further than a signed number of kHz. */
+static void test_fastest(void)
+{
+	struct machine m = machine_open();
+	struct cpuid_list c;
+	int64_t khz, limit;
+	bool amd;
+
+	MACHINE_CODE(&m, 0xf4);
+	khz = ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0);
+	get_supported_cpuid(m.kvm, &c);
+	CHECK_EQ(c.v[0].function, 0);
+	amd = !memcmp(&c.v[0].ebx, "Auth", 4);
+	limit = (khz << (amd ? 8 : 16)) - 1;
+	limit = limit < INT32_MAX ? limit : INT32_MAX;
+	CHECK_ERR(ioctl(m.vcpu, KVM_SET_TSC_KHZ, limit), EINVAL);
+	CHECK_ERR(ioctl(m.vm, KVM_SET_TSC_KHZ, limit), EINVAL);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, limit - 1), 0);
+	CHECK_EQ(ioctl(m.vm, KVM_SET_TSC_KHZ, limit - 1), 0);
+}
+
 /* A TSC of three halves of the host's frequency: between two looks, as many cycles more; in RDTSC, too. */
 static void test_scaled(void)
 {
@@ -144,6 +165,7 @@ static void test_wall_clock(void)
 int main(void)
 {
 	test_ioctls();
+	test_fastest();
 	test_scaled();
 	test_page();
 	test_wall_clock();

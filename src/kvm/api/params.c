@@ -177,6 +177,7 @@ void api_params_apply(struct vm_params *ret, bool intel)
 	ret->report_ignored_msrs = values[PARAM_kvm_report_ignored_msrs];
 	ret->report_missed_checks = values[PARAM_anykvm_report_missed_checks];
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
+	ret->tsc_ratio_bits = intel ? 16 : 8;
 	ret->behaviour = values[PARAM_anykvm_behaviour];
 	ret->halt_poll_ns = values[PARAM_kvm_halt_poll_ns];
 	ret->halt_poll_grow = values[PARAM_kvm_halt_poll_ns_grow];

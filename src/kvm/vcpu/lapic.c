@@ -181,6 +181,14 @@ void vcpu_lapic_configure(struct vcpu *vcpu)
 		lapic_configure(vcpu->lapic, &c);
 }
 
+void vcpu_lapic_follow_quirks(struct vcpu *vcpu, uint64_t disabled)
+{
+	struct lapic_config *c = &vcpu->lapic->config;
+
+	c->lint0_reenabled = !(disabled & KVM_X86_QUIRK_LINT0_REENABLED);
+	c->mmio_hole = !(disabled & KVM_X86_QUIRK_LAPIC_MMIO_HOLE);
+}
+
 /* ---- IA32_APIC_BASE and CR8 ---- */
 
 uint64_t vcpu_get_apic_base(const struct vcpu *vcpu)

@@ -312,6 +312,7 @@ long vcpu_get_msrs(struct vcpu *vcpu, void *arg)
 
 long vcpu_set_msrs(struct vcpu *vcpu, void *arg)
 {
+	vcpu_follow_quirks(vcpu);
 	return msr_io(vcpu, arg, false, set_one);
 }
 
@@ -410,7 +411,7 @@ long vcpu_set_tsc_khz(struct vcpu *vcpu, void *arg)
 {
 	uint32_t khz = (uint32_t)(uintptr_t)arg;
 
-	if (khz >= VM_MAX_TSC_KHZ)
+	if (khz >= vm_tsc_khz_limit(vcpu->vm))
 		return -EINVAL;
 	tsc_run_at(vcpu, khz ? khz : (uint32_t)clock_tsc_khz(vcpu->vm));
 	vcpu_lapic_configure(vcpu);

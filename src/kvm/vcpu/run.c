@@ -539,8 +539,7 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	r = host_fault_thread_init();
 	if (r)
 		return r;
-	vcpu->cpu.monitor_by_cpuid = __atomic_load_n(&vcpu->vm->disabled_quirks, __ATOMIC_RELAXED) &
-				     KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
+	vcpu_follow_quirks(vcpu);
 	vcpu->cpu.exit_on_emulation =
 		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
 	vcpu->cpu.looked = false;

@@ -19,8 +19,19 @@ static bool is_bsp(const struct vcpu *vcpu)
 	return vcpu->id == vcpu->vm->boot_cpu_id;
 }
 
+void vcpu_follow_quirks(struct vcpu *vcpu)
+{
+	uint64_t disabled = __atomic_load_n(&vcpu->vm->disabled_quirks, __ATOMIC_RELAXED);
+
+	vcpu->cpu.monitor_by_cpuid = disabled & KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS;
+	vcpu->cpu.mwait_by_misc_enable = disabled & KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT;
+	if (vcpu->lapic)
+		vcpu_lapic_follow_quirks(vcpu, disabled);
+}
+
 void vcpu_reset(struct vcpu *vcpu, bool init)
 {
+	vcpu_follow_quirks(vcpu);
 	pv_reset(vcpu);
 	cpu_reset(&vcpu->cpu, init);
 	if (!init) {

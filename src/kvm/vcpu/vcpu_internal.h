@@ -114,10 +114,14 @@ void vcpu_queue_exception(struct vcpu *vcpu, uint8_t vector);
 
 extern const struct platform vcpu_platform;
 
+/* Before what may depend on them: which quirks the program has disabled by now (KVM_CAP_DISABLE_QUIRKS2). */
+void vcpu_follow_quirks(struct vcpu *vcpu);
+
 /* ---- lapic.c ---- */
 
 void vcpu_lapic_create(struct vcpu *vcpu);
 void vcpu_lapic_configure(struct vcpu *vcpu);
+void vcpu_lapic_follow_quirks(struct vcpu *vcpu, uint64_t disabled);
 bool vcpu_set_apic_base(struct vcpu *vcpu, uint64_t val, bool host);
 uint64_t vcpu_get_apic_base(const struct vcpu *vcpu);
 uint8_t vcpu_get_cr8(const struct vcpu *vcpu);

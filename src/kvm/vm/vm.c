@@ -178,12 +178,19 @@ long vm_set_boot_cpu_id(struct vm *vm, void *arg)
 	return r;
 }
 
+uint32_t vm_tsc_khz_limit(const struct vm *vm)
+{
+	uint64_t ratio = (clock_tsc_khz(vm) << vm->ops->params.tsc_ratio_bits) - 1;
+
+	return min(ratio, (uint64_t)INT32_MAX);
+}
+
 /* For new vCPUs. */
 long vm_set_tsc_khz(struct vm *vm, void *arg)
 {
 	uint32_t khz = (uint32_t)(unsigned long)arg;
 
-	if (khz >= VM_MAX_TSC_KHZ)
+	if (khz >= vm_tsc_khz_limit(vm))
 		return -EINVAL;
 	__atomic_store_n(&vm->tsc_khz, khz ? khz : (uint32_t)clock_tsc_khz(vm), __ATOMIC_RELAXED);
 	return 0;

@@ -33,8 +33,6 @@ struct turns;	   /* turns.h */
 #define VM_MAX_VCPUS   1024
 #define VM_MAX_VCPU_ID 4096
 #define VM_MAX_SLOTS   32764
-/* Guests' TSCs may run at any frequency below, as on processors with a scaling of 48 bits behind the point. */
-#define VM_MAX_TSC_KHZ 0x7fffffffu
 /* Address spaces of slots: what a processor sees outside of SMM, and inside. */
 #define VM_ADDRESS_SPACES 2
 /* KVM_MEM_MAX_NR_PAGES: more pages than this in one slot are refused. */
@@ -90,6 +88,7 @@ struct vm_params {
 	bool restricted;	    /* no unrestricted guests: silicon/cpu/enterable.c */
 	const struct vmx_caps *vmx; /* what guests get of VMX; NULL: nothing */
 	uint32_t tsc_tolerance_ppm;
+	uint8_t tsc_ratio_bits; /* before the point of a TSC ratio */
 	uint32_t halt_poll_ns, halt_poll_grow, halt_poll_grow_start, halt_poll_shrink;
 	uint32_t behaviour; /* version of what guests can notice: silicon/cpu/behaviour.h */
 };
@@ -256,6 +255,8 @@ long vm_set_tss_addr(struct vm *vm, void *arg);
 long vm_set_identity_map_addr(struct vm *vm, void *arg);
 long vm_set_nr_mmu_pages(struct vm *vm, void *arg);
 long vm_set_boot_cpu_id(struct vm *vm, void *arg);
+/* Of frequencies of guests' TSCs the first that KVM refuses, kHz. */
+uint32_t vm_tsc_khz_limit(const struct vm *vm);
 long vm_set_tsc_khz(struct vm *vm, void *arg);
 long vm_get_tsc_khz(struct vm *vm, void *arg);
 

@@ -150,9 +150,10 @@ struct cpu {
 	uint64_t random;
 	bool smi_pending;
 	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
-	bool exit_on_emulation; /* devices are not for instructions without INSN_KVM_EMUL */
-	bool restricted;	/* a KVM without unrestricted guests: enterable.c */
-	uint64_t pending_dr6;	/* trap-class debug conditions of the retiring instruction */
+	bool mwait_by_misc_enable; /* the program has CPUID say so by IA32_MISC_ENABLE */
+	bool exit_on_emulation;	   /* devices are not for instructions without INSN_KVM_EMUL */
+	bool restricted;	   /* a KVM without unrestricted guests: enterable.c */
+	uint64_t pending_dr6;	   /* trap-class debug conditions of the retiring instruction */
 	/* Guest debugging by the program (KVM_SET_GUEST_DEBUG): its DR7 view and single-step. */
 	struct {
 		bool enabled, singlestep, use_hw_bp, use_sw_bp;

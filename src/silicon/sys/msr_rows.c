@@ -259,6 +259,7 @@ SET(misc_features)
 
 #define MISC_ENABLE_EMON   BIT(7)
 #define MISC_ENABLE_PMU_RO (BIT(11) | BIT(12))
+#define MISC_ENABLE_MWAIT  BIT(18)
 
 /* PMU bits are read-only for the guest; EMON keeps its value. */
 SET(misc_enable)
@@ -270,6 +271,10 @@ SET(misc_enable)
 			return MSR_DENIED;
 		val = (val & ~MISC_ENABLE_EMON) | (old & MISC_ENABLE_EMON);
 	}
+	/* SDM: not to be set without SSE3; KVM refuses the change. */
+	if (cpu->mwait_by_misc_enable && (old ^ val) & MISC_ENABLE_MWAIT &&
+	    !guest_has(cpu, FEAT_SSE3))
+		return MSR_DENIED;
 	cpu->msr.misc_enable = val;
 	return MSR_OK;
 }
