@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * answers [FILE]: what each ioctl of KVM on x86 answers to calls that are wrong, or have nothing to say: on every kind of
- * fd, with pointers to nothing, to zeros and to ones, a second time, from another process and after its VM's fd was
- * closed. One line per answer: ioctl, fd, state, argument, result.
+ * fd, with pointers to nothing, to zeros and to ones, a second time, from another process, from another thread, and after its VM's
+ * fd was closed. One line per answer: ioctl, fd, state, argument, result.
  *
  * Without FILE the lines are printed: so they were recorded on a real KVM (`make check-api-host` compares two runs). With
  * FILE, lines recorded there, every answer must be as recorded; a `*` as the result is an answer that follows the
@@ -10,6 +10,7 @@
  */
 #include "api_test.h"
 
+#include <pthread.h>
 #include <sys/wait.h>
 
 enum { SYS = 1, VM = 2, VCPU = 4 };
@@ -291,7 +292,34 @@ static long call_in_child(int fd, const struct ioctl *row)
 	return errno ? -1 : 0;
 }
 
-/* On fds of other kinds; from another process; on a vCPU whose VM's fd is closed. */
+struct thread_call {
+	int fd;
+	const struct ioctl *row;
+	long result;
+	int error;
+};
+
+static void *thread_call(void *opaque)
+{
+	struct thread_call *c = opaque;
+
+	c->result = call(c->fd, c->row, argument(1));
+	c->error = errno;
+	return NULL;
+}
+
+static long call_in_thread(int fd, const struct ioctl *row)
+{
+	struct thread_call c = {.fd = fd, .row = row};
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, thread_call, &c), 0);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	errno = c.error;
+	return c.result;
+}
+
+/* On fds of other kinds; from another process, from another thread; on a vCPU whose VM's fd is closed. */
 static void test_wrong_places(const struct ioctl *row)
 {
 	struct machine m = machine_made(false);
@@ -303,6 +331,9 @@ static void test_wrong_places(const struct ioctl *row)
 		else if (kind != SYS)
 			tell(row->name, kind_name(kind), "child", "null",
 			     call_in_child(fd_of(&m, kind), row));
+		if (row->kinds & kind)
+			tell(row->name, kind_name(kind), "thread", "bad",
+			     call_in_thread(fd_of(&m, kind), row));
 	}
 	close(m.vm);
 	m.vm = open("/dev/null", O_RDONLY);
