@@ -13,7 +13,7 @@ START = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin:/usr/bin:/sbin:/usr/sbin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-mem=128M next= machine=microvm,acpi=off,rtc=on,pit=on,pic=on
+mem=128M next= cpu=host machine=microvm,acpi=off,rtc=on,pit=on,pic=on
 for word in $(cat /proc/cmdline); do case $word in l1.*) eval "${word#l1.}" ;; esac; done
 """
 END = """dmesg | grep -E "WARNING: CPU|BUG:|Oops|segfault|general protection|trap " && echo L1-WARNS
@@ -25,9 +25,9 @@ for m in $(cat /modules/$module.order); do
   options=; [ $m = $module ] && options=$(echo "$kvm" | tr , ' ')
   insmod /modules/$m.ko $options || echo NO-MODULE
 done
-echo "L1 $module nested in $(uname -r)"
+echo "L1 $module nested in $(uname -r)$(dmesg | grep -o 'AVIC enabled' | sed 's/^/, /')"
 """
-LINUX = KVM + """qemu-system-x86_64 -accel kvm -machine $machine -cpu host -smp $vcpus -L /usr/share/qemu -L /usr/share/seabios -nodefaults \\
+LINUX = KVM + """qemu-system-x86_64 -accel kvm -machine $machine -cpu $cpu -smp $vcpus -L /usr/share/qemu -L /usr/share/seabios -nodefaults \\
   -no-user-config -display none -no-reboot -serial stdio -m $mem -kernel /guest/vmlinuz -initrd /guest/initramfs.cpio \\
   -append "console=ttyS0 panic=-1 reboot=t quiet $(echo "$next" | tr , ' ')" </dev/null
 echo "L2-STATUS $?"

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""nested.py --build DIR [KIND] [--model MODEL] [--kernel VERSION] [--vcpus N] [--kvm OPTION,...] - hypervisors in a guest on anykvm.
+"""nested.py --build DIR [KIND] [--model MODEL] [--kernel VERSION] [--vcpus N] [--kvm OPTION,...] [--avic] - hypervisors in a guest on anykvm.
 
 The guest (L1) is Debian's kernel with its own kvm_intel or kvm_amd. KIND:
 linux      Debian's QEMU boots the same kernel as its guest (L2).
@@ -9,7 +9,7 @@ l3         L2 does the same once more. L2's machine is a pc, whose interrupt con
 xen        L1 is Xen, with Debian's kernel as its dom0, which starts an HVM guest.
 selftests  L1 runs Linux's KVM selftests but those that measure; each must pass or skip, but for KNOWN.
 Passes if the innermost kernel says BOOT-OK, all QEMUs end well, L1's kernel warns of nothing, and anykvm's counters say that it
-was its work. --kvm: options of L1's module, such as ept=0.
+was its work. --kvm: options of L1's module, such as ept=0. --avic: L1's kvm_amd has AVIC, and L2 an APIC in memory.
 """
 import argparse, os, re, subprocess, sys, tempfile
 
@@ -63,8 +63,10 @@ def boots(args, build, kernel, initramfs, scratch):
     """QEMU's options for what L1 is."""
     memory, words = KINDS[args.kind]
     words += args.next + " l1.machine=" + MACHINES.get(args.machine, args.machine) if args.kind == "l3" else ""
+    words += " l1.cpu=host,-x2apic" if args.avic else ""
     # Where 6.12 makes thunks against ITS (QEMU 7.2 does not pass on that they are not needed), its own code warns of W^X.
-    append = "console=ttyS0 panic=-1 reboot=t quiet indirect_target_selection=off l1.vcpus=%d l1.kvm=%s %s" % (args.vcpus, args.kvm, words)
+    kvm = ",".join(filter(None, [args.kvm, "avic=1" if args.avic else ""]))
+    append = "console=ttyS0 panic=-1 reboot=t quiet indirect_target_selection=off l1.vcpus=%d l1.kvm=%s %s" % (args.vcpus, kvm, words)
     if args.kind == "xen":
         return ["-m", memory, "-kernel", xen_image(build, scratch), "-initrd", "%s %s,%s" % (kernel.vmlinuz, append, initramfs),
                 "-append", "console=com1 com1=115200,8n1 dom0_mem=800M"]
@@ -73,7 +75,7 @@ def boots(args, build, kernel, initramfs, scratch):
 
 def run(args, build, options):
     stats = tempfile.NamedTemporaryFile(prefix="anykvm-stats-")
-    command = [os.path.join(build, "anykvm"), "run", "--cpu", args.model, "--", "qemu-system-x86_64", "-accel", "kvm",
+    command = [os.path.join(build, "anykvm"), "run", "--cpu", args.model] + (["--param", "anykvm.nested_avic=1"] if args.avic else []) + ["--", "qemu-system-x86_64", "-accel", "kvm",
                "-machine", "q35", "-cpu", "host", "-smp", str(args.vcpus), "-nodefaults", "-no-user-config", "-display", "none",
                "-no-reboot", "-serial", "stdio"] + options
     # A file, so that what there was is seen if it takes too long.
@@ -92,6 +94,8 @@ def run(args, build, options):
 def judge_linux(args, out):
     levels = {"linux": 1, "l3": 2, "xen": 0}[args.kind]
     wrong = ["no '%s'" % want for want in ("BOOT-OK", "ALL-DONE") if not re.search("^" + want, out, re.M)]
+    if args.avic and not re.search(r"^L1 .*AVIC enabled", out, re.M):
+        wrong.append("no AVIC in L1")
     well = len(re.findall(r"^L2-STATUS 0", out, re.M))
     if args.kind == "xen" and not re.search(r"^XL-STATUS 0", out, re.M):
         wrong.append("no 'XL-STATUS 0'")
@@ -115,6 +119,7 @@ def main():
     parser.add_argument("--kernel", default="6.1")
     parser.add_argument("--vcpus", type=int, default=1)
     parser.add_argument("--kvm", default="")
+    parser.add_argument("--avic", action="store_true")
     parser.add_argument("--next", default="", help="l3: words of the innermost command line, with commas")
     parser.add_argument("--machine", default="pc", help="l3: what the hypervisor in between runs on")
     parser.add_argument("--only", help="of the selftests these")

@@ -136,9 +136,12 @@ static enum platform_answer msr_write(void *opaque, uint32_t index, uint64_t val
 {
 	struct flat *f = opaque;
 
-	if (!is_flat_msr(index))
+	if (index == 0xc001011b)
+		f->doorbell = val;
+	else if (!is_flat_msr(index))
 		return PLATFORM_USER;
-	f->msr_value = val;
+	else
+		f->msr_value = val;
 	return PLATFORM_DONE;
 }
 

@@ -94,6 +94,7 @@ struct flat {
 	uint8_t tpr;
 	uint64_t tsc;	    /* advances by 100 with each reading */
 	uint64_t msr_value; /* platform MSRs: 0x4000_0000 range reads and writes this one */
+	uint64_t doorbell;  /* what was last written to AVIC's */
 	gpa_t next_table;   /* allocator of page-table pages */
 	void (*free_exec)(struct flat *f); /* flat_run.c */
 	/*

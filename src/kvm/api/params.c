@@ -192,6 +192,7 @@ static const struct {
 } hiding[] = {
 	{PARAM_kvm_amd_nested, FEAT_SVM},
 	{PARAM_kvm_amd_npt, FEAT_NPT},
+	{PARAM_anykvm_nested_avic, FEAT_AVIC},
 	{PARAM_kvm_amd_lbrv, FEAT_LBRV},
 	{PARAM_kvm_amd_nrips, FEAT_NRIPS},
 	{PARAM_kvm_amd_vgif, FEAT_VGIF},

@@ -16,6 +16,7 @@
 #define MSR_APIC_BASE	 0x1b
 #define MSR_TSC_ADJUST	 0x3b
 #define MSR_TSC_DEADLINE 0x6e0
+#define MSR_DOORBELL	 0xc001011b
 
 #define MCG_CTL_P    BIT(8)
 #define MCG_CMCI_P   BIT(10)
@@ -188,6 +189,38 @@ static enum vcpu_msr x2apic_set(struct vcpu *vcpu, uint32_t index, bool host, ui
 	return VCPU_MSR_OK;
 }
 
+/* ---- AVIC ---- */
+
+static bool has_id(const struct vcpu *vcpu, uint32_t id)
+{
+	const struct lapic *lapic = vcpu->lapic;
+
+	if (!lapic)
+		return false;
+	return lapic_x2apic(lapic) ? lapic->config.id == id
+				   : lapic_reg(lapic, LAPIC_ID) >> 24 == id;
+}
+
+/* Silicon's row knows no reading, and whose guests have no AVIC do not come here; for the program it does not exist. */
+static enum vcpu_msr doorbell_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
+{
+	return VCPU_MSR_UNKNOWN;
+}
+
+static enum vcpu_msr doorbell_set(struct vcpu *vcpu, uint32_t index, bool host, uint64_t val)
+{
+	unsigned nr = vm_nr_vcpus(vcpu->vm);
+
+	if (host)
+		return VCPU_MSR_UNKNOWN;
+	if (val >> 32)
+		return VCPU_MSR_DENIED;
+	for (unsigned i = 0; i < nr; i++)
+		if (has_id(vcpu->vm->vcpus[i], val))
+			vcpu_request(vcpu->vm->vcpus[i], REQ_DOORBELL);
+	return VCPU_MSR_OK;
+}
+
 /* ---- dispatch ---- */
 
 static const struct own_msr {
@@ -200,6 +233,7 @@ static const struct own_msr {
 	{MSR_TSC_ADJUST, MSR_TSC_ADJUST, adjust_get, adjust_set},
 	{MSR_TSC_DEADLINE, MSR_TSC_DEADLINE, deadline_get, deadline_set},
 	{LAPIC_MSR_FIRST, LAPIC_MSR_LAST, x2apic_get, x2apic_set},
+	{MSR_DOORBELL, MSR_DOORBELL, doorbell_get, doorbell_set},
 	{MSR_FEATURE_CONTROL, MSR_FEATURE_CONTROL, vcpu_feature_control_get,
 	 vcpu_feature_control_set},
 	{MSR_VMX_FIRST, MSR_VMX_FIRST + NR_VMX_MSRS - 1, vcpu_vmx_msr_get, vcpu_vmx_msr_set},

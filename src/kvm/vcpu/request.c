@@ -222,6 +222,13 @@ static void serve_unhalt(struct vcpu *vcpu)
 	vcpu->unhalted = true;
 }
 
+/* Outside of guest mode it is nothing: VMRUN looks by itself. */
+static void serve_doorbell(struct vcpu *vcpu)
+{
+	if (cpu_guest(&vcpu->cpu))
+		cpu_raise(&vcpu->cpu, ATTN_VIRT);
+}
+
 /* Without a function: nothing to do but look up, or the run loop's to take. */
 static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_FLUSH] = serve_flush,	  [REQ_FLUSH_WRITES] = serve_flush_writes,
@@ -230,7 +237,8 @@ static void (*const serve[64])(struct vcpu *vcpu) = {
 	[REQ_UNHALT] = serve_unhalt,	  [REQ_SMI] = serve_smi,
 	[REQ_STEAL] = pv_steal_update,	  [REQ_APF] = pv_apf_ready,
 	[REQ_HV_FLUSH] = pv_hv_flush,	  [REQ_HV_STIMER] = pv_hv_stimers,
-	[REQ_XEN] = pv_xen_serve,	  [REQ_ALONE] = vcpu_let_alone,
+	[REQ_DOORBELL] = serve_doorbell,  [REQ_XEN] = pv_xen_serve,
+	[REQ_ALONE] = vcpu_let_alone,
 };
 
 #define REQS_FLUSH (BIT(REQ_FLUSH) | BIT(REQ_FLUSH_WRITES) | BIT(REQ_HV_FLUSH))

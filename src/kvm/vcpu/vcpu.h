@@ -55,10 +55,11 @@ enum vcpu_request {
 	REQ_HV_STIMER, /* Hyper-V: a synthetic timer is due or enabled */
 	REQ_HV_CRASH,  /* Hyper-V: KVM_EXIT_SYSTEM_EVENT is due */
 	REQ_HV_RESET,
-	REQ_HV_EXIT, /* Hyper-V: KVM_EXIT_HYPERV for a register is due */
-	REQ_HV_TRAP, /* Hyper-V: a nested guest has flushed, and its hypervisor hears of it */
-	REQ_NESTED,  /* restored nested state names something in guest memory */
-	REQ_XEN,     /* Xen: an event came */
+	REQ_HV_EXIT,  /* Hyper-V: KVM_EXIT_HYPERV for a register is due */
+	REQ_HV_TRAP,  /* Hyper-V: a nested guest has flushed, and its hypervisor hears of it */
+	REQ_NESTED,   /* restored nested state names something in guest memory */
+	REQ_DOORBELL, /* AVIC: an interrupt for the guest's guest is in its backing page */
+	REQ_XEN,      /* Xen: an event came */
 };
 
 /* Where the vCPU's thread is: vcpu->running. */

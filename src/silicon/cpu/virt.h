@@ -94,6 +94,7 @@ struct virt_world {
 
 /* When ->attend() is called: between which servers of docs/events.md. */
 enum virt_stage {
+	VIRT_FIRST, /* ahead of all: what the last instruction's write to a virtual APIC brings with it */
 	VIRT_BEFORE_TRAPS,     /* behind requests and the injected event: MTF */
 	VIRT_BEFORE_NMI,       /* behind traps and SMI: preemption timer, NMI window */
 	VIRT_BEFORE_INTERRUPT, /* behind NMI: interrupt window, virtual NMI */

@@ -193,6 +193,11 @@ enum result mmu_write_phys_bytes(struct cpu *cpu, gpa_t gpa, const void *src, ui
  */
 enum result mmu_set_phys_bits(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_t val,
 			      uint64_t bits);
+/*
+ * An aligned doubleword that was read as old becomes val, by LOCK CMPXCHG. RESULT_AGAIN: it changed meanwhile;
+ * RESULT_FAULT: no RAM to write to, cpu->fault is left alone.
+ */
+enum result mmu_cmpxchg_phys(struct cpu *cpu, gpa_t gpa, uint32_t old, uint32_t val);
 
 /*
  * Data breakpoints: collect the matches of an access into ->pending_dr6. Accesses made by this room do

@@ -569,6 +569,23 @@ enum result mmu_set_phys_bits(struct cpu *cpu, gpa_t gpa, unsigned size, uint64_
 	return set_bits(&w, &step, bits);
 }
 
+enum result mmu_cmpxchg_phys(struct cpu *cpu, gpa_t gpa, uint32_t old, uint32_t val)
+{
+	struct ram_page page;
+	uint32_t was = old;
+
+	tlb_memory(cpu, gpa, &page);
+	if (page.closed)
+		return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, sizeof(val));
+	if (!page.hva || !page.writable)
+		return RESULT_FAULT;
+	if (page.log)
+		platform_call(cpu, mark_dirty, gpa);
+	if (!host_cmpxchg_32(page.hva + (gpa & ~PAGE_MASK), &was, val))
+		return mmu_exit(cpu, CPU_EXIT_MEMORY, gpa, sizeof(val));
+	return was == old ? RESULT_OK : RESULT_AGAIN;
+}
+
 enum result mmu_stage2(struct cpu *cpu, gpa_t gpa, gpa_t *ret)
 {
 	struct stage2 s = {.gpa = gpa, .op = ACCESS_READ, .table = true};

@@ -96,7 +96,7 @@ void svm_derive(struct cpu *cpu)
 	virt_begun(cpu, svm_wants(cpu, SVM_EXIT_MSR) ? c->msrpm & PAGE_MASK : GPA_NONE);
 	svm->pause_left = c->pause_count;
 	svm->pause_last = 0;
-	if (c->int_ctl & (V_IRQ | V_NMI_PENDING))
+	if ((c->int_ctl & (V_IRQ | V_NMI_PENDING)) || svm_avic(cpu, c))
 		cpu_raise(cpu, ATTN_VIRT);
 }
 

@@ -138,7 +138,7 @@ struct written {
 static const struct written written[] = {
 	{offsetof(struct vmcb, control.int_ctl), offsetof(struct vmcb, control.nested_ctl)},
 	{offsetof(struct vmcb, control.event_inj), offsetof(struct vmcb, control.nested_cr3)},
-	{offsetof(struct vmcb, control.next_rip), offsetof(struct vmcb, control.reserved_e0)},
+	{offsetof(struct vmcb, control.next_rip), offsetof(struct vmcb, control.avic_page)},
 	{offsetof(struct vmcb, save.es), offsetof(struct vmcb, save.fs)},
 	{offsetof(struct vmcb, save.gdtr), offsetof(struct vmcb, save.ldtr)},
 	{offsetof(struct vmcb, save.idtr), offsetof(struct vmcb, save.tr)},
@@ -193,8 +193,10 @@ static void take_bytes(struct cpu *cpu, struct vmcb_control *c, uint64_t code, u
 	c->nr_bytes = nr;
 }
 
-static uint64_t int_ctl_now(const struct cpu *cpu, uint64_t ctl)
+static uint64_t int_ctl_now(struct cpu *cpu, uint64_t ctl)
 {
+	if (svm_avic(cpu, &svm_of(cpu)->vmcb.control))
+		ctl = (ctl & ~V_TPR) | svm_avic_get_tpr(cpu) >> 4;
 	if (!(ctl & V_NMI_ENABLE))
 		return ctl;
 	return (ctl & ~V_NMI_MASK) | (cpu->nmi_blocked ? V_NMI_MASK : 0);
@@ -243,6 +245,7 @@ void svm_world_back(struct cpu *cpu)
 	svm->virt.msr_map = NULL;
 	svm->virt.gif = false;
 	svm->virt.vnmi = svm->virt.if_apart = false;
+	svm->avic_wrote = false;
 	svm->host.cpl = 0;
 	svm_restore(cpu, &svm->host);
 	memcpy(cpu->pdpte, svm->host_pdpte, sizeof(cpu->pdpte));

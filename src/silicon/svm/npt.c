@@ -195,6 +195,8 @@ enum result svm_translate(struct cpu *cpu, struct stage2 *s)
 		if (r)
 			return r;
 	}
+	if (s->op && svm_avic_hit(cpu, s->gpa))
+		return svm_avic_access(cpu, s);
 	s->page_shift = level_shift(&w);
 	s->out = page_base(&w) | (s->gpa & (BIT(s->page_shift) - 1));
 	s->dirty = w.val[w.level] & PTE_D;
@@ -223,6 +225,8 @@ void svm_world(struct cpu *cpu, struct virt_world *ret)
 	*ret = (struct virt_world){.guest = true, .id = svm->vmcb.control.asid};
 	if (svm->virt.stage2)
 		ret->second = (svm->vmcb.control.nested_cr3 & PTE_ADDR) | form(&svm->host);
+	if (svm_avic(cpu, &svm->vmcb.control))
+		ret->apic = (svm->vmcb.control.avic_bar & PTE_ADDR) | 1;
 }
 
 void svm_refused(struct cpu *cpu, const struct event *cause)

@@ -16,6 +16,8 @@ struct svm {
 	uint64_t host_pdpte[4];
 	bool report; /* say on stderr why VMRUN refuses */
 	bool host_nmi_blocked;
+	bool avic_wrote; /* to the register at avic_offset: to be looked at behind the instruction */
+	uint16_t avic_offset;
 	uint16_t pause_left; /* of pause_count */
 	uint64_t pause_last; /* L1's TSC at the last PAUSE */
 };
@@ -43,6 +45,12 @@ static inline bool svm_has(const struct cpu *cpu, enum feature f)
 static inline bool svm_lbrv(const struct cpu *cpu)
 {
 	return svm_has(cpu, FEAT_LBRV) && (svm_of_const(cpu)->vmcb.control.virt_ext & VIRT_EXT_LBR);
+}
+
+/* A page stands for the guest's local APIC. */
+static inline bool svm_avic(const struct cpu *cpu, const struct vmcb_control *c)
+{
+	return (c->int_ctl & V_AVIC_ENABLE) && svm_has(cpu, FEAT_AVIC);
 }
 
 /* An intercept by its exit code, 60h to BFh. */
@@ -130,6 +138,21 @@ void svm_refused(struct cpu *cpu, const struct event *cause);
 /* ---- insns.c ---- */
 
 enum result svm_insn(struct cpu *cpu, enum virt_op op, const struct virt_insn *insn);
+
+/* ---- avic.c: while svm_avic() ---- */
+
+/* The guest's physical address is in its APIC's page; always false without AVIC. */
+bool svm_avic_hit(const struct cpu *cpu, gpa_t gpa);
+/* An access there, which nested paging lets through. As virt_ops.translate. */
+enum result svm_avic_access(struct cpu *cpu, struct stage2 *s);
+/* Behind an instruction that wrote there (->avic_wrote): true if that ended in an exit. */
+bool svm_avic_written(struct cpu *cpu);
+/* An interrupt is above the processor's priority; take it: in service from now on. */
+bool svm_avic_pending(struct cpu *cpu);
+uint8_t svm_avic_take(struct cpu *cpu);
+/* The task priority, all eight bits. */
+uint8_t svm_avic_get_tpr(struct cpu *cpu);
+void svm_avic_set_tpr(struct cpu *cpu, uint8_t tpr);
 
 /* ---- vintr.c ---- */
 

@@ -48,10 +48,28 @@ static bool virq_ready(const struct cpu *cpu, const struct vmcb_control *c)
 	       virq_above_tpr(c) && virtual_gif(cpu, c);
 }
 
+static void inject(struct cpu *cpu, uint8_t vector)
+{
+	cpu->inject = (struct event){.valid = true, .type = EVENT_INTERRUPT, .vector = vector};
+	cpu_update_attention(cpu);
+}
+
+/* V_IRQ and its intercept mean nothing then. */
+static bool take_avic(struct cpu *cpu)
+{
+	if (!(cpu->sflags & FLAG_IF) || cpu->shadow || cpu->activity == ACTIVITY_SHUTDOWN ||
+	    !virtual_gif(cpu, control(cpu)) || !svm_avic_pending(cpu))
+		return false;
+	inject(cpu, svm_avic_take(cpu));
+	return true;
+}
+
 static bool take_virq(struct cpu *cpu)
 {
 	struct vmcb_control *c = control(cpu);
 
+	if (svm_avic(cpu, c))
+		return take_avic(cpu);
 	if (!virq_ready(cpu, c))
 		return false;
 	if (svm_wants(cpu, SVM_EXIT_VINTR)) {
@@ -59,9 +77,7 @@ static bool take_virq(struct cpu *cpu)
 		return true;
 	}
 	c->int_ctl &= ~V_IRQ;
-	cpu->inject = (struct event){
-		.valid = true, .type = EVENT_INTERRUPT, .vector = c->int_ctl >> V_VECTOR_SHIFT};
-	cpu_update_attention(cpu);
+	inject(cpu, c->int_ctl >> V_VECTOR_SHIFT);
 	return true;
 }
 
@@ -75,11 +91,13 @@ static bool must_look_again(struct cpu *cpu)
 
 	if (cpu->virt->vnmi && (c->int_ctl & V_NMI_PENDING))
 		return true;
-	return (c->int_ctl & V_IRQ) && (cpu->sflags & FLAG_IF) && cpu->shadow;
+	return ((c->int_ctl & V_IRQ) || svm_avic(cpu, c)) && (cpu->sflags & FLAG_IF) && cpu->shadow;
 }
 
 bool svm_attend(struct cpu *cpu, enum virt_stage stage)
 {
+	if (stage == VIRT_FIRST)
+		return svm_of(cpu)->avic_wrote && svm_avic_written(cpu);
 	if (stage == VIRT_BEFORE_INTERRUPT)
 		return take_vnmi(cpu);
 	if (stage != VIRT_LAST)
@@ -102,6 +120,8 @@ uint64_t svm_cr_read(struct cpu *cpu, unsigned nr)
 {
 	if (nr != 8)
 		return own_cr(cpu, nr);
+	if (svm_avic(cpu, control(cpu)))
+		return svm_avic_get_tpr(cpu) >> 4;
 	if (cpu->virt->if_apart)
 		return control(cpu)->int_ctl & 0xf;
 	return platform_call(cpu, get_tpr);
@@ -111,7 +131,13 @@ bool svm_cr_write(struct cpu *cpu, unsigned nr, uint64_t *val)
 {
 	struct vmcb_control *c = control(cpu);
 
-	if (nr != 8 || !cpu->virt->if_apart || *val & ~0xfull)
+	if (nr != 8 || *val & ~0xfull)
+		return true;
+	if (svm_avic(cpu, c)) {
+		svm_avic_set_tpr(cpu, *val << 4);
+		return false;
+	}
+	if (!cpu->virt->if_apart)
 		return true;
 	c->int_ctl = (c->int_ctl & ~V_TPR) | *val;
 	cpu_raise(cpu, ATTN_VIRT);

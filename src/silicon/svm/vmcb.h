@@ -34,7 +34,11 @@ struct vmcb_control {
 	uint64_t clean;
 	uint64_t next_rip;
 	uint8_t nr_bytes, bytes[15];
-	uint8_t reserved_e0[0x3e0 - 0xe0];
+	uint64_t avic_page;
+	uint64_t reserved_e8;
+	uint64_t avic_logical;
+	uint64_t avic_physical; /* with the greatest index below */
+	uint8_t reserved_100[0x3e0 - 0x100];
 	uint8_t software[32]; /* Hyper-V's enlightenments */
 };
 
@@ -67,6 +71,9 @@ _Static_assert(offsetof(struct vmcb_control, iopm) == 0x40, "APM");
 _Static_assert(offsetof(struct vmcb_control, int_ctl) == 0x60, "APM");
 _Static_assert(offsetof(struct vmcb_control, exit_code) == 0x70, "APM");
 _Static_assert(offsetof(struct vmcb_control, event_inj) == 0xa8, "APM");
+_Static_assert(offsetof(struct vmcb_control, avic_bar) == 0x98, "APM");
+_Static_assert(offsetof(struct vmcb_control, avic_page) == 0xe0, "APM");
+_Static_assert(offsetof(struct vmcb_control, avic_logical) == 0xf0, "APM");
 _Static_assert(offsetof(struct vmcb_control, next_rip) == 0xc8, "APM");
 _Static_assert(offsetof(struct vmcb_save, cpl) == 0xcb, "APM");
 _Static_assert(offsetof(struct vmcb_save, efer) == 0xd0, "APM");
@@ -88,6 +95,7 @@ _Static_assert(offsetof(struct vmcb_save, g_pat) == 0x268, "APM");
 #define V_INTR_MASKING BIT(24)
 #define V_GIF_ENABLE   BIT(25)
 #define V_NMI_ENABLE   BIT(26)
+#define V_AVIC_ENABLE  BIT(31)
 #define V_VECTOR_SHIFT 32
 
 #define INT_STATE_SHADOW BIT(0)
@@ -165,7 +173,12 @@ enum svm_exit {
 	SVM_EXIT_RDPRU,
 	SVM_EXIT_INVPCID = 0xa2,
 	SVM_EXIT_NPF = 0x400,
+	SVM_EXIT_AVIC_INCOMPLETE_IPI = 0x401,
+	SVM_EXIT_AVIC_NOACCEL = 0x402,
 };
+
+#define AVIC_MAX_INDEX 0xffull
+#define AVIC_WRITE     BIT(32) /* EXITINFO1 of AVIC_NOACCEL, above the register's offset */
 
 #define SVM_EXIT_INVALID ~0ull
 

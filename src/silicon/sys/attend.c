@@ -171,6 +171,12 @@ static enum result serve_virt(struct cpu *cpu, enum virt_stage stage)
 	return cpu_guest(cpu) && cpu->virt->ops->attend(cpu, stage) ? RESULT_OK : NOT_SERVED;
 }
 
+/* Before anything may leave: no saved state has a place for it. Half delivered events go on first. */
+static enum result serve_virt_first(struct cpu *cpu)
+{
+	return cpu->inject.valid ? NOT_SERVED : serve_virt(cpu, VIRT_FIRST);
+}
+
 static enum result serve_virt_traps(struct cpu *cpu)
 {
 	return serve_virt(cpu, VIRT_BEFORE_TRAPS);
@@ -195,12 +201,13 @@ static const struct {
 	uint32_t attention;
 	enum result (*serve)(struct cpu *cpu);
 } servers[] = {
-	{ATTN_REQUEST, serve_request},	{ATTN_INJECT, serve_inject},
-	{ATTN_LIMIT, serve_limit},	{ATTN_BUDGET, serve_budget},
-	{ATTN_VIRT, serve_virt_traps},	{ATTN_DEBUG, serve_debug},
-	{ATTN_SMI, serve_smi},		{ATTN_VIRT, serve_virt_nmi},
-	{ATTN_NMI, serve_nmi},		{ATTN_VIRT, serve_virt_interrupt},
-	{ATTN_EVENTS, serve_interrupt}, {ATTN_VIRT, serve_virt_last},
+	{ATTN_VIRT, serve_virt_first},	   {ATTN_REQUEST, serve_request},
+	{ATTN_INJECT, serve_inject},	   {ATTN_LIMIT, serve_limit},
+	{ATTN_BUDGET, serve_budget},	   {ATTN_VIRT, serve_virt_traps},
+	{ATTN_DEBUG, serve_debug},	   {ATTN_SMI, serve_smi},
+	{ATTN_VIRT, serve_virt_nmi},	   {ATTN_NMI, serve_nmi},
+	{ATTN_VIRT, serve_virt_interrupt}, {ATTN_EVENTS, serve_interrupt},
+	{ATTN_VIRT, serve_virt_last},
 };
 
 /* An exit left the instruction at RIP half done; its side effects outside have happened. */

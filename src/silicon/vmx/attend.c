@@ -97,15 +97,20 @@ void attend_update(struct cpu *cpu)
 
 /* ---- the stages ---- */
 
+static bool first(struct cpu *cpu)
+{
+	struct vmx *v = vmx_of(cpu);
+
+	if (!v->apic_wrote)
+		return false;
+	v->apic_wrote = false;
+	return vapic_written(cpu, v->apic_offset);
+}
+
 static bool before_traps(struct cpu *cpu)
 {
 	struct vmx *v = vmx_of(cpu);
 
-	if (v->apic_wrote) {
-		v->apic_wrote = false;
-		if (vapic_written(cpu, v->apic_offset))
-			return true;
-	}
 	if (v->tpr_due) {
 		v->tpr_due = false;
 		if (cpu->activity != ACTIVITY_SHUTDOWN && vapic_tpr_written(cpu))
@@ -171,6 +176,8 @@ static bool last(struct cpu *cpu)
 bool vmx_attend(struct cpu *cpu, enum virt_stage stage)
 {
 	switch (stage) {
+	case VIRT_FIRST:
+		return first(cpu);
 	case VIRT_BEFORE_TRAPS:
 		return before_traps(cpu);
 	case VIRT_BEFORE_NMI:
