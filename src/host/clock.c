@@ -31,6 +31,17 @@ uint64_t host_realtime_ns(void)
 	return clock_ns(CLOCK_REALTIME);
 }
 
+#define CLOCK_OF_THREAD 6 /* clockid_t of a thread: ~tid << 3, and this */
+
+uint64_t host_thread_ns(int tid)
+{
+	struct timespec ts;
+
+	if (clock_gettime((clockid_t)(~(unsigned)tid << 3 | CLOCK_OF_THREAD), &ts))
+		return 0;
+	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
+}
+
 struct sample {
 	uint64_t tsc, ns;
 };

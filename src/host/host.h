@@ -45,6 +45,7 @@ void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
 uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);
+uint64_t host_thread_ns(int tid); /* processor time of a thread of the process; 0: there is none */
 
 /* ---- exec_mem.c: code memory, one memfd mapped twice (W^X) ---- */
 struct host_code {

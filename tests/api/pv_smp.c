@@ -4,6 +4,7 @@
  * kicks that end a HLT with interrupts off, yielding, a TLB flush left for one that sleeps. And HLT costs no host CPU.
  */
 #include "long_mode.h"
+#include "stats_fd.h"
 
 #include <linux/kvm_para.h>
 #include <pthread.h>
@@ -26,16 +27,18 @@
 #define NMI	    (1 << 14 | 4 << 8)
 #define ICR_LOGICAL 0x800
 #define ICR_SELF    0x40000
+#define COUNTS	    5000000 /* takes longer than the host lets one thread run */
 
 GUEST_CODE(call, "1: vmcall\n out 0x80, al\n jmp 1b");
 GUEST_CODE(sleeper, "cli\n hlt\n out 0x80, al");
 GUEST_CODE(
 	reader,
 	"mov rax, [rdi]\n sti\n hlt\n cli\n mov rax, [rdi]\n out 0x80, al\n reader_handler: iretq");
-GUEST_CODE(yielder, "1: mov eax, 11\n mov ebx, 1\n vmcall\n cmp dword ptr [0x7100], 1000\n jb 1b\n "
-		    "out 0x80, al");
+GUEST_CODE(yielder,
+	   "1: mov eax, 11\n mov ebx, 1\n vmcall\n cmp dword ptr [0x7100], 5000000\n jb 1b\n "
+	   "out 0x80, al");
 GUEST_CODE(counter,
-	   "mov ecx, 1000\n1: lock inc dword ptr [0x7100]\n dec ecx\n jnz 1b\n out 0x80, al");
+	   "mov ecx, 5000000\n1: lock inc dword ptr [0x7100]\n dec ecx\n jnz 1b\n out 0x80, al");
 GUEST_CODE(idler, "1: sti\n hlt\n jmp 1b");
 extern const uint8_t reader_handler[];
 
@@ -276,16 +279,21 @@ static void test_flush(void)
 
 /* ---- yielding ---- */
 
-/* On one processor, whoever waits lets the other one work. */
+/* On one processor, whoever waits lets the other one work. To itself, to nobody and to one that does not run nothing is yielded. */
 static void test_yield(void)
 {
 	struct many v = open_many(plain_ids, 2);
+	int stats = ioctl(v.vcpu[0], KVM_GET_STATS_FD, 0);
 	struct runner r[2];
 	cpu_set_t old, one;
 	unsigned cpu = 0;
 
-	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 0), 0); /* to itself */
+	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 0), 0);
 	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 99), 0);
+	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 1), 0);
+	CHECK_EQ(CALL(&v, KVM_HC_KICK_CPU, 0, 99), 0);
+	CHECK_EQ(stat_value(stats, "directed_yield_attempted"), 4);
+	CHECK_EQ(stat_value(stats, "directed_yield_successful"), 0);
 	CHECK_EQ(sched_getaffinity(0, sizeof(old), &old), 0);
 	while (!CPU_ISSET(cpu, &old))
 		cpu++;
@@ -298,7 +306,8 @@ static void test_yield(void)
 	begin(&r[1], &v, 1);
 	join(&r[0]);
 	join(&r[1]);
-	CHECK_EQ(*(uint32_t *)(v.m.ram + FLAG), 1000);
+	CHECK_EQ(*(uint32_t *)(v.m.ram + FLAG), COUNTS);
+	CHECK(stat_value(stats, "directed_yield_successful") > 0);
 	CHECK_EQ(sched_setaffinity(0, sizeof(old), &old), 0);
 }
 
@@ -325,7 +334,7 @@ static void test_idle(void)
 	for (unsigned i = 0; i < 4; i++) {
 		CHECK_EQ(pthread_getcpuclockid(r[i].thread, &clock), 0);
 		CHECK_EQ(clock_gettime(clock, &used), 0);
-		CHECK(used.tv_sec == 0 && used.tv_nsec < 100000000);
+		CHECK(used.tv_sec == 0 && used.tv_nsec < 5000000);
 		v.run[i]->immediate_exit = 1;
 		CHECK_EQ(pthread_kill(r[i].thread, SIGUSR1), 0);
 		join(&r[i]);

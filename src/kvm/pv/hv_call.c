@@ -133,7 +133,7 @@ static bool may_extend(const struct vcpu *vcpu)
 
 static uint64_t spin_call(struct vcpu *vcpu, struct hv_call *call)
 {
-	pv_yield();
+	vcpu_on_spin(vcpu);
 	return HV_STATUS_SUCCESS;
 }
 

@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <linux/kvm_para.h>
 #include <string.h>
-#include <sys/syscall.h>
 
 /* ICR fields of KVM_HC_SEND_IPI. */
 #define ICR_VECTOR   0xff
@@ -60,11 +59,6 @@ bool pv_interrupt(struct vcpu *vcpu, uint8_t vector)
 	return vcpu->lapic && lapic_accept(vcpu->lapic, &msg);
 }
 
-void pv_yield(void)
-{
-	host_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-}
-
 /* ---- KVM's own ---- */
 
 static int64_t poll_irq(struct vcpu *vcpu, const uint64_t arg[4])
@@ -78,7 +72,7 @@ static int64_t kick_cpu(struct vcpu *vcpu, const uint64_t arg[4])
 
 	if (to)
 		vcpu_request(to, REQ_UNHALT);
-	pv_yield();
+	vcpu_yield_to(vcpu, to);
 	return 0;
 }
 
@@ -130,7 +124,7 @@ static int64_t send_ipi(struct vcpu *vcpu, const uint64_t arg[4])
 
 static int64_t sched_yield_to(struct vcpu *vcpu, const uint64_t arg[4])
 {
-	pv_yield();
+	vcpu_yield_to(vcpu, pv_find_apic_id(vcpu->vm, arg[0]));
 	return 0;
 }
 

@@ -91,7 +91,5 @@ bool pv_hypercall_64bit(const struct vcpu *vcpu);
 struct vcpu *pv_find_apic_id(const struct vm *vm, uint32_t id);
 /* A fixed interrupt to this vCPU's local APIC. Any thread. False: not taken, or no APIC. */
 bool pv_interrupt(struct vcpu *vcpu, uint8_t vector);
-/* Let another thread run. */
-void pv_yield(void);
 
 #endif

@@ -166,7 +166,7 @@ static bool sched_call(struct vcpu *vcpu, const struct xen_call *c, int64_t *ret
 		return true;
 	if (c->arg[0] != XEN_SCHED_POLL && c->arg[0] != XEN_SCHED_YIELD)
 		return false;
-	pv_yield();
+	vcpu_on_spin(vcpu);
 	*ret = 0;
 	return true;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Waiting: a halted vCPU polls for a while before its thread sleeps, and one that spins lets others run.
+ * Waiting: a halted vCPU polls for a while before its thread sleeps. One that spins is yield.c's.
  *
  * Polling is KVM's (Documentation/virt/kvm/halt-polling.rst): the time grows as long as events come soon, and shrinks when
  * they do not. It is for idle processors only: none is done if other vCPUs of the VM may want this one, and it ends when
@@ -10,11 +10,7 @@
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/pv.h"
 
-#include <sys/syscall.h>
-
-#define GAP_TICKS    50000u /* between two looks: something else ran here */
-#define SPIN_CROWDED 64u    /* PAUSEs before others are let in, with fewer processors than vCPUs, */
-#define SPIN_ALONE   2048u  /* and otherwise, for the host may have other things to do */
+#define GAP_TICKS 50000u /* between two looks: something else ran here */
 
 /* ---- how long to poll ---- */
 
@@ -152,18 +148,4 @@ void vcpu_block(struct vcpu *vcpu)
 		halt(vcpu);
 	else
 		sleep_until_kicked(vcpu);
-}
-
-/* ---- spinning ---- */
-
-unsigned vcpu_spun(struct vcpu *vcpu)
-{
-	uint64_t disabled = __atomic_load_n(&vcpu->vm->disabled_exits, __ATOMIC_RELAXED);
-	unsigned nr = vm_nr_vcpus(vcpu->vm);
-
-	if (nr > 1 && !vcpu->vm->turns && !(disabled & KVM_X86_DISABLE_EXITS_PAUSE)) {
-		vcpu_count(vcpu, spin_yields);
-		host_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
-	}
-	return nr > vcpu->vm->host_cpus ? SPIN_CROWDED : SPIN_ALONE;
 }

@@ -543,7 +543,7 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	vcpu->cpu.exit_on_emulation =
 		__atomic_load_n(&vcpu->vm->exit_on_emulation, __ATOMIC_RELAXED);
 	vcpu->cpu.looked = false;
-	vcpu->tid = host_gettid();
+	__atomic_store_n(&vcpu->tid, host_gettid(), __ATOMIC_RELAXED);
 	signals_enter(vcpu, &old);
 	vcpu_set_running(vcpu, VCPU_INSIDE);
 	vcpu->watch.counted = retired;

@@ -134,6 +134,7 @@ struct vcpu {
 	uint32_t running;	    /* enum vcpu_running; atomic */
 	uint32_t turn;		    /* enum vcpu_turn; atomic */
 	bool slept;		    /* since its last turn */
+	bool spinning;		    /* it yields because its guest spins; atomic */
 	uint32_t alone;		    /* depth of vcpu_alone(); the vCPU's thread */
 	uint32_t safepoint;	    /* futex: counts requests served and sections left */
 	uint32_t safepoint_waiters; /* atomic */
@@ -220,6 +221,13 @@ void vcpu_kick(struct vcpu *vcpu);
 void vcpu_request_all(struct vm *vm, enum vcpu_request req, bool wait);
 /* The calling thread's KVM_RUN, if it is in one, will answer EINTR. Async-signal-safe. */
 bool vcpu_run_interrupted(void);
+
+/* ---- yield.c: the vCPU's thread ---- */
+
+/* Let another vCPU run that waits for a processor; to may be NULL. False: it needs no help, or could not be helped. */
+bool vcpu_yield_to(struct vcpu *vcpu, struct vcpu *to);
+/* The guest spins: let a vCPU run that does not, or anybody. */
+void vcpu_on_spin(struct vcpu *vcpu);
 
 /* ---- Ioctl handlers, see kvm/vm/ioctl.h. (RAW): arg is the program's pointer ---- */
 

@@ -176,6 +176,7 @@ struct vm {
 	bool hide_platform_info;       /* guests' RDMSR of MSR_PLATFORM_INFO faults */
 	uint32_t tsc_khz;	       /* default of new vCPUs */
 	unsigned host_cpus;	       /* that the process may use */
+	unsigned last_helped;	       /* index of the vCPU that one that spun yielded to; atomic */
 	uint64_t halt_poll; /* KVM_CAP_HALT_POLL's nanoseconds, with VM_HALT_POLL_SET; atomic */
 	struct codemap *codemap; /* silicon/mmu/codemap.h: for the vCPUs' code; vm->lock */
 	struct pv_vm *pv;
