@@ -296,6 +296,8 @@ static void test_timer(void)
 	CHECK_EQ(ioctl(m.vcpu, KVM_XEN_VCPU_SET_ATTR, &a), 0);
 	INTERRUPTED(&m);
 	CHECK_EQ(ram64(&m, PENDING), 1 << 7);
+	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &clock), 0);
+	CHECK(clock.clock >= a.u.timer.expires_ns);
 	CHECK_EQ(ioctl(m.vcpu, KVM_XEN_VCPU_GET_ATTR, &a), 0);
 	CHECK_EQ(a.u.timer.expires_ns, 0);
 }

@@ -100,7 +100,8 @@ class Process:
         end = time.monotonic() + limit
         while time.monotonic() < end:
             info = self.qmp("query-migrate")
-            if info.get("status") in states:
+            # QEMU says that it is completed a moment before it has the times.
+            if info.get("status") in states and (info["status"] != "completed" or info.get("total-time", 1)):
                 return info
             if info.get("status") in ("failed", "cancelled"):
                 raise Wrong("migration: %s" % info)

@@ -53,6 +53,7 @@ struct xen {
 	uint32_t state; /* enum xen_runstate */
 	uint64_t state_entry, times[XEN_NR_RUNSTATES], last_delay;
 	struct service_timer timer, poll_timer;
+	int64_t timer_slack; /* ns that the timer may find kvmclock behind, by the way that it waited */
 };
 
 static inline struct xen *xen_of(const struct vcpu *vcpu)

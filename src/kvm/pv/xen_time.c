@@ -14,6 +14,7 @@
 
 #define QUIRK_DELAY_NS 100000000
 #define QUIRK_FAR_BIT  50 /* some 13 days: an overflow of the guest's own */
+#define SLEW_SHIFT     10 /* clocks of a host run apart by half a thousandth at most */
 
 /* ---- pvclock ---- */
 
@@ -82,9 +83,28 @@ static void timer_fired(struct vcpu *vcpu)
 	pv_xen_set_evtchn(vcpu->vm, &e);
 }
 
+/* kvmclock's time until the timer's; 0 or less: it is over. */
+static int64_t timer_left(struct vcpu *vcpu)
+{
+	uint64_t expiry;
+
+	vm_slots_claim(vcpu->vm);
+	expiry = xen_of(vcpu)->timer_expiry;
+	vm_slots_unclaim(vcpu->vm);
+	return expiry - clock_kvmclock_ns(vcpu->vm);
+}
+
+/* NTP may have let the host's clock, by which was waited, run faster than kvmclock. */
 static void timer_expired(struct service_timer *timer)
 {
-	timer_fired(container_of(timer, struct xen, timer)->vcpu);
+	struct xen *xen = container_of(timer, struct xen, timer);
+	struct vm *vm = xen->vcpu->vm;
+	int64_t left = timer_left(xen->vcpu);
+
+	if (left > 0 && left <= xen->timer_slack)
+		service_timer_arm(vm->service, timer, clock_monotonic_ns(vm) + left);
+	else
+		timer_fired(xen->vcpu);
 }
 
 static void poll_expired(struct service_timer *timer)
@@ -119,6 +139,7 @@ void xen_timer_start(struct vcpu *vcpu, uint64_t expiry, bool linux_quirk)
 	}
 	service_timer_stop(vm->service, &xen_of(vcpu)->timer);
 	set_expiry(vcpu, expiry);
+	xen_of(vcpu)->timer_slack = delta >> SLEW_SHIFT;
 	if (delta <= 0)
 		timer_fired(vcpu);
 	else
