@@ -9,6 +9,7 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/pv.h"
+#include "silicon/exec/exec.h"
 
 #define GAP_TICKS 50000u /* between two looks: something else ran here */
 
@@ -105,7 +106,7 @@ static void sleep_until_kicked(struct vcpu *vcpu)
 		pv_steal_preempted(vcpu);
 	vcpu_set_running(vcpu, VCPU_BLOCKED);
 	while (!awaited(vcpu))
-		host_futex_wait(&vcpu->kicked, 0, 0);
+		host_futex_wait(&vcpu->kicked, 0, exec_idle(&vcpu->cpu, host_monotonic_ns()));
 	vcpu_set_running(vcpu, VCPU_INSIDE);
 	stats_set(vcpu->stats, STAT_VCPU_blocking, 0);
 	pv_entered(vcpu);

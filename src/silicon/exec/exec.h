@@ -47,6 +47,12 @@ void exec_set_limit(struct cpu *cpu, uint64_t end);
 void exec_forget(struct cpu *cpu);
 
 /*
+ * The vCPU waits, outside of cpu_run(); ordinary C. now: nanoseconds of any steady clock. If it has been quiet for some seconds, what translated
+ * code took beyond its first room is given back. Nanoseconds after which it may be, or 0: nothing to give.
+ */
+uint64_t exec_idle(struct cpu *cpu, uint64_t now);
+
+/*
  * Run the guest on the calling thread until something needs the caller; cpu->exit says what.
  * On return guest vector state is in memory and all of struct cpu is whole.
  * Host state (GS base, MXCSR, x87, DF) is the caller's again.

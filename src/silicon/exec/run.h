@@ -83,17 +83,22 @@ struct run_record;
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
 	uint64_t rip;
-	uint32_t insn; /* index into ->insn */
-	uint32_t code; /* offset of its code */
-	uint32_t next; /* where to go on behind it; 0: not in this block */
-	uint8_t left;  /* instructions of the block from this one on */
-	uint8_t flags; /* SITE_* */
-	uint8_t sync;  /* enum insn_sync */
-	uint8_t last;  /* from ->code to its last access: nothing is committed before */
-	uint8_t nr_groups;
-	bool behind_x87; /* the site before leaves its pointers to this one's cold path */
-	uint32_t group;	 /* first of those that it checks */
+	uint64_t code : 27;  /* offset of its code */
+	uint64_t next : 27;  /* where to go on behind it; 0: not in this block */
+	uint64_t last : 8;   /* from ->code to its last access: nothing is committed before */
+	uint64_t sync : 2;   /* enum insn_sync */
+	uint64_t insn : 19;  /* index into ->insn */
+	uint64_t group : 20; /* first of those that it checks, */
+	uint64_t nr_groups : 2;
+	uint64_t left : 7;	 /* instructions of the block from this one on */
+	uint64_t flags : 8;	 /* SITE_* */
+	uint64_t behind_x87 : 1; /* the site before leaves its pointers to this one's cold path */
 };
+
+_Static_assert(sizeof(struct run_site) == 24, "there are millions");
+_Static_assert(RUN_GROWTH *RUN_CODE <= 1u << 27 && RUN_GROWTH * RUN_INSNS <= 1u << 19 &&
+		       RUN_GROWTH * RUN_GROUPS <= 1u << 20 && RUN_BLOCK_INSNS < 1u << 7,
+	       "what they hold");
 
 /* Accesses of a trace that a site checks at once: what its cold path must know to go on in the trace. */
 struct run_group {
@@ -243,6 +248,7 @@ enum run_count {
 	COUNT_PLAIN, /* blocks for what traces leave out */
 	COUNT_FLUSH, /* of all blocks */
 	COUNT_GROW,
+	COUNT_BACK, /* what was grown was given back */
 	NR_COUNTS,
 };
 
@@ -292,9 +298,12 @@ struct run {
 	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
 	struct run_stubs stubs[RUN_KEYS];
 
-	uint32_t growth;		/* times RUN_CODE, RUN_SITES and so on may be used, */
-	uint32_t most;			/* and can be: less where vCPUs are many */
-	uint64_t grown_at;		/* ->retired then, or at the last flush */
+	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used, */
+	uint32_t most;	   /* and can be: less where vCPUs are many */
+	uint64_t grown_at; /* ->retired then, or at the last flush */
+	struct {
+		uint64_t since, retired, translated;
+	} quiet; /* since when the vCPU is, and what it had done then (run_idle.c) */
 	uint32_t insn_bits, block_bits; /* of the hash tables, which grow, too */
 	uint32_t jump_bits;
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;

@@ -434,6 +434,7 @@ static void say_counters(const struct run *run)
 		[COUNT_PLAIN] = "plain blocks translated",
 		[COUNT_FLUSH] = "flushes",
 		[COUNT_GROW] = "growths",
+		[COUNT_BACK] = "growths given back",
 	};
 
 	if (run->cpu)

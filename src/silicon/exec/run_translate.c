@@ -531,7 +531,7 @@ static void settle(struct run *run)
 static void note_near(struct run *run, uint32_t first)
 {
 	for (uint32_t i = first; i < run->nr_sites; i++)
-		while (run->nr_near <= run->site[i].code >> RUN_NEAR_SHIFT)
+		while (run->nr_near <= (uint32_t)run->site[i].code >> RUN_NEAR_SHIFT)
 			run->near[run->nr_near++] = i;
 }
 
