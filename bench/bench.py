@@ -6,7 +6,8 @@ Programs: bench/kit/bench.c, and Debian's gcc, sqlite3 and openssl, on the host 
 CPU seconds: the program's own on the host, the whole VMM's between the program's START and BENCH lines for a guest (names
 that end in _2 are of guests with two vCPUs; pipe_2, threads_2 and boots are wall seconds, for they wait). Exits are
 nanoseconds by the guest's own clock, in seconds. dirty_log: CPU seconds of a vCPU that rewrites 100 MB/s while they are logged, against
-the same without (bench/kit/logged.c; the limit is of that). off_, stat_ and trace_ rows: of a guest under
+the same without (bench/kit/logged.c; the limit is of that). memory_ rows: MiB that the VMM has resident beside guest RAM, its own included, after
+a boot and after gcc. off_, stat_ and trace_ rows: of a guest under
 `anykvm run`, `run --stat` and `trace`, against one without the command, and one without either (CPU seconds of QEMU for a boot; for exits as above). scale_ rows: twice the work on two vCPUs, in times the speed of one.
 Native runs of one vCPU's rows are bound to one CPU. Engines take turns in each round, and medians are shown, so that a
 busy machine touches all alike. Limits: bench/targets.tsv.
@@ -30,7 +31,7 @@ SMP = ["pipe", "threads"]
 SCALE = ["int", "fork", "fault"]
 NESTED = ["%s_%s" % (what, vendor) for vendor in guests.MODELS for what in ("l2_int", "exit_l2", "boot_l2")]
 BOOTS = {"boot_%s%s" % (m, "_2" if cpus > 1 else ""): (m, cpus) for cpus in (1, 2) for m in guests.MACHINES}
-KNOWN = list(BOOTS) + ["exits", "memory", "dirty_log", "watch"] + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE] + NESTED
+KNOWN = list(BOOTS) + ["exits", "dirty_log", "watch"] + list(guests.MEMORY) + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE] + NESTED
 
 
 class Reader:
@@ -185,6 +186,7 @@ def main():
         plan.native(table, build)
         for engine in ("tcg", "anykvm"):
             plan.guest(table, engine, build)
+            guests.memory(table, engine, build, [n for n in guests.MEMORY if n in only])
         for vendor in guests.MODELS:
             nest(table, vendor, only, build)
         if "dirty_log" in only:
@@ -194,8 +196,6 @@ def main():
             guests.watched(table, build)
     if table.seconds or table.scales:
         table.write(os.path.join(build, "bench"))
-    if "memory" in only:
-        guests.memory(build)
     for line in table.wrong:
         print("bench: WRONG: " + line)
     return 1 if table.wrong else 0

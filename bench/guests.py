@@ -135,13 +135,18 @@ def resident(pid):
     return ram, other
 
 
-def memory(build):
-    """What QEMU on each engine keeps resident beside guest RAM once the guest is up; nothing is freed before."""
-    for engine in ("tcg", "anykvm"):
-        proc = subprocess.Popen(qemu(build, engine, "microvm", []), stdin=subprocess.DEVNULL,
+MEMORY = {"memory_boot": ([], b"ALL-DONE"), "memory_gcc": (["work gcc"], b"BENCH gcc")}
+
+
+def memory(table, engine, build, names):
+    """What QEMU on the engine keeps resident beside guest RAM once the guest is up, and once gcc has run in it; nothing is freed before."""
+    for name in names:
+        runs, mark = MEMORY[name]
+        proc = subprocess.Popen(qemu(build, engine, "microvm", runs, real=bool(runs)), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for line in proc.stdout:
-            if line.startswith(b"ALL-DONE"):
-                print("bench: memory on %s: %d MiB resident above guest RAM (of which %d MiB resident)" % (
-                    (engine,) + tuple(kib // 1024 for kib in resident(proc.pid)[::-1])))
+            if line.startswith(mark):
+                ram, other = (kib / 1024 for kib in resident(proc.pid))
+                table.add_scale(name, engine, other)
+                print("bench: %s on %s: %d MiB beside %d MiB of guest RAM" % (name, engine, other, ram))
         proc.wait()
