@@ -211,6 +211,91 @@ static void mtf_iterations(void **state)
 	host_close(h);
 }
 
+/* Identity, two gigabytes of 2 MiB pages. */
+static void ept_tables(struct host *h)
+{
+	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
+	for (unsigned i = 0; i < 2; i++)
+		flat_poke(h->f, TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 7, 8);
+	for (uint64_t i = 0; i < 1024; i++)
+		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
+}
+
+/* ---- IRET and NMIs ---- */
+
+#define NMI_EXIT  8u
+#define VIRT_NMIS 0x20u
+#define BLOCKED	  8u /* of the interruptibility state: by NMI */
+#define FAR_RSP	  0x600000u
+
+/* In 64-bit mode, NMIs blocked, at IRETQ. */
+static void start_iret(struct host *h, uint64_t pin, uint64_t rsp)
+{
+	start(h);
+	ept_tables(h);
+	put(h, VMCS_PIN_CTLS, PIN | pin);
+	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON | HLT_EXIT);
+	put(h, VMCS_CPU2_CTLS, 2);
+	put(h, VMCS_EPTP, TABLES | 0x1e);
+	put(h, VMCS_INTERRUPTIBILITY, BLOCKED);
+	put(h, VMCS_EXCEPTION_BITMAP, 1u << 13);
+	put(h, VMCS_RSP, rsp);
+}
+
+/* A frame that IRETQ takes, to a HLT. */
+static void put_frame(struct host *h, uint64_t cs)
+{
+	const uint64_t frame[] = {L2_CODE + 2, cs, 2, L2_RSP, FLAT_DS32};
+
+	flat_write(h->f, L2_DATA, frame, sizeof(frame));
+}
+
+static const struct {
+	uint64_t pin;
+	bool keeps, tells;
+} irets[] = {
+	{0, false, true},
+	{NMI_EXIT, true, false},
+	{NMI_EXIT | VIRT_NMIS, false, true},
+};
+
+/* SDM, NMI unblocking due to IRET: an IRET that faults has ended the blocking, and says so where that leads to an exit. */
+static void iret_unblocks(void **state)
+{
+	static const char code[] = "\x48\xcf\xf4"; /* iretq; hlt */
+	struct host *h = host_open();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(irets); i++) {
+		uint64_t told = irets[i].tells ? 1 << 12 : 0;
+		uint64_t left = irets[i].keeps ? BLOCKED : 0;
+
+		start_iret(h, irets[i].pin, FAR_RSP);
+		flat_poke(h->f, TABLES + 0x2000 + 8 * (FAR_RSP >> 21), 0, 8);
+		assert_int_equal(run(h, code, 3), 48);
+		assert_int_equal(get(h, VMCS_EXIT_QUALIFICATION), 0x181 | told);
+		assert_int_equal(get(h, VMCS_INTERRUPTIBILITY), left);
+
+		start_iret(h, irets[i].pin, L2_DATA);
+		put_frame(h, 0xfff8);
+		assert_int_equal(run(h, code, 3), 0);
+		assert_int_equal(get(h, VMCS_EXIT_INTR_INFO), 0x80000b0d | told);
+		assert_int_equal(get(h, VMCS_INTERRUPTIBILITY), left);
+
+		start_iret(h, irets[i].pin, L2_DATA);
+		put_frame(h, FLAT_CS64);
+		assert_int_equal(run(h, code, 3), 12);
+		assert_int_equal(get(h, VMCS_INTERRUPTIBILITY), left);
+
+		/* Nothing was blocked. */
+		start_iret(h, irets[i].pin, FAR_RSP);
+		put(h, VMCS_INTERRUPTIBILITY, 0);
+		flat_poke(h->f, TABLES + 0x2000 + 8 * (FAR_RSP >> 21), 0, 8);
+		assert_int_equal(run(h, code, 3), 48);
+		assert_int_equal(get(h, VMCS_EXIT_QUALIFICATION), 0x181);
+	}
+	host_close(h);
+}
+
 /* ---- task gates ---- */
 
 /* A 32-bit guest with an IDT of its own, whose gate for a vector is a task gate. */
@@ -227,16 +312,6 @@ static void start_32(struct host *h, unsigned vector)
 	put(h, VMCS_IDTR_BASE, L2_IDT);
 	put(h, VMCS_IDTR_LIMIT, 0x7ff);
 	flat_poke(h->f, L2_IDT + 8 * vector, 0x0000e50000000000 | (uint64_t)FLAT_TR << 16, 8);
-}
-
-/* Identity, two gigabytes of 2 MiB pages. */
-static void ept_tables(struct host *h)
-{
-	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
-	for (unsigned i = 0; i < 2; i++)
-		flat_poke(h->f, TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 7, 8);
-	for (uint64_t i = 0; i < 1024; i++)
-		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
 }
 
 static const struct {
@@ -706,12 +781,12 @@ static void random_vmcss(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(mtf_iterations),      cmocka_unit_test(task_gates),
-		cmocka_unit_test(activity_interrupts), cmocka_unit_test(activity_nmis),
-		cmocka_unit_test(activity_windows),    cmocka_unit_test(activity_timer),
-		cmocka_unit_test(activity_sipi),       cmocka_unit_test(form_entries),
-		cmocka_unit_test(form_is_left),	       cmocka_unit_test(kept_bitmaps),
-		cmocka_unit_test(random_vmcss),
+		cmocka_unit_test(mtf_iterations), cmocka_unit_test(task_gates),
+		cmocka_unit_test(iret_unblocks),  cmocka_unit_test(activity_interrupts),
+		cmocka_unit_test(activity_nmis),  cmocka_unit_test(activity_windows),
+		cmocka_unit_test(activity_timer), cmocka_unit_test(activity_sipi),
+		cmocka_unit_test(form_entries),	  cmocka_unit_test(form_is_left),
+		cmocka_unit_test(kept_bitmaps),	  cmocka_unit_test(random_vmcss),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -182,6 +182,9 @@ struct virt {
 	uint64_t cr0_ones, cr4_ones; /* VMX operation: MOV to CR0 and CR4 may not clear these */
 	bool iterated; /* in guest mode: a repeated instruction has ended an iteration, and goes on */
 	bool vnmi; /* in guest mode: cpu->nmi_blocked is the virtual NMI's; physical ones always exit */
+	bool iret_keeps;     /* in guest mode: IRET does not end NMI blocking */
+	bool iret_unblocked; /* the IRET at ->iret_rip, which did not retire yet, has ended it */
+	uint64_t iret_rip;
 	uint64_t
 		intercepts; /* BIT(enum intercept): kinds that may exit; all clear outside of guest mode */
 	struct virt_insn insn;

@@ -241,11 +241,26 @@ static enum result iret_protected(struct cpu *cpu, unsigned size)
 	return iret_same(cpu, &s, &cs, &f, bits);
 }
 
-enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next)
+/*
+ * First of all, so that it holds for an IRET that faults, too. Such a fault may lead out of guest mode, where the hypervisor
+ * wants to know (SDM, NMI unblocking due to IRET); an IRET that waited for a device's answer begins anew.
+ */
+static void end_nmi_blocking(struct cpu *cpu)
 {
-	if (cpu_intercept(cpu, INTERCEPT_IRET, 0))
-		return RESULT_AGAIN;
+	struct virt *virt = cpu_guest(cpu) ? cpu->virt : NULL;
+	bool again = virt && virt->iret_unblocked && cpu->answers.nr;
+
+	if (virt && virt->iret_keeps)
+		return;
+	if (virt)
+		virt->iret_unblocked = cpu->nmi_blocked || again;
+	if (virt && virt->iret_unblocked)
+		virt->iret_rip = cpu->rip;
 	cpu->nmi_blocked = false;
+}
+
+static enum result iret(struct cpu *cpu, unsigned opsize, uint64_t next)
+{
 	if (cpu->mode.real)
 		return iret_real(cpu, opsize);
 	if (cpu->mode.v86)
@@ -253,4 +268,17 @@ enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next)
 	if (cpu->sflags & FLAG_NT)
 		return iret_task(cpu, next);
 	return iret_protected(cpu, opsize);
+}
+
+enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next)
+{
+	enum result r;
+
+	if (cpu_intercept(cpu, INTERCEPT_IRET, 0))
+		return RESULT_AGAIN;
+	end_nmi_blocking(cpu);
+	r = iret(cpu, opsize, next);
+	if (!r && cpu->virt)
+		cpu->virt->iret_unblocked = false;
+	return r;
 }

@@ -277,7 +277,7 @@ enum vmx_activity { VMX_ACTIVE, VMX_HLT, VMX_SHUTDOWN, VMX_WAIT_SIPI };
 #define PENDING_ENABLED BIT(12)
 #define PENDING_BS	BIT(14)
 
-/* EPT violations: exit qualification. */
+/* EPT violations, a full page-modification log: exit qualification. */
 #define EPTQ_READ	   BIT(0)
 #define EPTQ_WRITE	   BIT(1)
 #define EPTQ_FETCH	   BIT(2)

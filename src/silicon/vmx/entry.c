@@ -158,6 +158,8 @@ void entry_begin(struct cpu *cpu)
 	v->virt.intercepts = intercept_mask(v);
 	v->virt.if_apart = v->virt.if_host = pin(v, PIN_EXT_INT);
 	v->virt.vnmi = pin(v, PIN_VIRTUAL_NMI);
+	v->virt.iret_keeps = pin(v, PIN_NMI) && !v->virt.vnmi;
+	v->virt.iret_unblocked = false;
 	virt_begun(cpu, ctl(v, CPU_MSR_BITMAPS) ? get(v, VMCS_MSR_BITMAP) : GPA_NONE);
 	v->mtf = false;
 	v->mtf_rip = cpu->rip;

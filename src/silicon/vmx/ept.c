@@ -65,6 +65,11 @@ static enum result refuse(struct ept_walk *w, enum vmx_reason reason, uint64_t q
 	return virt_refuse(w->cpu, reason, qualification, w->s->gpa);
 }
 
+static uint64_t nmi_unblocked(const struct cpu *cpu)
+{
+	return vmx_iret_unblocked(cpu) ? EPTQ_NMI_UNBLOCKED : 0;
+}
+
 static enum result misconfigured(struct ept_walk *w)
 {
 	return refuse(w, REASON_EPT_MISCONFIG, 0);
@@ -86,6 +91,7 @@ static enum result violation(struct ept_walk *w)
 		q |= EPTQ_USER_FETCH;
 	if (w->s->linear)
 		q |= EPTQ_LINEAR | (w->s->table ? 0 : EPTQ_TRANSLATED);
+	q |= nmi_unblocked(w->cpu);
 	return refuse(w, REASON_EPT_VIOLATION, q);
 }
 
@@ -226,7 +232,7 @@ static enum result log_page(struct ept_walk *w)
 	if (!ctl2(v, CPU2_PML) || !makes_dirty(w) || (w->step[w->level].val & EPT_D))
 		return RESULT_OK;
 	if (index > 511)
-		return refuse(w, REASON_PML_FULL, 0);
+		return refuse(w, REASON_PML_FULL, nmi_unblocked(w->cpu));
 	mmu_write_phys_bytes(w->cpu, get(v, VMCS_PML_ADDR) + 8 * index, &gpa, 8);
 	put(v, VMCS_PML_INDEX, (uint16_t)(index - 1));
 	return RESULT_OK;

@@ -569,6 +569,8 @@ bool vmx_event(struct cpu *cpu, const struct event *ev, const struct event *caus
 
 	if (!exception_exits(v, ev))
 		return false;
+	if (info.set_rf && !cause && vmx_iret_unblocked(cpu))
+		info.intr_info |= INTR_NMI_UNBLOCKED;
 	/* A double fault is no event in whose way another one stood. */
 	info.cause = ev->vector == VEC_DF ? NULL : cause;
 	if (ev->vector == VEC_DF)

@@ -191,6 +191,12 @@ void vmx_retire(struct cpu *cpu);
 uint64_t vmx_cr_read(struct cpu *cpu, unsigned nr);
 bool vmx_cr_write(struct cpu *cpu, unsigned nr, uint64_t *val);
 
+/* SDM, NMI unblocking due to IRET: the present instruction is one that has ended NMI blocking. */
+static inline bool vmx_iret_unblocked(const struct cpu *cpu)
+{
+	return cpu->virt->iret_unblocked && cpu->virt->iret_rip == cpu->rip;
+}
+
 /* ---- ept.c ---- */
 
 enum result ept_translate(struct cpu *cpu, struct stage2 *s);
