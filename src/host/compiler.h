@@ -32,12 +32,10 @@
 #define PAGE_SIZE  4096ul
 #define PAGE_MASK  (~(PAGE_SIZE - 1))
 
-#define __must_check	 __attribute__((warn_unused_result))
 #define __noinline	 __attribute__((noinline))
 #define __always_inline_ inline __attribute__((always_inline))
 /* Called in signal handlers, where ThreadSanitizer's runtime may be interrupted with a lock of its own held. */
 #define __in_handler	__attribute__((no_sanitize("thread")))
-#define __cold_		__attribute__((cold, noinline))
 #define __export	__attribute__((visibility("default")))
 #define __aligned_(n)	__attribute__((aligned(n)))
 #define __printf_(f, a) __attribute__((format(printf, f, a)))

@@ -12,10 +12,7 @@ enum object_kind {
 	OBJECT_SYS,
 	OBJECT_VM,
 	OBJECT_VCPU,
-	OBJECT_DEVICE,
-	OBJECT_STATS,
 	OBJECT_GMEM, /* a guest_memfd */
-	NR_OBJECT_KINDS
 };
 
 /*

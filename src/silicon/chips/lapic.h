@@ -22,7 +22,6 @@
 #include "silicon/chips/message.h"
 
 #define LAPIC_DEFAULT_BASE 0xfee00000ull
-#define LAPIC_SIZE	   0x1000
 #define LAPIC_STATE_SIZE   0x400 /* sizeof(struct kvm_lapic_state) */
 #define LAPIC_NEVER	   (~0ull)
 #define LAPIC_MSR_FIRST	   0x800

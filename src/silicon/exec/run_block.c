@@ -18,7 +18,6 @@
 #include "silicon/mmu/codemap.h"
 
 #define LINE_SHIFT 6
-#define PAGE_LINES 64
 
 /* ---- parts of the address space ---- */
 
