@@ -131,6 +131,13 @@ static void compare(const char *name, const void *a, const void *b, size_t size)
 	fail("what was written back reads otherwise");
 }
 
+/* Without KVM_CAP_EXCEPTION_PAYLOAD a pending exception is shown as both, and taken as injected. */
+static void forget_pending(struct kvm_vcpu_events *e)
+{
+	if (e->exception.injected)
+		e->exception.pending = 0;
+}
+
 static void compare_all(const struct state *a, const struct state *b)
 {
 	COMPARE(a, b, regs);
@@ -267,6 +274,7 @@ static void one_case(uint64_t seed)
 		get(a.vcpu, &before);
 		set(a.vcpu, &before, false);
 		get(a.vcpu, &after);
+		forget_pending(&before.events);
 		compare_all(&before, &after);
 		set(b.vcpu, &before, true);
 		get(b.vcpu, &after);

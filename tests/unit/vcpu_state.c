@@ -12,7 +12,7 @@ static int setup_cpuid(void **state)
 
 	list->nent = 256;
 	if (!r)
-		r = cpuid_get_supported(vcpu->cpu.model, list) || vcpu_set_cpuid2(vcpu, list);
+		r = cpuid_get_supported(vcpu->cpu.model, 0, list) || vcpu_set_cpuid2(vcpu, list);
 	free(list);
 	return r;
 }
@@ -358,6 +358,7 @@ static void test_events_payload(void **state)
 	vm->exception_payload = false;
 	e = events();
 	assert_int_equal(e.exception.injected, 1);
+	assert_int_equal(e.exception.pending, 1);
 	assert_int_equal(e.exception_has_payload, 0);
 	s = sregs();
 	assert_int_equal(s.cr2, 0xdead000);
