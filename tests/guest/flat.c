@@ -2,6 +2,7 @@
 /* The machine of flat.h: its RAM, its fake platform, its modes and page tables. */
 #include "flat.h"
 #include "host/host.h"
+#include "silicon/cpu/amx.h"
 #include "silicon/models/model.h"
 
 #include <stdio.h>
@@ -278,7 +279,7 @@ static void set_model(struct cpu *cpu)
 	memcpy(cpu->guest_features, model->features, sizeof(model->features));
 	cpu->maxphyaddr = model->maxphyaddr;
 	cpu->xcr0_allowed = model->xcr0;
-	cpu->fpu.xfeatures = model->xcr0 & ~XCR0_PKRU;
+	cpu->fpu.xfeatures = model->xcr0 & ~(XCR0_PKRU | XCR0_AMX);
 	cpu->cr4_reserved = ~(GENMASK(12, 0) | GENMASK(18, 16) | GENMASK(21, 20));
 }
 
@@ -311,6 +312,8 @@ struct flat *flat_new(size_t ram_size)
 	if (!f->cpu->tlb)
 		die("no TLB");
 	set_model(f->cpu);
+	if (amx_create(f->cpu))
+		die("no memory");
 	cpu_reset(f->cpu, false);
 	mmu_update_mode(f->cpu);
 	return f;
@@ -320,6 +323,7 @@ void flat_free(struct flat *f)
 {
 	if (f->free_exec)
 		f->free_exec(f);
+	amx_destroy(f->cpu);
 	tlb_destroy(f->cpu->tlb);
 	free(f->cpu);
 	free(f->ram);

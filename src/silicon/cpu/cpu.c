@@ -5,6 +5,7 @@
  * Everything derived is recomputed whole from the registers, never patched: the functions may be
  * called at any time and twice.
  */
+#include "silicon/cpu/amx.h"
 #include "silicon/cpu/cpu.h"
 
 #include <string.h>
@@ -218,6 +219,8 @@ static void reset_kept_by_init(struct cpu *cpu)
 	cpu->msr.pat = PAT_RESET;
 	cpu->xcr0 = XCR0_X87;
 	cpu->pkru = 0;
+	if (cpu->amx)
+		memset(cpu->amx, 0, sizeof(*cpu->amx));
 	fpu_reset(cpu);
 }
 

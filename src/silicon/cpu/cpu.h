@@ -27,6 +27,7 @@ struct tlb;	   /* mmu/tlb.h */
 struct codemap;	   /* mmu/codemap.h */
 struct exec_cache; /* exec/: decoded instructions and thunks of this vCPU */
 struct cpu_model;  /* models/model.h */
+struct amx;	   /* amx.h */
 
 struct segment {
 	uint64_t base;
@@ -96,7 +97,8 @@ struct msrs {
 	uint64_t efer, star, lstar, cstar, sfmask, kernel_gs_base, tsc_aux;
 	uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
 	uint64_t pat, misc_enable, mtrr_def_type, mtrr_fixed[11], mtrr_var[32];
-	uint64_t spec_ctrl, xss, debugctl, misc_features, arch_capabilities, ucode_rev;
+	uint64_t spec_ctrl, xss, xfd, xfd_err, debugctl, misc_features, arch_capabilities,
+		ucode_rev;
 	uint64_t mcg_cap, mcg_status, mcg_ctl, mce_banks[32 * 4], mci_ctl2[32];
 	uint64_t platform_info, feat_ctl, perf_capabilities, smi_count, smbase, hwcr;
 	uint64_t tsc_adjust;
@@ -169,6 +171,7 @@ struct cpu {
 	struct tlb *tlb;
 	struct exec_cache *exec;
 	struct virt *virt; /* VMX or SVM; NULL: neither */
+	struct amx *amx;   /* NULL: the model has no tiles */
 	const struct platform *platform;
 	struct codemap *codemap; /* of the machine, or NULL: it is alone */
 	unsigned codemap_index;

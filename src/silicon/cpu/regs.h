@@ -113,11 +113,14 @@ enum seg_id { SEG_ES, SEG_CS, SEG_SS, SEG_DS, SEG_FS, SEG_GS, SEG_LDTR, SEG_TR, 
 #define DR7_GD	     BIT(13)
 #define DR7_VOLATILE 0xffff2bffull
 
-#define XCR0_X87    BIT(0)
-#define XCR0_SSE    BIT(1)
-#define XCR0_AVX    BIT(2)
-#define XCR0_AVX512 (BIT(5) | BIT(6) | BIT(7))
-#define XCR0_PKRU   BIT(9)
+#define XCR0_X87      BIT(0)
+#define XCR0_SSE      BIT(1)
+#define XCR0_AVX      BIT(2)
+#define XCR0_AVX512   (BIT(5) | BIT(6) | BIT(7))
+#define XCR0_PKRU     BIT(9)
+#define XCR0_TILECFG  BIT(17)
+#define XCR0_TILEDATA BIT(18)
+#define XCR0_AMX      (XCR0_TILECFG | XCR0_TILEDATA)
 
 enum exception_vector {
 	VEC_DE = 0,

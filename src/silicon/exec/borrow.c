@@ -43,6 +43,7 @@ static bool listed(const uint16_t *list, size_t nr, ZydisMnemonic mnemonic)
 bool borrow_plain(const ZydisDecodedInstruction *z)
 {
 	switch (z->meta.category) {
+	case ZYDIS_CATEGORY_AMX_TILE:
 	case ZYDIS_CATEGORY_COND_BR:
 	case ZYDIS_CATEGORY_STRINGOP:
 	case ZYDIS_CATEGORY_MISC:

@@ -130,6 +130,10 @@ static void set_register(struct insn *insn, const ZydisDecodedOperand *op)
 		insn->rm = number;
 		insn->flags |= is_high(op->reg.value) ? INSN_HIGH_RM : 0;
 		break;
+	case ZYDIS_OPERAND_ENCODING_NDSNDD:
+		if (ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_TMM)
+			insn->vindex = number;
+		break;
 	case ZYDIS_OPERAND_ENCODING_NONE:
 		/* PUSH and POP of segment registers. */
 		if (ZydisRegisterGetClass(op->reg.value) == ZYDIS_REGCLASS_SEGMENT &&

@@ -24,8 +24,6 @@
 #define KEY_GUEST     BIT(11) /* guest mode: instructions may be intercepted */
 #define KEY_VALID     BIT(15) /* an empty cache line matches nothing */
 
-#define XCR0_AMX (BIT(17) | BIT(18))
-
 static inline uint16_t decode_key(const struct cpu *cpu)
 {
 	unsigned key = KEY_VALID | cpu->mode.code;

@@ -157,6 +157,8 @@ void emul_x87_init(struct cpu *cpu);
 uint32_t emul_mxcsr_mask(const struct cpu *cpu);
 /* Components not in their initial state: XINUSE (emul_xsave.c). */
 uint64_t emul_xinuse(const struct cpu *cpu);
+/* IA32_XFD disables these components, which the instruction needs: #NM. */
+enum result emul_xfd_fault(struct cpu *cpu, uint64_t components);
 
 /* ---- strings ---- */
 

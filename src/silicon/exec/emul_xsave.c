@@ -4,9 +4,11 @@
  * the host's standard layout. The guest's image has the model's standard offsets, or is compacted: then each
  * offset follows from XCOMP_BV.
  *
- * PKRU lives in cpu->pkru, not in the area. All checks and all reads come before the first change; a
- * store is probed up to the last byte that it needs.
+ * PKRU lives in cpu->pkru, not in the area, and tiles in cpu->amx. All checks and all reads come before the first
+ * change; a store is probed up to the last byte that it needs. What IA32_XFD disables is saved as initial, and not loaded
+ * but by #NM, unless to be initial.
  */
+#include "silicon/cpu/amx.h"
 #include "silicon/exec/cache.h"
 #include "silicon/exec/emul.h"
 #include "host/host.h"
@@ -117,12 +119,18 @@ static uint32_t image_size(const struct cpu *cpu, uint64_t comp, uint64_t bv)
 
 uint64_t emul_xinuse(const struct cpu *cpu)
 {
-	uint64_t bv = emul_get64(cpu->fpu.area + AREA_BV) & ~XCR0_PKRU;
+	uint64_t bv = emul_get64(cpu->fpu.area + AREA_BV) & ~(XCR0_PKRU | XCR0_AMX);
 
 	/* Outside of 64-bit mode ZMM16 to ZMM31 are not there, and count as initial. */
 	if (cpu->mode.code != CODE_64)
 		bv &= ~HI16_ZMM;
-	return cpu->pkru ? bv | XCR0_PKRU : bv;
+	return bv | (cpu->pkru ? XCR0_PKRU : 0) | amx_xinuse(cpu->amx);
+}
+
+/* In use, and not disabled. */
+static uint64_t saved(const struct cpu *cpu)
+{
+	return emul_xinuse(cpu) & ~cpu->msr.xfd;
 }
 
 static uint64_t edx_eax(const struct cpu *cpu)
@@ -145,11 +153,13 @@ static enum result prepare(struct cpu *cpu, const struct insn *insn, struct xsav
 static enum result operand(struct cpu *cpu, const struct insn *insn, struct xsave *x, uint32_t size,
 			   enum access_op op)
 {
-	enum result r = seg_linear(cpu, insn->seg, insn_ea(cpu, insn), size, op, &x->addr);
+	enum result r = seg_linear_checked(cpu, insn->seg, insn_ea(cpu, insn), size, op, &x->addr);
 
 	if (!r && (x->addr & 63))
 		r = fault_gp(cpu, 0);
-	return r ? r : mmu_probe(cpu, x->addr, size, op);
+	for (uint32_t at = 0; at < size && !r; at += PAGE_SIZE)
+		r = mmu_probe(cpu, x->addr + at, min(size - at, (uint32_t)PAGE_SIZE), op);
+	return r;
 }
 
 /* ---- stores ---- */
@@ -172,6 +182,18 @@ static enum result store_mxcsr(struct cpu *cpu, const struct xsave *x)
 	return mmu_write(cpu, x->addr + AREA_MXCSR, 8, val);
 }
 
+static enum result store_tiles(struct cpu *cpu, const struct xsave *x, gva_t to)
+{
+	static const uint8_t none[AMX_TILE_SIZE];
+	enum result r = RESULT_OK;
+
+	for (unsigned i = 0; i < AMX_TILES && !r; i++)
+		r = mmu_write_bytes(cpu, to + i * AMX_TILE_SIZE,
+				    x->bv & XCR0_TILEDATA ? cpu->amx->tile[i] : none,
+				    AMX_TILE_SIZE);
+	return r;
+}
+
 static enum result store_component(struct cpu *cpu, const struct xsave *x, unsigned i)
 {
 	gva_t to = x->addr + image_offset(cpu, x->comp, i);
@@ -180,6 +202,10 @@ static enum result store_component(struct cpu *cpu, const struct xsave *x, unsig
 
 	if (i == PKRU_INDEX)
 		return mmu_write(cpu, to, 8, cpu->pkru);
+	if (BIT(i) == XCR0_TILECFG)
+		return mmu_write_bytes(cpu, to, cpu->amx->config, AMX_CONFIG_SIZE);
+	if (BIT(i) == XCR0_TILEDATA)
+		return store_tiles(cpu, x, to);
 	return bytes ? mmu_write_bytes(cpu, to, area(cpu) + c.offset, bytes) : RESULT_OK;
 }
 
@@ -212,7 +238,7 @@ static enum result save_standard(struct cpu *cpu, const struct insn *insn, bool 
 		r = mmu_read(cpu, x.addr + AREA_BV, 8, &old);
 	if (r)
 		return r;
-	x.bv = x.rfbm & emul_xinuse(cpu);
+	x.bv = x.rfbm & saved(cpu);
 	which = skip_initial ? x.bv : x.rfbm;
 	r = store(cpu, &x, which, x.rfbm & (XCR0_SSE | XCR0_AVX));
 	if (!r)
@@ -241,7 +267,7 @@ static enum result save_compact(struct cpu *cpu, const struct insn *insn, uint64
 		r = operand(cpu, insn, &x, image_size(cpu, x.comp, x.rfbm), ACCESS_WRITE);
 	if (r)
 		return r;
-	x.bv = x.rfbm & emul_xinuse(cpu);
+	x.bv = x.rfbm & saved(cpu);
 	if (emul_get32(area(cpu) + AREA_MXCSR) != MXCSR_INIT)
 		x.bv |= x.rfbm & XCR0_SSE;
 	r = store(cpu, &x, x.bv, x.bv & XCR0_SSE);
@@ -315,6 +341,16 @@ static void load_component(struct cpu *cpu, const struct xsave *x, const uint8_t
 		__builtin_memset(area(cpu) + c.offset, 0, bytes);
 }
 
+static void load_tiles(struct cpu *cpu, const struct xsave *x)
+{
+	struct amx *amx = cpu->amx;
+
+	if (x->rfbm & XCR0_TILECFG)
+		amx_load_config(amx, x->bv & XCR0_TILECFG ? amx->staged_config : NULL);
+	if (x->rfbm & XCR0_TILEDATA)
+		amx_load_data(amx, x->bv & XCR0_TILEDATA ? amx->staged_tile[0] : NULL);
+}
+
 /*
  * The standard format loads MXCSR with SSE or AVX whatever XSTATE_BV says; the compacted one treats it as a
  * part of SSE. True if MXCSR changes, to *ret.
@@ -340,11 +376,44 @@ static void load(struct cpu *cpu, const struct xsave *x, const uint8_t *image)
 		__builtin_memcpy(area(cpu) + AREA_XMM, image + AREA_XMM, moved_xmm(cpu));
 	else if (x->rfbm & XCR0_SSE)
 		__builtin_memset(area(cpu) + AREA_XMM, 0, moved_xmm(cpu));
-	for (uint64_t left = x->rfbm & ~XSTATE_LEGACY; left; left &= left - 1)
+	for (uint64_t left = x->rfbm & ~(XSTATE_LEGACY | XCR0_AMX); left; left &= left - 1)
 		load_component(cpu, x, image, __builtin_ctzll(left));
+	load_tiles(cpu, x);
 	/* Outside 64-bit mode the upper registers stay, in use or not. */
 	emul_put64(area(cpu) + AREA_BV,
-		   ((old & ~x->rfbm) | x->bv | (cpu->mode.code == CODE_64 ? 0 : old)) & ~XCR0_PKRU);
+		   ((old & ~x->rfbm) | x->bv | (cpu->mode.code == CODE_64 ? 0 : old)) &
+			   ~(XCR0_PKRU | XCR0_AMX));
+}
+
+/* The tiles' part of an image: it is behind all others, and too large for the stack. */
+static enum result read_tiles(struct cpu *cpu, const struct xsave *x)
+{
+	gva_t tiles = x->addr + image_offset(cpu, x->comp, __builtin_ctz(XCR0_TILEDATA));
+	enum result r = RESULT_OK;
+
+	if (x->bv & XCR0_TILECFG)
+		r = mmu_read_bytes(
+			cpu, x->addr + image_offset(cpu, x->comp, __builtin_ctz(XCR0_TILECFG)),
+			cpu->amx->staged_config, AMX_CONFIG_SIZE);
+	for (unsigned i = 0; i < AMX_TILES && !r && x->bv & XCR0_TILEDATA; i++)
+		r = mmu_read_bytes(cpu, tiles + i * AMX_TILE_SIZE, cpu->amx->staged_tile[i],
+				   AMX_TILE_SIZE);
+	return r;
+}
+
+static enum result read_image(struct cpu *cpu, const struct xsave *x, uint64_t which,
+			      uint8_t *image)
+{
+	enum result r =
+		mmu_read_bytes(cpu, x->addr, image, image_size(cpu, x->comp, which & ~XCR0_AMX));
+
+	return r || !(x->bv & XCR0_AMX) ? r : read_tiles(cpu, x);
+}
+
+enum result emul_xfd_fault(struct cpu *cpu, uint64_t components)
+{
+	cpu->msr.xfd_err = components;
+	return fault_raise(cpu, VEC_NM);
 }
 
 static enum result restore(struct cpu *cpu, const struct insn *insn, uint64_t enabled,
@@ -352,7 +421,8 @@ static enum result restore(struct cpu *cpu, const struct insn *insn, uint64_t en
 {
 	struct xsave x = {.rfbm = enabled & edx_eax(cpu)};
 	uint8_t image[FPU_AREA_SIZE];
-	uint32_t size, mxcsr;
+	uint64_t which;
+	uint32_t mxcsr;
 	bool good;
 	enum result r = prepare(cpu, insn, &x);
 
@@ -367,12 +437,14 @@ static enum result restore(struct cpu *cpu, const struct insn *insn, uint64_t en
 	good = header_valid(cpu, image + AREA_BV, enabled) && (x.comp || !compact_only);
 	if (x.comp && !good)
 		return fault_gp(cpu, 0);
-	size = image_size(cpu, x.comp, x.rfbm & (x.comp ? x.comp : ~0ull));
-	r = operand(cpu, insn, &x, size, ACCESS_READ);
+	which = x.rfbm & (x.comp ? x.comp : ~0ull);
+	r = operand(cpu, insn, &x, image_size(cpu, x.comp, which), ACCESS_READ);
 	if (r || !good)
 		return r ? r : fault_gp(cpu, 0);
 	x.bv = emul_get64(image + AREA_BV) & x.rfbm;
-	r = mmu_read_bytes(cpu, x.addr, image, size);
+	if (x.bv & cpu->msr.xfd)
+		return emul_xfd_fault(cpu, x.bv & cpu->msr.xfd);
+	r = read_image(cpu, &x, which, image);
 	if (r)
 		return r;
 	if (new_mxcsr(&x, image, &mxcsr)) {

@@ -92,7 +92,7 @@ struct insn {
 	/* Vector operands of the borrowed classes that look at elements. */
 	uint8_t elem;	    /* bytes of an element */
 	uint8_t mask_reg;   /* k1..k7, or the vector register whose sign bits select */
-	uint8_t vindex;	    /* VSIB index register */
+	uint8_t vindex;	    /* VSIB index register, or the third tile */
 	uint8_t index_elem; /* bytes of an index */
 	uint8_t nr_elem;
 	uint8_t trap;	    /* vector raised instead of running */

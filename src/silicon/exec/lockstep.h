@@ -12,6 +12,7 @@
 #ifndef SILICON_EXEC_LOCKSTEP_H
 #define SILICON_EXEC_LOCKSTEP_H
 
+#include "silicon/cpu/amx.h"
 #include "silicon/exec/run.h"
 #include "silicon/mmu/log.h"
 
@@ -69,6 +70,7 @@ struct lockstep {
 
 	/* The stretch. */
 	struct cpu before, stepped;
+	struct amx before_amx, stepped_amx; /* theirs, if the processor has tiles */
 	enum cpu_exit_kind kind, run_kind;
 	uint32_t nr_steps; /* rounds of step's */
 	bool cut;	   /* the last of them did nothing: it must begin a stretch */

@@ -35,6 +35,10 @@ int lockstep_create(struct run *run)
 		return -ENOMEM;
 	}
 	ls->run = run;
+	if (run->cpu->amx) {
+		ls->before.amx = &ls->before_amx;
+		ls->stepped.amx = &ls->stepped_amx;
+	}
 	ls->own = run->cpu->tlb;
 	ls->own->log = ls->other->log = &ls->log;
 	if (ls->own->other)

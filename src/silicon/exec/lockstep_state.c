@@ -50,6 +50,8 @@ void lockstep_state_copy(struct cpu *to, const struct cpu *from)
 	COPY(to, from, 0, offsetof(struct cpu, attention));
 	COPY(to, from, offsetof(struct cpu, mode), offsetof(struct cpu, model));
 	COPY(to, from, offsetof(struct cpu, model_features), sizeof(struct cpu));
+	if (from->amx)
+		amx_copy(to->amx, from->amx);
 }
 
 void lockstep_virt_keep(const struct cpu *cpu, uint8_t *to)
@@ -156,6 +158,11 @@ static bool vectors_same(const struct lockstep *ls)
 	return area_same(&was->fpu, &is->fpu);
 }
 
+static bool tiles_same(const struct lockstep *ls)
+{
+	return !ls->run->cpu->amx || amx_same(&ls->stepped_amx, ls->run->cpu->amx);
+}
+
 /* ---- all ---- */
 
 bool lockstep_state_same(const struct lockstep *ls)
@@ -164,7 +171,7 @@ bool lockstep_state_same(const struct lockstep *ls)
 		if (!field_same(ls, i))
 			return false;
 	return event_same(&ls->stepped.inject, &ls->run->cpu->inject) && exit_same(ls) &&
-	       writes_same(ls) && vectors_same(ls) && virt_difference(ls) < 0;
+	       writes_same(ls) && vectors_same(ls) && tiles_same(ls) && virt_difference(ls) < 0;
 }
 
 static uint64_t value(const struct cpu *cpu, unsigned i)
@@ -199,6 +206,8 @@ void lockstep_state_say(const struct lockstep *ls)
 			 a->exit.addr, ls->run_kind, b->exit.addr);
 	if (!event_same(&a->inject, &b->inject) || !writes_same(ls))
 		host_log("lockstep:   events or writes to devices");
+	if (!tiles_same(ls))
+		host_log("lockstep:   tiles");
 	if (!vectors_same(ls))
 		say_vectors(&a->fpu, &b->fpu);
 	if (virt_difference(ls) >= 0)

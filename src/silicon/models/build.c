@@ -23,6 +23,7 @@ enum lending {
 	VENDOR,
 	IMMUNE,
 	INTEL,
+	TILES,
 	HOST,
 };
 
@@ -46,6 +47,17 @@ static const struct feature_bit {
 #define XCR0_SSE    BIT(1)
 #define XCR0_AVX    BIT(2)
 #define XCR0_AVX512 (BIT(5) | BIT(6) | BIT(7))
+#define XCR0_AMX    (BIT(17) | BIT(18))
+
+/*
+ * Tiles are emulated, so their state is where Intel's processors have it, whatever the host's layout: behind all that
+ * borrowed code knows.
+ */
+#define XSTATE_TILECFG 17
+static const struct cpuid_row tile_states[] = {
+	{0xd, XSTATE_TILECFG, {64, 2752, 2, 0}},
+	{0xd, XSTATE_TILECFG + 1, {8192, 2816, 6, 0}},
+};
 
 /* IA32_ARCH_CAPABILITIES: attacks that find nothing to read or to steer in emulated silicon. */
 #define CAP_RDCL_NO	   BIT(0)
@@ -72,9 +84,10 @@ static const struct host_leaf {
 	uint8_t nr_subleaves;
 } host_leaves[] = {
 	{0x0, 1},	 {0x1, 1},	  {0x2, 1},	   {0x4, 6},	    {0x6, 1},
-	{0x7, 3},	 {0x80000000, 1}, {0x80000001, 1}, {0x80000002, 1}, {0x80000003, 1},
-	{0x80000004, 1}, {0x80000005, 1}, {0x80000006, 1}, {0x80000007, 1}, {0x80000008, 1},
-	{0x8000000a, 1}, {0x80000019, 1}, {0x8000001a, 1}, {0x8000001d, 6}, {0x80000021, 1},
+	{0x7, 3},	 {0x1d, 2},	  {0x1e, 1},	   {0x80000000, 1}, {0x80000001, 1},
+	{0x80000002, 1}, {0x80000003, 1}, {0x80000004, 1}, {0x80000005, 1}, {0x80000006, 1},
+	{0x80000007, 1}, {0x80000008, 1}, {0x8000000a, 1}, {0x80000019, 1}, {0x8000001a, 1},
+	{0x8000001d, 6}, {0x80000021, 1},
 };
 
 static uint32_t host_max(const struct model_host *host, uint32_t base)
@@ -178,6 +191,15 @@ static bool vendors_own(struct model_built *b, const struct feature_bit *f)
 	return b->model.vendor == owner && top && f->leaf <= top->reg[CPUID_EAX];
 }
 
+/* What tiles are computed with. */
+static bool host_has_tile_math(const struct model_host *host)
+{
+	uint64_t state = XCR0_X87 | XCR0_SSE | XCR0_AVX;
+
+	return (host->xcr0 & state) == state && host_has(host, &feature_bits[FEAT_XSAVE]) &&
+	       host_has(host, &feature_bits[FEAT_AVX2]) && host_has(host, &feature_bits[FEAT_FMA]);
+}
+
 static bool offered(struct model_built *b, const struct model_host *host, enum feature feat,
 		    bool in_dump)
 {
@@ -204,6 +226,8 @@ static bool offered(struct model_built *b, const struct model_host *host, enum f
 		return vendors_own(b, f);
 	case INTEL:
 		return b->model.vendor == VENDOR_INTEL;
+	case TILES:
+		return in_dump && host_has_tile_math(host);
 	case HOST:
 		return b->model.vendor == VENDOR_INTEL && host_has(host, f);
 	case HIDE:
@@ -241,6 +265,15 @@ static void features_apply(const struct model_host *host, struct model_built *b)
 	}
 }
 
+/* Component i as images have it. */
+static void read_xstate(const struct model_host *host, unsigned i, uint32_t ret[4])
+{
+	if (i >= XSTATE_TILECFG)
+		memcpy(ret, tile_states[i - XSTATE_TILECFG].reg, sizeof(tile_states[0].reg));
+	else
+		host_read(host, 0xd, i, ret);
+}
+
 /* XCR0 and leaf 0xd: the host's layout, cut to what the model's features need. */
 static void mend_xsave(const struct model_host *host, struct model_built *b)
 {
@@ -253,6 +286,8 @@ static void mend_xsave(const struct model_host *host, struct model_built *b)
 		m->xcr0 |= XCR0_AVX;
 	if (feature_has(m->features, FEAT_AVX512F))
 		m->xcr0 |= XCR0_AVX512;
+	if (feature_has(m->features, FEAT_AMX_TILE))
+		m->xcr0 |= XCR0_AMX;
 	if (!feature_has(m->features, FEAT_XSAVE))
 		return;
 	top->reg[CPUID_EAX] = max(top->reg[CPUID_EAX], 0xdu);
@@ -261,11 +296,24 @@ static void mend_xsave(const struct model_host *host, struct model_built *b)
 
 		if (!(m->xcr0 & BIT(i)) || !(row = row_get(b, 0xd, i)))
 			continue;
-		host_read(host, 0xd, i, row->reg);
+		read_xstate(host, i, row->reg);
 		end = max(end, row->reg[CPUID_EAX] + row->reg[CPUID_EBX]);
 	}
 	memcpy(row_get(b, 0xd, 0)->reg, (uint32_t[]){m->xcr0, 576, end, 0}, 16);
 	memset(&row_get(b, 0xd, 1)->reg[CPUID_EBX], 0, 12);
+}
+
+/* Leaves that describe tiles, without tiles. */
+static void mend_tiles(struct model_built *b)
+{
+	unsigned n = 0;
+
+	if (feature_has(b->model.features, FEAT_AMX_TILE))
+		return;
+	for (unsigned i = 0; i < b->model.nr_cpuid; i++)
+		if (b->rows[i].leaf != 0x1d && b->rows[i].leaf != 0x1e)
+			b->rows[n++] = b->rows[i];
+	b->model.nr_cpuid = n;
 }
 
 static void mend_widths(struct model_built *b)
@@ -314,6 +362,7 @@ const char *model_build(const struct model_spec *spec, const struct model_host *
 		host_read(host, 0xd, 1, row_get(ret, 0xd, 1)->reg);
 	features_apply(host, ret);
 	mend_xsave(host, ret);
+	mend_tiles(ret);
 	mend_widths(ret);
 	mend_words(ret);
 	return NULL;

@@ -214,17 +214,27 @@ bool sys_msr_feature(const struct cpu_model *model, uint32_t index, uint64_t *re
 	return true;
 }
 
+static bool row_named(const struct cpu_model *model, const struct msr_row *row,
+		      enum msr_list_kind kind)
+{
+	bool feature = kind == MSR_LIST_FEATURE;
+
+	/* There for the program in any case, but not named without the feature. */
+	if (row->gate == FEAT_XFD && !feature_has(model->features, FEAT_XFD))
+		return false;
+	return (feature ? row->flags & MSR_FLAG_FEATURE : listed(model, row)) &&
+	       row_exists(model, row);
+}
+
 unsigned sys_msr_list(const struct cpu_model *model, enum msr_list_kind kind, uint32_t *buf,
 		      unsigned max)
 {
-	bool feature = kind == MSR_LIST_FEATURE;
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < msr_nr_rows; i++) {
 		const struct msr_row *row = &msr_rows[i];
 
-		if (!(feature ? row->flags & MSR_FLAG_FEATURE : listed(model, row)) ||
-		    !row_exists(model, row))
+		if (!row_named(model, row, kind))
 			continue;
 		for (uint32_t k = 0; k < row->count; k++, n++)
 			if (n < max)

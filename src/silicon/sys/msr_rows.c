@@ -231,6 +231,14 @@ SET(flush_cmd)
 	return feature_has(cpu->model_features, FEAT_FLUSH_L1D) ? MSR_OK : MSR_DENIED;
 }
 
+/* Bits of components that can be disabled so, and that the guest may have: one, the tiles' data. */
+SET(xfd)
+{
+	if (val & ~(cpu->xcr0_allowed & XCR0_TILEDATA))
+		return MSR_DENIED;
+	return set_plain(cpu, row, index, by, val);
+}
+
 /* ---- identity and features ---- */
 
 SET(ucode_rev)
