@@ -91,6 +91,12 @@ static void init(void)
 		init_result = api_init(setting_cpu, setting_params);
 }
 
+int door_init(void)
+{
+	pthread_once(&init_once, init);
+	return init_result;
+}
+
 int door_open(int flags)
 {
 	struct door_pass pass;
@@ -99,8 +105,9 @@ int door_open(int flags)
 	fd = door_enter(&pass);
 	if (fd)
 		return (int)door_result(fd);
-	pthread_once(&init_once, init);
-	fd = init_result ? init_result : api_open(flags);
+	fd = door_init();
+	if (!fd)
+		fd = api_open(flags);
 	if (fd >= 0) {
 		__atomic_store_n(&used, true, __ATOMIC_RELAXED);
 		fd_mark(fd);

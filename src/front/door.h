@@ -54,6 +54,8 @@ void cancel_leave(struct door_pass *pass);
 bool cancel_message(int signo, const siginfo_t *info);
 void cancel_forked(void);
 
+/* Between enter and leave: the settings take effect, once. 0 or -errno. */
+int door_init(void);
 /* Any thread. A new fd of /dev/kvm, or -1 and errno. */
 int door_open(int flags);
 /* True if this process uses KVM, that is, has opened it. */

@@ -138,3 +138,13 @@ void api_stats_dump(int fd)
 {
 	dprintf(fd, "fake 1\n");
 }
+
+long api_permission_request(unsigned long component)
+{
+	return -EOPNOTSUPP;
+}
+
+long api_permission_get(uint64_t *user)
+{
+	return -EFAULT;
+}

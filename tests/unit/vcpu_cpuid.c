@@ -15,7 +15,7 @@ static void get_supported(void)
 {
 	memset(&list, 0, sizeof(list));
 	list.head.nent = MAX;
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, &list), 0);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, &list), 0);
 }
 
 static struct kvm_cpuid_entry2 *entry(uint32_t leaf, uint32_t subleaf)
@@ -32,16 +32,16 @@ static void test_too_small(void **state)
 
 	guard();
 	list.head.nent = 0;
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, &list), -E2BIG);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, &list), -E2BIG);
 	list.head.nent = 3;
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, &list), -E2BIG);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, &list), -E2BIG);
 	get_supported();
 	nr = list.head.nent;
 	list.head.nent = nr - 1;
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, &list), -E2BIG);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, &list), -E2BIG);
 	list.head.nent = nr;
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, &list), 0);
-	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, NULL), -EFAULT);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, &list), 0);
+	assert_int_equal(cpuid_get_supported(vcpu->cpu.model, 0, NULL), -EFAULT);
 }
 
 static void test_shape(void **state)

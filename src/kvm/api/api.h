@@ -79,6 +79,13 @@ long api_fallocate(int fd, int mode, int64_t offset, int64_t len);
 bool api_map_refused(int fd, int64_t offset, size_t size);
 
 /*
+ * arch_prctl(2)'s ARCH_REQ_XCOMP_GUEST_PERM and ARCH_GET_XCOMP_GUEST_PERM, after api_init(): 0 or -errno, as Linux
+ * answers. The second writes to user.
+ */
+long api_permission_request(unsigned long component);
+long api_permission_get(uint64_t *user);
+
+/*
  * After the program closed fds by any means: tear down objects that no fd of this process names any
  * more (by inode, over /proc/self/fd). In a forked child: nothing. Each fd of ours that is come across goes to found(), which is
  * called with a lock held: duplicates that were never used are seen so, before they are closed last.

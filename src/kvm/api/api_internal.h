@@ -70,6 +70,11 @@ void api_params_apply(struct vm_params *ret, bool intel);
 /* Take from the model's features what kvm_amd's parameters switch off. */
 void api_params_hide(struct cpu_model *model);
 
+/* ---- permission.c ---- */
+
+/* There is a vCPU: no more permissions. */
+void api_permission_fix(struct system *sys);
+
 /* ---- gmem.c ---- */
 
 /* struct vm_ops' gmem. */

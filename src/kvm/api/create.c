@@ -276,6 +276,7 @@ static int create_on_file(struct vm *vm, uint32_t id, int fd, struct object *obj
 	run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (run == MAP_FAILED)
 		return -ENOMEM;
+	api_permission_fix(&the_system);
 	r = vcpu_create(vm, id, the_system.model, run, &vcpu);
 	if (!r) {
 		vcpu_watch_create(vcpu, (char *)run + WATCH_PAGE * PAGE_SIZE, the_session,

@@ -17,7 +17,7 @@ long api_vcpu_mmap_size(struct system *sys, void *arg)
 
 long api_supported_cpuid(struct system *sys, void *arg)
 {
-	return cpuid_get_supported(sys->model, arg);
+	return cpuid_get_supported(sys->model, sys->ops.permitted, arg);
 }
 
 long api_emulated_cpuid(struct system *sys, void *arg)

@@ -19,6 +19,7 @@ struct list {
 	struct kvm_cpuid_entry2 *v;
 	unsigned nr, max;
 	bool overflow;
+	uint64_t xcr0; /* components that are offered */
 };
 
 static struct kvm_cpuid_entry2 *list_add(struct list *l, uint32_t leaf, uint32_t subleaf,
@@ -70,8 +71,8 @@ static const struct leaf_rule {
 	{0x14, LEAF_INDEXED_ZERO, {0}},
 	{0x17, LEAF_INDEXED_ZERO, {0}},
 	{0x18, LEAF_INDEXED_ZERO, {0}},
-	{0x1d, LEAF_INDEXED_ZERO, {0}},
-	{0x1e, LEAF_INDEXED_ZERO, {0}},
+	{0x1d, LEAF_PRESENT, {~0u, ~0u, ~0u, ~0u}},
+	{0x1e, LEAF_FIRST, {~0u, ~0u, ~0u, ~0u}},
 	{0x1f, LEAF_INDEXED_ZERO, {0}},
 	{0x24, LEAF_INDEXED_ZERO, {0}},
 	{0x80000000, LEAF_PLAIN, {~0u, ~0u, ~0u, ~0u}},
@@ -114,6 +115,15 @@ static void add_row(struct list *l, const struct cpu_model *m, const struct leaf
 	e->edx = row->reg[CPUID_EDX] & rule->mask[3];
 }
 
+/* Components that the process has no permission for do not exist. */
+static bool subleaf_offered(const struct list *l, const struct cpu_model *m, uint32_t leaf,
+			    uint32_t sub)
+{
+	if (leaf == 0xd && sub >= 2 && !(l->xcr0 >> sub & 1))
+		return false;
+	return model_cpuid(m, leaf, sub);
+}
+
 static void add_leaf(struct list *l, const struct cpu_model *m, uint32_t leaf)
 {
 	const struct leaf_rule *rule = leaf_rule(leaf);
@@ -128,7 +138,7 @@ static void add_leaf(struct list *l, const struct cpu_model *m, uint32_t leaf)
 			add_row(l, m, rule, leaf, sub + 1);
 	} else if (rule->kind == LEAF_PRESENT) {
 		for (uint32_t sub = 1; sub < 64; sub++)
-			if (model_cpuid(m, leaf, sub))
+			if (subleaf_offered(l, m, leaf, sub))
 				add_row(l, m, rule, leaf, sub);
 	}
 }
@@ -165,10 +175,12 @@ static void mend_xsave(struct list *l, const struct cpu_model *m)
 
 		if (e->function != 0xd || e->index > 1)
 			continue;
-		if (e->index == 0)
-			e->ebx = e->ecx = xsave_size(m, m->xcr0, false);
-		else
-			e->ebx = has_compaction(e->eax) ? xsave_size(m, m->xcr0, true) : 0;
+		if (e->index == 0) {
+			e->eax &= l->xcr0;
+			e->ebx = e->ecx = xsave_size(m, l->xcr0, false);
+		} else {
+			e->ebx = has_compaction(e->eax) ? xsave_size(m, l->xcr0, true) : 0;
+		}
 	}
 }
 
@@ -298,11 +310,11 @@ static bool padding_clean(const struct kvm_cpuid_entry2 *user, unsigned nr)
 	return true;
 }
 
-static long get_list(const struct cpu_model *m, void *user, bool emulated)
+static long get_list(const struct cpu_model *m, uint64_t xcr0, void *user, bool emulated)
 {
 	struct kvm_cpuid2 head;
 	struct kvm_cpuid_entry2 *entries = ioctl_behind(user, sizeof(head));
-	struct list l = {0};
+	struct list l = {.xcr0 = xcr0};
 	long r = 0;
 
 	if (ioctl_copy_in(&head, user, sizeof(head)))
@@ -329,14 +341,27 @@ static long get_list(const struct cpu_model *m, void *user, bool emulated)
 	return r;
 }
 
-long cpuid_get_supported(const struct cpu_model *model, void *user)
+/* Without permission for its data AMX's configuration is not offered either. */
+static uint64_t permitted_xcr0(const struct cpu_model *model, uint64_t permitted)
 {
-	return get_list(model, user, false);
+	return permitted & XCR0_TILEDATA ? model->xcr0 : model->xcr0 & ~XCR0_AMX;
+}
+
+uint32_t cpuid_xsave_size(const struct cpu_model *model, uint64_t permitted)
+{
+	uint32_t size = xsave_size(model, permitted_xcr0(model, permitted), false);
+
+	return max(size, (uint32_t)sizeof(struct kvm_xsave));
+}
+
+long cpuid_get_supported(const struct cpu_model *model, uint64_t permitted, void *user)
+{
+	return get_list(model, permitted_xcr0(model, permitted), user, false);
 }
 
 long cpuid_get_emulated(const struct cpu_model *model, void *user)
 {
-	return get_list(model, user, true);
+	return get_list(model, 0, user, true);
 }
 
 /* ---- what the program set ---- */
@@ -532,9 +557,28 @@ static bool same_cpuid(const struct vcpu *vcpu, const struct kvm_cpuid_entry2 *v
 	return true;
 }
 
+/*
+ * Tiles need the process's permission, and more room in KVM_GET_XSAVE2's image: from now on, as in KVM, even if another
+ * CPUID follows.
+ */
+static long enable_tiles(struct vcpu *vcpu, struct kvm_cpuid_entry2 *v, unsigned nr)
+{
+	uint64_t permitted = __atomic_load_n(&vcpu->vm->ops->permitted, __ATOMIC_RELAXED);
+	const struct kvm_cpuid_entry2 *e = find(v, nr, 0xd, 0);
+
+	if (!e || !(e->eax & XCR0_TILEDATA))
+		return 0;
+	if (!(permitted & XCR0_TILEDATA))
+		return -EPERM;
+	vcpu->xsave_size = cpuid_xsave_size(vcpu->cpu.model, permitted);
+	return 0;
+}
+
 /* Takes v over on success, which need not be kept. */
 static long set_cpuid(struct vcpu *vcpu, struct kvm_cpuid_entry2 *v, unsigned nr)
 {
+	long r;
+
 	if (vcpu->has_run) {
 		if (!same_cpuid(vcpu, v, nr))
 			return -EINVAL;
@@ -543,6 +587,9 @@ static long set_cpuid(struct vcpu *vcpu, struct kvm_cpuid_entry2 *v, unsigned nr
 	}
 	if (!cpuid_valid(v, nr))
 		return -EINVAL;
+	r = enable_tiles(vcpu, v, nr);
+	if (r)
+		return r;
 	free(vcpu->cpuid);
 	vcpu->cpuid = v;
 	vcpu->nr_cpuid = nr;

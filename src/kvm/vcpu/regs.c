@@ -331,12 +331,14 @@ long vcpu_get_xcrs(struct vcpu *vcpu, void *arg)
 	return 0;
 }
 
-/* SDM, XSETBV: x87 always, AVX with SSE, the three parts of AVX-512 together and with AVX. */
+/* SDM, XSETBV: x87 always, AVX with SSE, the three parts of AVX-512 together and with AVX, both of AMX or none. */
 static bool xcr0_valid(const struct vcpu *vcpu, uint64_t xcr0)
 {
 	if (!(xcr0 & XCR0_X87) || (xcr0 & ~(vcpu->cpu.xcr0_allowed | XCR0_X87)))
 		return false;
 	if ((xcr0 & XCR0_AVX) && !(xcr0 & XCR0_SSE))
+		return false;
+	if (xcr0 & XCR0_AMX && (xcr0 & XCR0_AMX) != XCR0_AMX)
 		return false;
 	if (!(xcr0 & XCR0_AVX512))
 		return true;

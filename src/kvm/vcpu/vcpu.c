@@ -4,6 +4,7 @@
  */
 #include "kvm/vcpu/vcpu_internal.h"
 #include "kvm/pv/pv.h"
+#include "silicon/cpu/amx.h"
 #include "silicon/cpu/behaviour.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/codemap.h"
@@ -74,7 +75,8 @@ static bool create_parts(struct vcpu *vcpu)
 	vcpu->cpu.exec = exec_create();
 	vcpu->pv = pv_create(vcpu);
 	vcpu->stats = stats_create(STATS_VCPU, name);
-	if (!vcpu->cpu.tlb || !vcpu->cpu.exec || !vcpu->pv || !vcpu->stats || !join(vcpu))
+	if (amx_create(&vcpu->cpu) || !vcpu->cpu.tlb || !vcpu->cpu.exec || !vcpu->pv ||
+	    !vcpu->stats || !join(vcpu))
 		return false;
 	if (vcpu->cpu.virt && vcpu->cpu.codemap_index < TWO_TLBS)
 		tlb_add_guest(vcpu->cpu.tlb);
@@ -94,7 +96,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->counted = vcpu->vm->turns;
 	cpu->random = cpu->counted ? vcpu_turn_random(vcpu) : 0;
 	if (feature_has(model->features, FEAT_XSAVE))
-		cpu->fpu.xfeatures = model->xcr0;
+		cpu->fpu.xfeatures = model->xcr0 & ~XCR0_AMX;
 	vcpu_vmx_create(vcpu);
 }
 
@@ -116,6 +118,7 @@ static void free_parts(struct vcpu *vcpu)
 		exec_destroy(vcpu->cpu.exec);
 	if (vcpu->cpu.tlb)
 		tlb_destroy(vcpu->cpu.tlb);
+	amx_destroy(&vcpu->cpu);
 	if (vcpu->pv)
 		pv_destroy(vcpu->pv);
 	stats_destroy(vcpu->stats);
@@ -136,6 +139,7 @@ int vcpu_create(struct vm *vm, uint32_t id, const struct cpu_model *model, void 
 	vcpu->vm = vm;
 	vcpu->id = id;
 	vcpu->run = run;
+	vcpu->xsave_size = sizeof(struct kvm_xsave);
 	vcpu->pio_data = (uint8_t *)run + VCPU_PIO_PAGE * PAGE_SIZE;
 	init_cpu(vcpu, model);
 	if (!create_virt(vcpu) || !create_parts(vcpu)) {

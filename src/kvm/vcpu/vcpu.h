@@ -167,6 +167,7 @@ struct vcpu {
 
 	struct kvm_cpuid_entry2 *cpuid;
 	unsigned nr_cpuid;
+	uint32_t xsave_size;  /* bytes of the image by KVM_GET_XSAVE2 and KVM_SET_XSAVE */
 	uint32_t pv_features; /* EAX of the guest's KVM_CPUID_FEATURES leaf, as it was last found */
 	uint32_t kvm_base;    /* first of KVM's CPUID leaves, or 0 */
 	bool pv_enforce;
@@ -243,7 +244,7 @@ long vcpu_set_debugregs(struct vcpu *vcpu, void *arg);
 long vcpu_get_fpu(struct vcpu *vcpu, void *arg);
 long vcpu_set_fpu(struct vcpu *vcpu, void *arg);
 long vcpu_get_xsave(struct vcpu *vcpu, void *arg);
-long vcpu_get_xsave2(struct vcpu *vcpu, void *arg); /* KVM_CAP_XSAVE2 answers 4096 */
+long vcpu_get_xsave2(struct vcpu *vcpu, void *arg); /* RAW */
 long vcpu_set_xsave(struct vcpu *vcpu, void *arg);
 long vcpu_get_xcrs(struct vcpu *vcpu, void *arg);
 long vcpu_set_xcrs(struct vcpu *vcpu, void *arg);
@@ -304,7 +305,10 @@ long vcpu_get_hv_cpuid(struct vcpu *vcpu, void *arg);	  /* RAW */
 
 /* ---- cpuid.c: system ioctls; user is the program's struct kvm_cpuid2. 0 or -errno ---- */
 
-long cpuid_get_supported(const struct cpu_model *model, void *user);
+/* permitted: dynamic components that the process has asked for (struct vm_ops). */
+long cpuid_get_supported(const struct cpu_model *model, uint64_t permitted, void *user);
+/* Bytes of KVM_GET_XSAVE2's image at most: KVM_CAP_XSAVE2. */
+uint32_t cpuid_xsave_size(const struct cpu_model *model, uint64_t permitted);
 long cpuid_get_emulated(const struct cpu_model *model, void *user);
 
 /* ---- msrs.c ---- */

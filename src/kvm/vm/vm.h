@@ -100,6 +100,8 @@ struct vm_ops {
 	const char *tempo;  /* how vCPUs run code: exec_set_tempo() */
 	bool deterministic; /* turns.h, from ->seed */
 	uint64_t seed;
+	uint64_t
+		permitted; /* dynamic components that guests may have: kvm/api/permission.c; atomic */
 	/* Reach every vCPU; wait: return after each of them passed a safepoint. */
 	void (*request_all)(struct vm *vm, enum vm_request req, bool wait);
 	/* Deterministic VMs: a timer is the first to expire now, at this time. Any thread. */
