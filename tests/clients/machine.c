@@ -426,7 +426,10 @@ static void start_at_kernel(int fd)
 	check(ioctl(fd, KVM_SET_REGS, &regs), "KVM_SET_REGS");
 }
 
-/* What firmware leaves: fast strings are on. */
+/*
+ * What firmware leaves: fast strings are on. Else a kernel without "x86: combine memmove FSRM and ERMS alternatives" (Debian's 6.1),
+ * which finds FSRM in CPUID and takes ERMS away itself, copies past the ends of short moves, on real processors, too.
+ */
 static void set_msrs(int fd)
 {
 	struct {
