@@ -234,26 +234,6 @@ static const uint8_t *shadowed(struct run *run, const struct run_site *site)
 	return NULL;
 }
 
-/* The instruction, if it is one of those that have a short way there and can take it. */
-static bool short_way(struct run *run, const struct run_site *site, const struct insn *insn)
-{
-	struct cpu *cpu = run->cpu;
-
-	if (!FPU_STAYS_LIVE)
-		return false;
-	if (insn->run == emul_syscall)
-		return sys_syscall_plain(cpu, site->rip + insn->len);
-	return insn->run == emul_sysret && insn->flags & INSN_REX_W && sys_sysret_plain(cpu);
-}
-
-static const uint8_t *short_way_on(struct run *run, const struct run_site *site)
-{
-	run->cpu->retired -= site->left;
-	run->result = RESULT_OK;
-	run->leave = LEAVE_COLD << LEAVE_SHIFT;
-	return onward(run);
-}
-
 /* The pointers to an x87 instruction that left them to the next one's cold path. */
 static void record_x87(struct run *run, const struct run_site *site)
 {
@@ -283,8 +263,6 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 
 	if (unlikely(site->flags & SITE_SHADOW))
 		return shadowed(run, site);
-	if (site->flags & SITE_CALLOUT && short_way(run, site, insn))
-		return short_way_on(run, site);
 	if (site->behind_x87)
 		record_x87(run, site - 1);
 	fpu_settle(cpu);
@@ -303,6 +281,37 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 	run->result = r;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return next;
+}
+
+/* ---- system calls ---- */
+
+static bool change_level(struct cpu *cpu, const struct run_site *site, const struct insn *insn)
+{
+	if (insn->run == emul_syscall)
+		return sys_syscall_plain(cpu, site->rip + insn->len);
+	return insn->flags & INSN_REX_W && sys_sysret_plain(cpu);
+}
+
+const uint8_t *run_level(struct cpu *cpu, uint32_t number, uint64_t frame[])
+{
+	struct run *run = cpu->exec->run;
+	const struct run_site *site = &run->site[number];
+	const uint8_t *next = NULL;
+
+	if (!FPU_STAYS_LIVE || !run->opt.chain || site->left != 1 || site->flags & SITE_SHADOW ||
+	    cpu->counted || cpu->out.nr || attention(cpu) ||
+	    !change_level(cpu, site, &run->insn[site->insn]))
+		return NULL;
+	cpu->exec->key = decode_key(cpu);
+	if (run_translatable(cpu)) {
+		look_around(run);
+		next = run_jump_find(run, run_key(cpu), cpu->rip);
+	}
+	if (likely(next))
+		return next;
+	frame[RUN_RETIRED]--;
+	run->result = RESULT_OK;
+	return run->code.rx + run->stub_settle;
 }
 
 /* ---- entering and leaving ---- */

@@ -59,6 +59,7 @@ struct run_record;
 #define RUN_JUMP_LOG	(2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER 32768u /* bits */
 #define RUN_SLOTS	11u    /* of the frame that translated code has on the host's stack */
+#define RUN_RETIRED	15u    /* ->retired there */
 #define RUN_GROUPS	(128u << 10)
 #define RUN_CHECKS	7u /* sizes of accesses that there are stubs for: 1 to 64 */
 #define RUN_NEAR_SHIFT	7
@@ -295,7 +296,7 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_settle, stub_span, stub_level, stub_miss;
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used, */
@@ -471,6 +472,11 @@ const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS]);
 /* The site whose code is at offset. */
 uint32_t run_site_at(const struct run *run, uint32_t offset);
+/*
+ * From translated code, as run_string_span(): the site's SYSCALL or SYSRET, where nothing but the level, the flags and the
+ * flat segments change. NULL: nothing is done, and the cold path does it.
+ */
+const uint8_t *run_level(struct cpu *cpu, uint32_t site, uint64_t frame[]);
 enum cpu_exit_kind run_loop(struct cpu *cpu);
 enum result run_bare(struct cpu *cpu);
 

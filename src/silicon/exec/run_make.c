@@ -40,6 +40,7 @@ static const struct {
 };
 
 _Static_assert(EMIT_SLOT_GPR == RUN_SLOTS, "behind the slots of groups");
+_Static_assert(EMIT_SLOT_RETIRED == RUN_RETIRED, "as run_level() has it");
 _Static_assert(offsetof(struct cpu, retired) <= 0xffff, "fits framed[]");
 
 static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -117,20 +118,25 @@ static const struct {
 } volatiles[] = {{RAX, RAX}, {RDX, RDX}, {RSI, RSI}, {RDI, RDI}, {R8, R8},
 		 {R9, R9},   {R10, R10}, {R11, R11}, {R12, RCX}};
 
-/* ecx: the site, of a string instruction. The short way to C: by run_string_span(), and what it leaves by run_cold(). */
-static void emit_span(struct emit *e, const struct run *run)
+/*
+ * ecx: the site. A short way to C, which says where to go on, or NULL: by the cold path. It is given the guest's flags and
+ * the registers that it may change, and gives them back.
+ */
+static void emit_short(struct emit *e, const struct run *run, uintptr_t fn)
 {
 	EMIT(e, "\x41\x89\xce"); /* mov %ecx,%r14d */
 	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
 		emit_store_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
-	EMIT(e, "\x9f\x0f\x90\xc0\x44\x0f\xb7\xf8"); /* lahf; seto %al; movzwl %ax,%r15d */
+	EMIT(e, "\x9f\x0f\x90\xc0\x0f\xb7\xc0"); /* lahf; seto %al; movzwl %ax,%eax */
+	emit_store_cpu(e, RAX, offsetof(struct cpu, aflags));
 	emit_mov_imm(e, RDI, (uintptr_t)run->cpu);
-	EMIT(e, "\x44\x89\xf6"); /* mov %r14d,%esi */
-	emit_mov_imm(e, RAX, (uintptr_t)run_string_span);
+	EMIT(e, "\x44\x89\xf6\x48\x89\xe2"); /* mov %r14d,%esi; mov %rsp,%rdx */
+	emit_mov_imm(e, RAX, fn);
 	EMIT(e, "\xff\xd0"); /* call *%rax */
 	emit_abs(e, 0x48, 0x89, RAX, emit_low(&run->target));
 	emit_mov(e, RCX, RAX);
-	EMIT(e, "\x44\x89\xf8\x04\x7f\x9e"); /* mov %r15d,%eax; add $0x7f,%al; sahf */
+	emit_load_cpu(e, RAX, offsetof(struct cpu, aflags));
+	EMIT(e, "\x04\x7f\x9e"); /* add $0x7f,%al; sahf */
 	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
 		emit_load_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
 	EMIT(e, "\xe3\x07"); /* jrcxz over the jump */
@@ -163,8 +169,13 @@ static void make_stubs(struct run *run)
 	emit_return(&e);
 	run->stub_cold = emit_pos(&e);
 	emit_cold(&e, run);
+	run->stub_settle = emit_pos(&e);
+	emit_mov_imm(&e, RCX, (uint32_t)LEAVE_COLD << LEAVE_SHIFT);
+	emit_jmp(&e, run->stub_leave);
 	run->stub_span = emit_pos(&e);
-	emit_span(&e, run);
+	emit_short(&e, run, (uintptr_t)run_string_span);
+	run->stub_level = emit_pos(&e);
+	emit_short(&e, run, (uintptr_t)run_level);
 	run->stub_miss = emit_pos(&e);
 	emit_miss(&e, run);
 	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);

@@ -8,6 +8,7 @@
  *
  * It goes in passes: all instructions are decoded into records (run_trace.c), then each is emitted.
  */
+#include "silicon/exec/emul.h"
 #include "silicon/exec/run_translate.h"
 
 #include "silicon/exec/borrow.h"
@@ -193,13 +194,21 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	emit_find(t, exit);
 }
 
+/* Some have a short way first. */
+static uint32_t cold_stub(const struct run *run, const struct run_site *site)
+{
+	insn_fn *fn = run->insn[site->insn].run;
+
+	if (site->flags & SITE_STRING)
+		return run->stub_span;
+	return fn == emul_syscall || fn == emul_sysret ? run->stub_level : run->stub_cold;
+}
+
 /* Returns the offset of the jump's displacement. */
 static uint32_t emit_cold_jump(struct translation *t, uint32_t site)
 {
-	bool string = t->run->site[site].flags & SITE_STRING;
-
 	emit_mov_imm(&t->e, RCX, site);
-	return emit_jmp(&t->e, string ? t->run->stub_span : t->run->stub_cold);
+	return emit_jmp(&t->e, cold_stub(t->run, &t->run->site[site]));
 }
 
 /*
