@@ -43,32 +43,30 @@ enum result run_watched(struct cpu *cpu, const struct insn *insn)
 	return insn->watched(cpu, insn);
 }
 
+/* Those of each exit first. */
 static const struct {
 	uint16_t mnemonic;
 	uint8_t op;
 } ops[] = {
+	{ZYDIS_MNEMONIC_VMREAD, VIRT_VMREAD},	  {ZYDIS_MNEMONIC_VMWRITE, VIRT_VMWRITE},
+	{ZYDIS_MNEMONIC_VMRESUME, VIRT_VMRESUME}, {ZYDIS_MNEMONIC_VMLOAD, VIRT_VMLOAD},
+	{ZYDIS_MNEMONIC_VMSAVE, VIRT_VMSAVE},	  {ZYDIS_MNEMONIC_VMRUN, VIRT_VMRUN},
+	{ZYDIS_MNEMONIC_STGI, VIRT_STGI},	  {ZYDIS_MNEMONIC_CLGI, VIRT_CLGI},
 	{ZYDIS_MNEMONIC_VMXON, VIRT_VMXON},	  {ZYDIS_MNEMONIC_VMXOFF, VIRT_VMXOFF},
 	{ZYDIS_MNEMONIC_VMCLEAR, VIRT_VMCLEAR},	  {ZYDIS_MNEMONIC_VMPTRLD, VIRT_VMPTRLD},
-	{ZYDIS_MNEMONIC_VMPTRST, VIRT_VMPTRST},	  {ZYDIS_MNEMONIC_VMREAD, VIRT_VMREAD},
-	{ZYDIS_MNEMONIC_VMWRITE, VIRT_VMWRITE},	  {ZYDIS_MNEMONIC_VMLAUNCH, VIRT_VMLAUNCH},
-	{ZYDIS_MNEMONIC_VMRESUME, VIRT_VMRESUME}, {ZYDIS_MNEMONIC_VMFUNC, VIRT_VMFUNC},
-	{ZYDIS_MNEMONIC_INVEPT, VIRT_INVEPT},	  {ZYDIS_MNEMONIC_INVVPID, VIRT_INVVPID},
-	{ZYDIS_MNEMONIC_VMRUN, VIRT_VMRUN},	  {ZYDIS_MNEMONIC_VMLOAD, VIRT_VMLOAD},
-	{ZYDIS_MNEMONIC_VMSAVE, VIRT_VMSAVE},	  {ZYDIS_MNEMONIC_STGI, VIRT_STGI},
-	{ZYDIS_MNEMONIC_CLGI, VIRT_CLGI},	  {ZYDIS_MNEMONIC_SKINIT, VIRT_SKINIT},
+	{ZYDIS_MNEMONIC_VMPTRST, VIRT_VMPTRST},	  {ZYDIS_MNEMONIC_VMLAUNCH, VIRT_VMLAUNCH},
+	{ZYDIS_MNEMONIC_VMFUNC, VIRT_VMFUNC},	  {ZYDIS_MNEMONIC_INVEPT, VIRT_INVEPT},
+	{ZYDIS_MNEMONIC_INVVPID, VIRT_INVVPID},	  {ZYDIS_MNEMONIC_SKINIT, VIRT_SKINIT},
 	{ZYDIS_MNEMONIC_INVLPGA, VIRT_INVLPGA},
 };
 
 enum result emul_virt(struct cpu *cpu, const struct insn *insn)
 {
-	struct virt_insn v;
-
 	if (!cpu->virt)
 		return fault_ud(cpu);
-	note(cpu, insn, &v);
-	cpu->virt->insn = v;
+	note(cpu, insn, &cpu->virt->insn);
 	for (unsigned i = 0; i < ARRAY_SIZE(ops); i++)
 		if (ops[i].mnemonic == insn->op)
-			return cpu->virt->ops->insn(cpu, ops[i].op, &v);
+			return cpu->virt->ops->insn(cpu, ops[i].op, &cpu->virt->insn);
 	return fault_ud(cpu);
 }

@@ -400,30 +400,59 @@ struct entry_check {
 	const char *name;
 	uint64_t qualification;
 	enum vmcs_field field, other;
-	bool (*ok)(struct cpu *cpu, const struct vmx *v);
 };
-
-#define CHECK(stage, name, qualification, field, other, condition)  \
-	static bool ok_##name(struct cpu *cpu, const struct vmx *v) \
-	{                                                           \
-		return condition;                                   \
-	}
-#include "vmentry.def"
-#undef CHECK
 
 static const struct entry_check checks[] = {
 #define CHECK(stage, name, qualification, field, other, condition) \
-	{CHECK_##stage, #name, qualification, VMCS_##field, VMCS_##other, ok_##name},
+	{CHECK_##stage, #name, qualification, VMCS_##field, VMCS_##other},
 #include "vmentry.def"
 #undef CHECK
 };
 
+enum row {
+#define CHECK(stage, name, qualification, field, other, condition) ROW_##name,
+#include "vmentry.def"
+#undef CHECK
+	NR_ROWS,
+};
+
+/* The first of a stage's rows that does not hold: each entry asks all of them, so they are one after the other here. */
+static __always_inline_ enum row first_bad(struct cpu *cpu, const struct vmx *v,
+					   enum check_stage wanted)
+{
+#define CHECK(stage, name, qualification, field, other, condition) \
+	if (CHECK_##stage == wanted && unlikely(!(condition)))     \
+		return ROW_##name;
+#include "vmentry.def"
+#undef CHECK
+	return NR_ROWS;
+}
+
+static enum row bad_control(struct cpu *cpu, const struct vmx *v)
+{
+	return first_bad(cpu, v, CHECK_CONTROL);
+}
+
+static enum row bad_host(struct cpu *cpu, const struct vmx *v)
+{
+	return first_bad(cpu, v, CHECK_HOST);
+}
+
+static enum row bad_guest(struct cpu *cpu, const struct vmx *v)
+{
+	return first_bad(cpu, v, CHECK_GUEST);
+}
+
 const struct entry_check *check_stage(struct cpu *cpu, enum check_stage stage)
 {
-	for (unsigned i = 0; i < ARRAY_SIZE(checks); i++)
-		if (checks[i].stage == stage && !checks[i].ok(cpu, vmx_of(cpu)))
-			return &checks[i];
-	return NULL;
+	static enum row (*const stages[])(struct cpu * cpu, const struct vmx *v) = {
+		[CHECK_CONTROL] = bad_control,
+		[CHECK_HOST] = bad_host,
+		[CHECK_GUEST] = bad_guest,
+	};
+	enum row row = stages[stage](cpu, vmx_of(cpu));
+
+	return row < NR_ROWS ? &checks[row] : NULL;
 }
 
 uint64_t check_qualification(const struct entry_check *row)
