@@ -21,10 +21,10 @@ def expect(what, truth):
         wrong.append(what)
 
 
-def run(name, seed, threads=False, tempo="run", busy=False):
+def run(name, seed, threads=False, tempo="run", busy=False, words=""):
     """The trace's bytes; the guest is booted with two processors, which a command in it counts."""
     env = dict(os.environ, ANYKVM_TEMPO=tempo, ANYKVM_STATS_FILE=name + ".stats")
-    line = "console=ttyS0 panic=-1 reboot=t pci=off quiet run=nproc"
+    line = "console=ttyS0 panic=-1 reboot=t pci=off quiet run=nproc" + words
     noise = [subprocess.Popen(["sh", "-c", "while :; do :; done"]) for _ in range(3 if busy else 0)]
     done = subprocess.run([command, "trace", "-o", name + ".dat", command, "run", "--deterministic=%s" % seed, "--", machine, "-n", "2"] +
                           (["-t"] if threads else []) + [kernel, initrd, line], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -55,6 +55,24 @@ def report(name):
     return rows
 
 
+ROUND = re.compile(r"(\[\d+\]) +([\d.]+): (kvm_entry|kvm_exit: +reason EXTERNAL_INTERRUPT)\b.* rip (\w+)")
+
+
+def settled(rows):
+    """Without exits that led back to the same place in no time: who waits for a turn within KVM_RUN is asked to look about."""
+    kept, last = [], {}
+    for row in rows:
+        own = last.setdefault(re.search(r"\[\d+\]", row)[0], [])
+        own.append(len(kept))
+        kept.append(row)
+        three = [ROUND.search(kept[n]) for n in own[-3:]]
+        if len(three) == 3 and all(three) and len({(m[2], m[4]) for m in three}) == 1 and [m[3][:8] for m in three] == ["kvm_entr", "kvm_exit", "kvm_entr"]:
+            for n in own[-2:]:
+                kept[n] = ""
+            del own[-2:]
+    return [r for r in kept if r]
+
+
 def first_difference(a, b):
     return next(("%d: %s\n%s" % (i, x, y) for i, (x, y) in enumerate(zip(a, b)) if x != y), "one is longer")
 
@@ -69,12 +87,15 @@ if not short:
     threads, _ = run("threads", 1, threads=True)
     again, _ = run("again", 1, threads=True, busy=True)
     expect("threads: the same seed, another trace", threads == again)
-    run("step", 1, tempo="step")
+    # A vCPU is preempted, for the guest's steal time, where its thread is outside KVM_RUN: guests that look at that see how many threads there are.
+    ways = {"alone": {}, "threads": {"threads": True}, "step": {"tempo": "step"}}
+    for name, how in ways.items():
+        run(name, 1, words=" no-steal-acc", **how)
     if shutil.which("trace-cmd"):
-        rows = report("first")
+        rows = settled(report("alone"))
         expect("few rows: %d" % len(rows), len(rows) > 50000)
         for name in ("threads", "step"):
-            theirs = report(name)
+            theirs = settled(report(name))
             expect("%s differs\n%s" % (name, first_difference(rows, theirs)), rows == theirs)
 
 for seed in ("x", "-1", "1x", "", "0x10000000000000000"):
