@@ -3,10 +3,8 @@
  * The step loop on the flat machine: what the instruction differential cannot see. Code that changes, the mode key,
  * the ends of pages and segments, operands that are no RAM, host faults mapped back.
  */
-#include "flat.h"
 #include "silicon/exec/exec.h"
 #include "silicon/exec/cache.h"
-#include "silicon/models/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,19 +13,7 @@
 
 #include <cmocka.h>
 
-static struct flat *machine(void)
-{
-	struct flat *f = flat_new(FLAT_RAM);
-	const char *why = NULL;
-	const struct cpu_model *model = model_find(NULL, &why);
-
-	flat_long(f);
-	assert_non_null(model);
-	f->cpu->model = model;
-	memcpy(f->cpu->model_features, model->features, sizeof(model->features));
-	flat_set_cr4(f, f->cpu->cr4 | CR4_OSFXSR | CR4_OSXMMEXCPT);
-	return f;
-}
+#include "model_machine.h"
 
 static void expect_vector(struct flat *f, int vector)
 {
@@ -46,7 +32,7 @@ static void code_changes(void **state)
 		0xeb, 0xf1,				  /* jmp first */
 		0xf4,					  /* out: hlt */
 	};
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_code(f, code, sizeof(code));
 	assert_int_equal(flat_run(f, 100), CPU_EXIT_HLT);
@@ -58,7 +44,7 @@ static void code_changes(void **state)
 /* The program changes code behind the processor's back: the same RIP, other bytes. */
 static void program_changes_code(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_code(f, "\xb0\x01\xf4", 3);
 	assert_int_equal(flat_run(f, 10), CPU_EXIT_HLT);
@@ -72,7 +58,7 @@ static void program_changes_code(void **state)
 /* The same bytes at the same address under other control registers: pxor %xmm0,%xmm0. */
 static void mode_key(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_code(f, "\x66\x0f\xef\xc0\xf4", 5);
 	expect_vector(f, -1);
@@ -90,7 +76,7 @@ static void mode_key(void **state)
 /* A model without the feature: andn is #UD whatever the host has. */
 static void legality(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	feature_put(f->cpu->model_features, FEAT_BMI1, false);
 	flat_code(f, "\xc4\xe2\x78\xf2\xc0\xf4", 6);
@@ -102,7 +88,7 @@ static void too_long(void **state)
 {
 	static const uint8_t code[] = {0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66,
 				       0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x90};
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_code(f, code, sizeof(code));
 	expect_vector(f, VEC_GP);
@@ -116,7 +102,7 @@ static void too_long(void **state)
 /* mov $imm32,%eax across the end of the last mapped page: #PF at the page behind; one that ends there runs. */
 static void end_of_page(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 	gva_t page = 0x500000;
 
 	flat_map(f, page + PAGE_SIZE, 0, 0, PAGE_SIZE);
@@ -160,7 +146,7 @@ static uint64_t mmio_five(struct flat *f, gpa_t gpa, unsigned size)
 
 static void mmio_operand(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	f->mmio_in = mmio_five;
 	f->cpu->gpr[RAX] = FLAT_MMIO + 0x10;
@@ -180,7 +166,7 @@ static void mmio_operand(void **state)
 /* Host faults in thunks are the guest's exceptions, with nothing changed. */
 static void divide_error(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	f->cpu->gpr[RAX] = 7;
 	f->cpu->gpr[RCX] = 0;
@@ -192,7 +178,7 @@ static void divide_error(void **state)
 
 static void simd_exception(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	/* ldmxcsr FLAT_DATA (all unmasked); divss %xmm0,%xmm1 with zeros: invalid. */
 	flat_poke(f, FLAT_DATA, 0, 4);
@@ -204,7 +190,7 @@ static void simd_exception(void **state)
 
 static void bad_mxcsr(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_poke(f, FLAT_DATA, 0xffffffff, 4);
 	flat_code(f, "\x0f\xae\x14\x25\x00\x00\x10\x00\xf4", 9);
@@ -215,7 +201,7 @@ static void bad_mxcsr(void **state)
 /* fldz; fldz; fdivp with all unmasked: no fault there, #MF at the next waiting instruction. */
 static void x87_exception(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_poke(f, FLAT_DATA, 0x340, 2);
 	flat_set_cr0(f, f->cpu->cr0 | CR0_NE);
@@ -228,7 +214,7 @@ static void x87_exception(void **state)
 /* More distinct thunks than there is room for: all are dropped, and the rest runs on. */
 static void thunks_run_out(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 	uint64_t sum = 0;
 
 	f->cpu->gpr[RAX] = 0;
@@ -247,7 +233,7 @@ static void thunks_run_out(void **state)
 /* The program takes the page away under a borrowed store: the exit says so, and it can go on later. */
 static void memory_taken_away(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	f->cpu->gpr[RAX] = FLAT_DATA;
 	flat_code(f, "\x48\x01\x00\xf4", 4); /* add %rax,(%rax) */

@@ -3,10 +3,8 @@
  * Which of several faults of one instruction is raised. Expected values from the SDM's table of priorities among
  * simultaneous exceptions: code breakpoints, then faults of fetching, then of decoding, then of executing.
  */
-#include "flat.h"
 #include "silicon/exec/exec.h"
 #include "silicon/mmu/mmu.h"
-#include "silicon/models/model.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,22 +12,10 @@
 
 #include <cmocka.h>
 
+#include "model_machine.h"
+
 #define NOWHERE 0x40000000ull /* where each test takes the mapping away */
 #define WILD	0x0000800000000001ull
-
-static struct flat *machine(void)
-{
-	struct flat *f = flat_new(FLAT_RAM);
-	const char *why = NULL;
-	const struct cpu_model *model = model_find(NULL, &why);
-
-	flat_long(f);
-	assert_non_null(model);
-	f->cpu->model = model;
-	memcpy(f->cpu->model_features, model->features, sizeof(model->features));
-	flat_set_cr4(f, f->cpu->cr4 | CR4_OSFXSR | CR4_OSXMMEXCPT);
-	return f;
-}
 
 static void break_at(struct flat *f, gva_t addr)
 {
@@ -48,7 +34,7 @@ static void expect(struct flat *f, int vector)
 
 static struct flat *with_code(const char *code, size_t size)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_code(f, code, size);
 	return f;
@@ -65,7 +51,7 @@ static void breakpoint_before_undefined(void **state)
 
 static void breakpoint_before_fetch(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_set_entry(f, NOWHERE, 2, 0);
 	mmu_flush_all(f->cpu);
@@ -76,7 +62,7 @@ static void breakpoint_before_fetch(void **state)
 
 static void fetch_before_undefined(void **state)
 {
-	struct flat *f = machine();
+	struct flat *f = model_machine();
 
 	flat_set_entry(f, NOWHERE, 2, 0);
 	mmu_flush_all(f->cpu);

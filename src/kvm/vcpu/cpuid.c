@@ -597,20 +597,34 @@ static long set_cpuid(struct vcpu *vcpu, struct kvm_cpuid_entry2 *v, unsigned nr
 	return 0;
 }
 
+_Static_assert(sizeof(struct kvm_cpuid) == sizeof(struct kvm_cpuid2), "both begin alike");
+
+/* Room for as many entries as the head of the argument says. */
+static long new_entries(const void *arg, struct kvm_cpuid2 *ret_head, struct kvm_cpuid_entry2 **ret)
+{
+	struct kvm_cpuid_entry2 *v;
+
+	if (ioctl_copy_in(ret_head, arg, sizeof(*ret_head)))
+		return -EFAULT;
+	if (ret_head->nent > VCPU_MAX_CPUID_ENTRIES)
+		return -E2BIG;
+	v = calloc(ret_head->nent + 1, sizeof(*v));
+	if (!v)
+		return -ENOMEM;
+	*ret = v;
+	return 0;
+}
+
 long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg)
 {
 	struct kvm_cpuid2 head;
 	struct kvm_cpuid_entry2 *v;
-	long r = -EFAULT;
+	long r = new_entries(arg, &head, &v);
 
-	if (ioctl_copy_in(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nent > VCPU_MAX_CPUID_ENTRIES)
-		return -E2BIG;
-	v = calloc(head.nent + 1, sizeof(*v));
-	if (!v)
-		return -ENOMEM;
-	if (!ioctl_copy_in(v, ioctl_behind(arg, sizeof(head)), head.nent * sizeof(*v)))
+	if (r)
+		return r;
+	r = ioctl_copy_in(v, ioctl_behind(arg, sizeof(head)), head.nent * sizeof(*v));
+	if (!r)
 		r = set_cpuid(vcpu, v, head.nent);
 	if (r)
 		free(v);
@@ -619,18 +633,13 @@ long vcpu_set_cpuid2(struct vcpu *vcpu, void *arg)
 
 long vcpu_set_cpuid(struct vcpu *vcpu, void *arg)
 {
-	struct kvm_cpuid head;
+	struct kvm_cpuid2 head;
 	struct kvm_cpuid_entry old;
 	struct kvm_cpuid_entry2 *v;
-	long r = 0;
+	long r = new_entries(arg, &head, &v);
 
-	if (ioctl_copy_in(&head, arg, sizeof(head)))
-		return -EFAULT;
-	if (head.nent > VCPU_MAX_CPUID_ENTRIES)
-		return -E2BIG;
-	v = calloc(head.nent + 1, sizeof(*v));
-	if (!v)
-		return -ENOMEM;
+	if (r)
+		return r;
 	for (unsigned i = 0; i < head.nent && !r; i++) {
 		r = ioctl_copy_in(&old, ioctl_behind(arg, sizeof(head) + i * sizeof(old)),
 				  sizeof(old));

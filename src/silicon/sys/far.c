@@ -162,22 +162,31 @@ static enum result gate_code(struct cpu *cpu, const struct call_gate *g, bool ca
 	return present_code(cpu, ret);
 }
 
+/* The gate, and the code segment that it leads to, for this CPL. */
+static enum result gate_open(struct cpu *cpu, const struct desc *gate, bool is_call,
+			     struct call_gate *ret, struct segment *ret_cs, unsigned *ret_cpl)
+{
+	struct desc d;
+	enum result r = call_gate_read(cpu, gate, ret);
+
+	if (!r)
+		r = gate_code(cpu, ret, is_call, &d, ret_cpl);
+	if (!r)
+		*ret_cs = code_segment(&d, *ret_cpl);
+	return r;
+}
+
 /* ---- JMP ---- */
 
 static enum result jmp_gate(struct cpu *cpu, const struct desc *gate)
 {
 	struct call_gate g;
 	struct segment cs;
-	struct desc d;
 	unsigned cpl;
-	enum result r;
+	enum result r = gate_open(cpu, gate, false, &g, &cs, &cpl);
 
-	r = call_gate_read(cpu, gate, &g);
-	if (!r)
-		r = gate_code(cpu, &g, false, &d, &cpl);
 	if (r)
 		return r;
-	cs = code_segment(&d, cpl);
 	r = code_check_rip(cpu, &cs, g.off);
 	return r ? r : commit_code(cpu, &cs, g.off);
 }
@@ -327,16 +336,11 @@ static enum result call_gate(struct cpu *cpu, const struct desc *gate, uint64_t 
 {
 	struct call_gate g;
 	struct segment cs;
-	struct desc d;
 	unsigned cpl;
-	enum result r;
+	enum result r = gate_open(cpu, gate, true, &g, &cs, &cpl);
 
-	r = call_gate_read(cpu, gate, &g);
-	if (!r)
-		r = gate_code(cpu, &g, true, &d, &cpl);
 	if (r)
 		return r;
-	cs = code_segment(&d, cpl);
 	if (cpl != cpu->mode.cpl)
 		return call_inner(cpu, &g, &cs, cpl, next);
 	return call_same(cpu, &cs, g.off, g.size, next);
