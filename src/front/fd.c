@@ -34,15 +34,16 @@ static bool marked(int fd)
 	       __atomic_load_n(&marks[fd / 64], __ATOMIC_RELAXED) & BIT(fd % 64);
 }
 
-/* True if fd may have been ours. */
-static bool unmark(int fd)
+/* Numbers past the bitmap may be anybody's. */
+static bool may_be_ours(int fd)
 {
-	if (fd < 0 || fd >= MAX_MARKS)
-		return door_used();
-	if (!(__atomic_load_n(&marks[fd / 64], __ATOMIC_RELAXED) & BIT(fd % 64)))
-		return false;
-	__atomic_fetch_and(&marks[fd / 64], ~BIT(fd % 64), __ATOMIC_RELAXED);
-	return true;
+	return door_used() && (fd >= MAX_MARKS || marked(fd));
+}
+
+static void unmark(int fd)
+{
+	if (fd < MAX_MARKS)
+		__atomic_fetch_and(&marks[fd / 64], ~BIT(fd % 64), __ATOMIC_RELAXED);
 }
 
 static bool makes_fd(unsigned long request)
@@ -103,10 +104,13 @@ static void reap(void)
 
 static int close_fd(int fd)
 {
-	/* kvm/ closes by this name too. */
-	bool ours = door_used() && !host_signal_held() && door_own_process() && unmark(fd);
-	int ret = door_next()->close(fd);
+	/* kvm/ closes by this name too. Who is asked last costs a system call. */
+	bool ours = may_be_ours(fd) && !host_signal_held() && door_own_process();
+	int ret;
 
+	if (ours)
+		unmark(fd);
+	ret = door_next()->close(fd);
 	if (ours && !ret)
 		reap();
 	return ret;
