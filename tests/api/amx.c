@@ -23,11 +23,6 @@
 #define TILE_DATA      2816
 #define XSTATE_BV      512
 
-struct cpuid {
-	struct kvm_cpuid2 head;
-	struct kvm_cpuid_entry2 v[128];
-};
-
 static int prctl_get(uint64_t *ret)
 {
 	return syscall(SYS_arch_prctl, GET_GUEST_PERM, ret);
@@ -38,15 +33,15 @@ static int prctl_request(unsigned long component)
 	return syscall(SYS_arch_prctl, REQ_GUEST_PERM, component);
 }
 
-static struct cpuid supported(int kvm)
+static struct cpuid_list supported(int kvm)
 {
-	struct cpuid c = {.head.nent = 128};
+	struct cpuid_list c;
 
-	CHECK_EQ(ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &c), 0);
+	get_supported_cpuid(kvm, &c);
 	return c;
 }
 
-static struct kvm_cpuid_entry2 *find(struct cpuid *c, uint32_t leaf, uint32_t subleaf)
+static struct kvm_cpuid_entry2 *find(struct cpuid_list *c, uint32_t leaf, uint32_t subleaf)
 {
 	for (unsigned i = 0; i < c->head.nent; i++)
 		if (c->v[i].function == leaf && c->v[i].index == subleaf)
@@ -89,9 +84,7 @@ static struct machine with_vcpu(void)
 {
 	struct machine m = machine_open();
 
-	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
-	CHECK(m.vcpu >= 0);
-	m.run = map_run(m.kvm, m.vcpu);
+	MACHINE_CODE(&m, 0xf4);
 	return m;
 }
 
@@ -107,7 +100,7 @@ static int set_xcr0(int vcpu, uint64_t val)
 static void test_not_asked(void)
 {
 	struct machine m = with_vcpu();
-	struct cpuid c = supported(m.kvm);
+	struct cpuid_list c = supported(m.kvm);
 	struct kvm_xsave x;
 	uint64_t perm;
 
@@ -183,7 +176,7 @@ static void in_child(void (*test)(void))
 static void test_shown(void)
 {
 	int kvm = open_kvm();
-	struct cpuid c;
+	struct cpuid_list c;
 
 	CHECK_EQ(prctl_request(18), 0);
 	CHECK_EQ(prctl_request(18), 0);
@@ -208,15 +201,13 @@ static void test_registers(void)
 {
 	static uint8_t image[SIZE];
 	struct machine m;
-	struct cpuid c;
 
 	CHECK_EQ(prctl_request(18), 0);
 	m = with_vcpu();
 	CHECK_EQ(prctl_request(18), 0);
 	/* The image grows with the CPUID. */
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE, image), 0);
-	c = supported(m.kvm);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &c), 0);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	CHECK_ERR(ioctl(m.vcpu, KVM_GET_XSAVE, image), EINVAL);
 	CHECK_ERR(ioctl(m.vcpu, KVM_GET_XSAVE2, BAD_POINTER), EFAULT);
 	CHECK_ERR(ioctl(m.vcpu, KVM_SET_XSAVE, BAD_POINTER), EFAULT);
@@ -252,12 +243,10 @@ static void test_image(void)
 {
 	static uint8_t image[SIZE], got[SIZE];
 	struct machine m;
-	struct cpuid c;
 
 	CHECK_EQ(prctl_request(18), 0);
 	m = with_vcpu();
-	c = supported(m.kvm);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &c), 0);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	CHECK_EQ(set_xcr0(m.vcpu, 3 | TILES), 0);
 	fill_image(image);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, image), 0);
@@ -315,15 +304,13 @@ static struct machine guest_machine(uint8_t *ram)
 {
 	struct machine m = {.kvm = open_kvm(), .ram = ram};
 	struct kvm_sregs s;
-	struct cpuid c;
 
 	m.vm = create_vm(m.kvm);
 	CHECK_EQ(set_region(m.vm, 0, 0, 0, RAM_SIZE, ram), 0);
 	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
 	CHECK(m.vcpu >= 0);
 	m.run = map_run(m.kvm, m.vcpu);
-	c = supported(m.kvm);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &c), 0);
+	set_supported_cpuid(m.kvm, m.vcpu);
 	long_mode_start(m.vcpu, LONG_CODE, LONG_STACK);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_SREGS, &s), 0);
 	s.cr4 |= 1 << 18;
