@@ -4,6 +4,7 @@
  * (advanced virtual interrupt controller), written out here once more; where the APM leaves one open, Linux's KVM says what
  * it expects of hardware.
  */
+#include "rounds.h"
 #include "svm_host.h"
 
 #define BAR	 0xfee00000ull
@@ -18,12 +19,8 @@
 #define VALID	 (1ull << 63)
 #define RUNNING	 (1ull << 62)
 
-static struct host *avic_open(void)
+static void avic_vmcb(struct host *h)
 {
-	struct host *h = host_open();
-
-	feature_put(h->f->cpu->model_features, FEAT_AVIC, true);
-	feature_put(h->f->cpu->guest_features, FEAT_AVIC, true);
 	nested_tables(h);
 	/* The nested tables have the page, too; which page they lead to does not count. */
 	flat_poke(h->f, NESTED + 0x1000 + 8 * 3, (NESTED + 0x3000) | LEAF, 8);
@@ -36,9 +33,17 @@ static struct host *avic_open(void)
 	put(h, 0xf0, LOGICAL, 8);
 	put(h, 0xf8, PHYSICAL | 3, 8);
 	flat_poke(h->f, PHYSICAL, BACKING | VALID | RUNNING, 8);
-	return h;
 }
 
+static struct host *avic_open(void)
+{
+	struct host *h = host_open();
+
+	feature_put(h->f->cpu->model_features, FEAT_AVIC, true);
+	feature_put(h->f->cpu->guest_features, FEAT_AVIC, true);
+	avic_vmcb(h);
+	return h;
+}
 static uint32_t reg(struct host *h, unsigned offset)
 {
 	return flat_peek(h->f, BACKING + offset, 4);
@@ -60,7 +65,7 @@ static bool vector_has(struct host *h, gpa_t page, unsigned base, uint8_t vector
 }
 
 /* The guest's: a MOV at RSI, then VMMCALL. The exit code. */
-static uint64_t access(struct host *h, unsigned offset, const char *code, size_t size)
+static uint64_t touch(struct host *h, unsigned offset, const char *code, size_t size)
 {
 	h->f->cpu->gpr[RSI] = BAR + offset;
 	put(h, 0x578, L2_CODE, 8);
@@ -70,12 +75,12 @@ static uint64_t access(struct host *h, unsigned offset, const char *code, size_t
 static uint64_t store(struct host *h, unsigned offset, uint32_t val)
 {
 	h->f->cpu->gpr[RBX] = val;
-	return access(h, offset, "\x89\x1e" VMMCALL, 5);
+	return touch(h, offset, "\x89\x1e" VMMCALL, 5);
 }
 
 static uint64_t fetch(struct host *h, unsigned offset)
 {
-	return access(h, offset, "\x8b\x1e" VMMCALL, 5);
+	return touch(h, offset, "\x8b\x1e" VMMCALL, 5);
 }
 
 /* ---- the table of accesses ---- */
@@ -155,12 +160,12 @@ static void odd_accesses(void **state)
 {
 	struct host *h = avic_open();
 
-	assert_int_equal(access(h, 0x84, "\x8b\x1e" VMMCALL, 5), NOACCEL);
+	assert_int_equal(touch(h, 0x84, "\x8b\x1e" VMMCALL, 5), NOACCEL);
 	assert_int_equal(get(h, 0x78, 8), 0x80);
-	assert_int_equal(access(h, 0x80, "\xff\x06" VMMCALL, 5), NOACCEL); /* inc */
+	assert_int_equal(touch(h, 0x80, "\xff\x06" VMMCALL, 5), NOACCEL); /* inc */
 	assert_int_equal(get(h, 0x78, 8), WRITE | 0x80);
 	assert_int_equal(reg(h, 0x80), 0);
-	assert_int_equal(access(h, 0x80, "\xff\xe6", 2), NOACCEL); /* jmp */
+	assert_int_equal(touch(h, 0x80, "\xff\xe6", 2), NOACCEL); /* jmp */
 	host_close(h);
 }
 
@@ -423,6 +428,79 @@ static void no_avic(void **state)
 	host_close(h);
 }
 
+/* ---- bad input ---- */
+
+#define NR_RANDOM 2000
+
+/* Tables and pages of any content; addresses that lead to them, to devices or to nothing. */
+static void spoil(struct host *h, uint64_t *seed)
+{
+	static const uint16_t fields[] = {0x60, 0x98, 0xe0, 0xf0, 0xf8};
+	static const uint64_t places[] = {BACKING,  OTHER,	PHYSICAL, NESTED, FLAT_MMIO,
+					  FLAT_ROM, 1ull << 39, VMCB,	  HSAVE,  BAR};
+	uint64_t r = next_random(seed);
+
+	for (unsigned i = 0; i < 40; i++)
+		flat_poke(h->f, BACKING + (next_random(seed) & 0x3ff8), next_random(seed), 8);
+	for (unsigned i = 0; i < 4; i++)
+		flat_poke(h->f, PHYSICAL + 8 * i,
+			  places[next_random(seed) % ARRAY_SIZE(places)] |
+				  (next_random(seed) & (VALID | RUNNING | 0xff)),
+			  8);
+	if (r & 1)
+		put(h, fields[r / 2 % 5], places[r / 16 % ARRAY_SIZE(places)] | (r >> 32 & 0x1ff),
+		    8);
+	if (r >> 8 & 1)
+		put(h, fields[r >> 9 & 3], get(h, fields[r >> 9 & 3], 8) ^ 1ull << (r >> 20 & 63),
+		    8);
+}
+
+static void again(struct host *h, uint64_t *seed)
+{
+	/* mov [rsi], ebx; sti; mov cr8, rdx; mov [rdi], ebx; mov eax, [rsi]; vmmcall */
+	static const char code[] = "\x89\x1e\xfb\x44\x0f\x22\xc2\x89\x1f\x8b\x06" VMMCALL;
+	struct cpu *cpu = h->f->cpu;
+
+	svm_leave(cpu);
+	flat_long(h->f);
+	flat_set_efer(h->f, cpu->msr.efer | EFER_SVME);
+	cpu_set_rflags(cpu, 2);
+	cpu->inject.valid = false;
+	cpu->activity = ACTIVITY_RUN;
+	cpu->virt->gif = true;
+	h->f->nr_events = 0;
+	make_vmcb(h);
+	avic_vmcb(h);
+	spoil(h, seed);
+	flat_write(h->f, L2_CODE, code, sizeof(code));
+	load(h->f, run_guest);
+	cpu->gpr[RAX] = VMCB;
+	cpu->gpr[RBX] = next_random(seed) & 0xcffff;
+	cpu->gpr[RDX] = next_random(seed) & 0xf;
+	cpu->gpr[RSI] = BAR + (next_random(seed) & (next_random(seed) & 1 ? 0x3f0 : 0xfff));
+	cpu->gpr[RDI] = BAR + 0x300 - (next_random(seed) & 1 ? 0x250 : 0);
+}
+
+/* Whatever the tables hold, the processor goes on, and touches nothing beyond the machine's memory. */
+static void random_tables(void **state)
+{
+	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
+	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
+	struct host *h = avic_open();
+	struct watch w;
+
+	h->f->endless = true;
+	assert_int_equal(watch_start(&w, h->f->cpu), 0);
+	for (uint64_t i = 0; i < rounds; i++) {
+		again(h, &seed);
+		next_round(&w);
+		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
+		next_round(&w);
+	}
+	watch_end(&w);
+	host_close(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -438,6 +516,7 @@ int main(void)
 		cmocka_unit_test(incomplete_ipis),
 		cmocka_unit_test(checks),
 		cmocka_unit_test(no_avic),
+		cmocka_unit_test(random_tables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -201,7 +201,7 @@ static bool has_id(const struct vcpu *vcpu, uint32_t id)
 				   : lapic_reg(lapic, LAPIC_ID) >> 24 == id;
 }
 
-/* Silicon's row knows no reading, and whose guests have no AVIC do not come here; for the program it does not exist. */
+/* Write-only, and not the program's. */
 static enum vcpu_msr doorbell_get(struct vcpu *vcpu, uint32_t index, bool host, uint64_t *ret)
 {
 	return VCPU_MSR_UNKNOWN;
@@ -211,9 +211,9 @@ static enum vcpu_msr doorbell_set(struct vcpu *vcpu, uint32_t index, bool host, 
 {
 	unsigned nr = vm_nr_vcpus(vcpu->vm);
 
-	if (host)
+	if (!feature_has(vcpu->cpu.guest_features, FEAT_AVIC))
 		return VCPU_MSR_UNKNOWN;
-	if (val >> 32)
+	if (host || val >> 32)
 		return VCPU_MSR_DENIED;
 	for (unsigned i = 0; i < nr; i++)
 		if (has_id(vcpu->vm->vcpus[i], val))

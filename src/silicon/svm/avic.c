@@ -272,7 +272,7 @@ static enum delivered deliver(const struct ipi *ipi, unsigned id)
 	if (page >> ipi->cpu->maxphyaddr || !bit_change(ipi->cpu, page, APIC_IRR, ipi->low, true))
 		return NO_PAGE;
 	if (self)
-		return DELIVERED; /* it is looked for at once */
+		return DELIVERED; /* svm_attend() looks behind the instruction */
 	/* The bit is there before its processor is looked for: who stops to run meanwhile finds it. */
 	entry = physical_entry(ipi, id);
 	if (!(entry & PHYSICAL_RUNNING))
