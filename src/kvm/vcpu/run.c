@@ -553,7 +553,7 @@ long vcpu_run(struct vcpu *vcpu, void *arg)
 	save_run(vcpu);
 	stats_add(vcpu->stats, STAT_VCPU_instructions, vcpu->cpu.retired - retired);
 	vcpu_set_running(vcpu, VCPU_OUTSIDE);
-	vcpu_watch_stats(vcpu);
+	vcpu_watch_stats_soon(vcpu);
 	if (unlikely(vcpu->watch.on) && !vcpu->watch.silent)
 		vcpu_watch_return(vcpu, r);
 	vcpu->watch.silent = false;

@@ -105,6 +105,8 @@ struct vcpu_watch {
 	uint64_t since;	     /* TSC */
 	uint64_t room_until; /* the ring's head may go as far without a look at its tail */
 	uint64_t counted;    /* cpu.retired as KVM_RUN began */
+	uint64_t copied;     /* cpu.retired as counters were copied into the page, */
+	uint32_t skipped;    /* and looks at them since then */
 	uint64_t told;	     /* cpu.retired at the last instruction of the window */
 	struct service_timer sample_timer;
 	struct platform platform; /* the vCPU's, watched */

@@ -92,6 +92,8 @@ void vcpu_watch_return(struct vcpu *vcpu, int result);
 void vcpu_watch_woken(struct vcpu *vcpu, uint64_t ns);
 /* Show the counters of KVM_GET_STATS_FD. */
 void vcpu_watch_stats(struct vcpu *vcpu);
+/* The same, if they may have changed by much. */
+void vcpu_watch_stats_soon(struct vcpu *vcpu);
 void vcpu_watch_destroy(struct vcpu *vcpu);
 
 /* ---- run.c ---- */

@@ -273,6 +273,25 @@ void vcpu_watch_stats(struct vcpu *vcpu)
 		add(&w->page->stats[STAT_VCPU_instructions], vcpu->cpu.retired - w->counted);
 }
 
+/*
+ * Copies that few guest instructions and returns from KVM_RUN would change are left out, but not many in a row. A session is told
+ * all, for its program may end at any time.
+ */
+#define STATS_INSTRUCTIONS 4096
+#define STATS_RETURNS	   16
+
+void vcpu_watch_stats_soon(struct vcpu *vcpu)
+{
+	struct vcpu_watch *w = &vcpu->watch;
+
+	if (!w->session && vcpu->cpu.retired - w->copied < STATS_INSTRUCTIONS &&
+	    ++w->skipped < STATS_RETURNS)
+		return;
+	w->copied = vcpu->cpu.retired;
+	w->skipped = 0;
+	vcpu_watch_stats(vcpu);
+}
+
 static bool wanted(const struct vcpu_watch *w)
 {
 	uint64_t until;
@@ -295,10 +314,11 @@ void vcpu_watch_look(struct vcpu *vcpu)
 	struct vcpu_watch *w = &vcpu->watch;
 	bool on = wanted(w);
 
-	if (on)
-		vcpu_watch_stats(vcpu);
+	if (on && !w->session)
+		vcpu_watch_stats_soon(vcpu);
 	if (likely(on == w->on))
 		return;
+	vcpu_watch_stats(vcpu);
 	w->on = on;
 	w->open = false;
 	if (on)
