@@ -36,10 +36,10 @@ static struct run_part *page_part(const struct run *run, const struct run_page *
 
 /* ---- the jump cache ---- */
 
-/* What stands where nothing was entered. */
+/* What stands where nothing was entered: translated code leaves the difference's lowest bit out, which the index has. */
 static uint64_t no_jump(unsigned index)
 {
-	return index ? 0 : DIRECT_NEVER;
+	return index > 1 ? 0 : DIRECT_NEVER;
 }
 
 static void clear_jump(struct run *run, uint32_t logged)
