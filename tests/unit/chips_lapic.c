@@ -17,6 +17,7 @@ struct node {
 	struct lapic lapic;
 	struct box *box;
 	unsigned raised, changed, tpr_accesses;
+	unsigned told;
 	unsigned events[8];
 	uint8_t event_vector;
 	unsigned eois;
@@ -86,6 +87,11 @@ static void on_tpr(void *opaque, bool write)
 	((struct node *)opaque)->tpr_accesses++;
 }
 
+static void on_told(void *opaque)
+{
+	((struct node *)opaque)->told++;
+}
+
 static void on_raised(void *opaque)
 {
 	__atomic_fetch_add(&((struct node *)opaque)->raised, 1, __ATOMIC_SEQ_CST);
@@ -108,6 +114,7 @@ static const struct lapic_ops ops = {
 	.tsc = on_tsc,
 	.changed = on_changed,
 	.tpr_access = on_tpr,
+	.told = on_told,
 	.raised = on_raised,
 	.event = on_event,
 };
@@ -440,6 +447,7 @@ static void physical_destinations(void **state)
 
 	setup(&box);
 	assert_int_equal(deliver(&box, &m), 1 << 2);
+	assert_int_equal(box.node[2].told, 1);
 	m.dest = 9;
 	assert_int_equal(deliver(&box, &m), 0);
 	m.dest = 0xff;
@@ -728,6 +736,7 @@ static void one_shot_timer(void **state)
 	assert_false(lapic_timer_fire(&n->lapic));
 	box.ns += 600000;
 	assert_true(lapic_timer_fire(&n->lapic));
+	assert_int_equal(n->told, 0); /* by nobody */
 	assert_int_equal(lapic_ack(&n->lapic), 0xec);
 	assert_true(n->armed == LAPIC_NEVER);
 	assert_int_equal(read_mmio(n, LAPIC_TIMER_CURRENT), 0);

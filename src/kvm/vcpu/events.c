@@ -96,7 +96,9 @@ int vcpu_take_interrupt(struct vcpu *vcpu)
 			vector = vm_pic_ack(vcpu->vm);
 		}
 	}
-	if (vector < 0 && vcpu->lapic)
+	if (vector >= 0)
+		cpu_tell(&vcpu->cpu);
+	else if (vcpu->lapic)
 		vector = take_from_lapic(vcpu);
 	if (vector >= 0)
 		vcpu_count(vcpu, irq_injections);

@@ -90,9 +90,15 @@ static void op_tpr_access(void *opaque, bool write)
 	vcpu_request(vcpu, REQ_TPR_REPORT);
 }
 
+static void op_told(void *opaque)
+{
+	cpu_tell(&((struct vcpu *)opaque)->cpu);
+}
+
+/* op_told() has counted it. */
 static void op_raised(void *opaque)
 {
-	vcpu_request(opaque, REQ_EVENT);
+	vcpu_request_own(opaque, REQ_EVENT);
 }
 
 static bool op_event(void *opaque, enum apic_delivery what, uint8_t vector)
@@ -130,6 +136,7 @@ static const struct lapic_ops ops = {
 	.tsc = op_tsc,
 	.changed = op_changed,
 	.tpr_access = op_tpr_access,
+	.told = op_told,
 	.raised = op_raised,
 	.event = op_event,
 };

@@ -69,12 +69,24 @@ void vcpu_kick(struct vcpu *vcpu)
 	kick(vcpu);
 }
 
-void vcpu_request(struct vcpu *vcpu, enum vcpu_request req)
+static void request(struct vcpu *vcpu, enum vcpu_request req)
 {
 	__atomic_fetch_or(&vcpu->requests, BIT(req), __ATOMIC_SEQ_CST);
 	if (unlikely(vcpu->vm->turns))
 		vcpu_turn_wake(vcpu, BIT(req));
 	kick(vcpu);
+}
+
+void vcpu_request(struct vcpu *vcpu, enum vcpu_request req)
+{
+	if (req != REQ_TIMER)
+		cpu_tell(&vcpu->cpu);
+	request(vcpu, req);
+}
+
+void vcpu_request_own(struct vcpu *vcpu, enum vcpu_request req)
+{
+	request(vcpu, req);
 }
 
 bool vcpu_test_request(const struct vcpu *vcpu, enum vcpu_request req)

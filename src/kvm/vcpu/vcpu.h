@@ -215,6 +215,8 @@ extern const struct vm_ops vcpu_vm_ops;
 
 /* Any thread. Raise a request and make the vCPU look. */
 void vcpu_request(struct vcpu *vcpu, enum vcpu_request req);
+/* The same for what says nothing of others' doings, or where they were told of already (cpu_tell()). */
+void vcpu_request_own(struct vcpu *vcpu, enum vcpu_request req);
 /* Any thread. Make the vCPU look: out of guest code before the next instruction, out of HLT. */
 void vcpu_kick(struct vcpu *vcpu);
 /*

@@ -85,6 +85,8 @@ struct lapic_ops {
 	/* Owner: TPR was accessed by MMIO (KVM_TPR_ACCESS_REPORTING). May be NULL. */
 	void (*tpr_access)(void *opaque, bool write);
 
+	/* Any thread: an IRR bit is about to be set, by others than the APIC's own timer. May be NULL. */
+	void (*told)(void *opaque);
 	/* Any thread: an IRR bit is set, look at lapic_pending_vector() again (request + kick). */
 	void (*raised)(void *opaque);
 	/*

@@ -92,6 +92,8 @@ static bool accept_vector(struct lapic *lapic, const struct apic_message *msg)
 		else
 			clear_vector(lapic, LAPIC_TMR, msg->vector);
 	}
+	if (!msg->own && lapic->ops->told)
+		lapic->ops->told(lapic->opaque);
 	set_vector(lapic, LAPIC_IRR, msg->vector);
 	__atomic_store_n(&lapic->irr_hint, true, __ATOMIC_SEQ_CST);
 	lapic->ops->raised(lapic->opaque);
@@ -124,6 +126,7 @@ bool lapic_local_deliver(struct lapic *lapic, enum lapic_reg reg)
 		.delivery = LVT_DELIVERY(lvt),
 		.level = true,
 		.trigger = lvt & LVT_LEVEL_TRIGGER,
+		.own = reg == LAPIC_LVT_TIMER,
 	};
 
 	if (!lapic_hw_enabled(lapic) || lvt & LAPIC_LVT_MASKED || !lapic_accept(lapic, &msg))

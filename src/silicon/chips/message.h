@@ -34,6 +34,7 @@ struct apic_message {
 	bool logical;
 	bool level;    /* asserted */
 	bool trigger;  /* level triggered */
+	bool own;      /* the APIC's own timer, which tells of nobody else's doings */
 	bool redirect; /* MSI redirection hint: deliver to one, as for lowest priority */
 };
 

@@ -143,6 +143,8 @@ struct cpu {
 	 * open without a look. Cleared by who may have missed something: events that found IF shut, the program.
 	 */
 	bool looked;
+	/* cpu_tell(); atomic. */
+	uint32_t told;
 	uint32_t spins; /* PAUSEs left until platform->spun() */
 	/*
 	 * Time is made of retired instructions: there always is a limit, and nothing is the host's own. ->random
@@ -195,6 +197,12 @@ static inline void cpu_raise(struct cpu *cpu, uint32_t bits)
 {
 	__atomic_fetch_or(&cpu->attention, bits, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&cpu->calm, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Any thread, before an event is made known that others' writes may have come before: it is to begin an epoch. */
+static inline void cpu_tell(struct cpu *cpu)
+{
+	__atomic_fetch_add(&cpu->told, 1, __ATOMIC_SEQ_CST);
 }
 
 /* vCPU thread. No bit is up: say so, unless one comes up meanwhile. */

@@ -467,7 +467,19 @@ static bool event_came(const struct cpu *cpu, const struct before *b)
 	       ((b->open && !(cpu->sflags & FLAG_IF)) || b->nmi_blocked != cpu->nmi_blocked);
 }
 
-/* An event that went in between is an epoch's begin, like what the program did while it was outside. */
+/* An event that went in between is an epoch's begin, like what the program did while it was outside, unless it was time's. */
+static void begin_epoch(struct run *run)
+{
+	uint32_t told = __atomic_load_n(&run->cpu->told, __ATOMIC_SEQ_CST);
+
+	if (told == run->seen_told) {
+		run_serialize(run, SYNC_CPUS);
+		return;
+	}
+	run->seen_told = told;
+	run_new_epoch(run);
+}
+
 static enum cpu_exit_kind attend(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
@@ -475,7 +487,7 @@ static enum cpu_exit_kind attend(struct run *run)
 	enum cpu_exit_kind kind = step_run(run);
 
 	if (event_came(cpu, &before))
-		run_new_epoch(run);
+		begin_epoch(run);
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
 }

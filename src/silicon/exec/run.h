@@ -74,7 +74,9 @@ struct run_record;
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
 #define RUN_HEAD_LEAVE	10u	   /* from a block's way out at its head to its cross entry */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
-#define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin */
+#define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
+#define RUN_SYNC_PAGE \
+	(1u << 17) /* and for each page that the last one had compared: some 5 % of the time */
 
 #define RUN_KEY_ACCESS 16 /* shift of the access state in a key; below it is the decode key */
 #define RUN_KEY_CPL0   BIT(18)
@@ -329,7 +331,9 @@ struct run {
 	uint64_t path[RUN_BLOCK_INSNS + 1];
 	uint32_t nr_path; /* instructions */
 
-	uint64_t last_sync; /* TSC when run_serialize() last began an epoch by time */
+	uint32_t seen_told;  /* of cpu->told, at an epoch's begin */
+	uint64_t last_sync;  /* TSC when run_serialize() last began an epoch by time */
+	uint64_t sync_ticks; /* until it does so again */
 	/* Pages that other processors may still write to unseen; above RUN_OPEN: not all are listed. */
 	uint32_t nr_open;
 	uint32_t open[RUN_OPEN];

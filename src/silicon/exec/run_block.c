@@ -712,12 +712,8 @@ void run_page_cover(struct run *run, struct run_page *page, uint64_t lines)
  * Few pages are compared at once, which costs less than to leave the code at each. They are those in use, if now and
  * then all are made stale.
  */
-static bool compare_now(struct run *run)
+static bool compare_now(struct run *run, uint32_t nr)
 {
-	uint32_t nr = 0;
-
-	for (unsigned i = 0; i < RUN_PARTS; i++)
-		nr += run->part[i].nr_fresh;
 	if (nr > RUN_FRESH_FEW || run->nr_compared++ == RUN_COMPARE)
 		return false;
 	for (unsigned i = 0; i < RUN_PARTS; i++)
@@ -731,11 +727,23 @@ static uint64_t sync_time(const struct run *run)
 	return run->cpu->counted ? run->cpu->retired : __builtin_ia32_rdtsc();
 }
 
+static uint32_t nr_fresh(const struct run *run)
+{
+	uint32_t nr = 0;
+
+	for (unsigned i = 0; i < RUN_PARTS; i++)
+		nr += run->part[i].nr_fresh;
+	return nr;
+}
+
 void run_new_epoch(struct run *run)
 {
+	uint32_t nr = nr_fresh(run);
+
 	run->count[COUNT_EPOCH]++;
 	run->last_sync = sync_time(run);
-	if (compare_now(run))
+	run->sync_ticks = RUN_SYNC_TICKS + nr * (uint64_t)RUN_SYNC_PAGE;
+	if (compare_now(run, nr))
 		return;
 	run->nr_compared = 0;
 	make_all_stale(run);
@@ -816,7 +824,7 @@ void run_serialize(struct run *run, enum insn_sync sync)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
 	if (sync == SYNC_CPUS) {
 		sync_cpus(run);
-		if (sync_time(run) - run->last_sync < RUN_SYNC_TICKS)
+		if (sync_time(run) - run->last_sync < run->sync_ticks)
 			return;
 	}
 	if (sync != SYNC_NONE)
