@@ -95,7 +95,7 @@ void run_cold_unless_zero(struct translation *t)
 {
 	struct emit *e = &t->e;
 
-	EMIT(e, "\x48\x8d\x49\xff"); /* lea -1(%rcx),%rcx */
+	EMIT(e, "\x48\x8d\x49\xff");	     /* lea -1(%rcx),%rcx */
 	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext sign,%rcx,%rcx */
 	emit32(e, emit_low(&t->run->sign));
 	run_cold_if_zero(t);
