@@ -74,7 +74,9 @@ mount -t xenfs xenfs /proc/xen; mkdir -p /dev/pts; mount -t devpts devpts /dev/p
 echo autoballoon=0 >/etc/xen/xl.conf
 BINxenstored --pid-file=/run/xenstored.pid; BINxen-init-dom0; BINxenconsoled
 echo "L1 xen nested: $(cat /sys/hypervisor/type) $(cat /sys/hypervisor/version/major).$(cat /sys/hypervisor/version/minor)"
+echo "DOM0 $(cat /sys/hypervisor/guest_type) $(cat /proc/xen/capabilities)"
 BINxl create /guest.cfg; echo "XL-STATUS $?"
+echo "XL-LISTS $(BINxl list | grep "^l2 ")"
 n=0
 while [ $n -lt $limit ] && BINxl list l2 >/dev/null 2>&1; do sleep 1; n=$((n + 1)); done
 cat /l2.log
