@@ -426,6 +426,17 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 /* Blocks are made of these lines of the page, too. */
 void run_page_cover(struct run *run, struct run_page *page, uint64_t lines);
 void run_block_link(struct run *run, uint32_t block);
+/* Code may have changed behind the TLB's back: look at all pages again. */
+void run_new_epoch(struct run *run);
+/* The same where the instruction that is done asks for it. */
+void run_serialize(struct run *run, enum insn_sync sync);
+/* Behind each instruction that is stepped: what serializes begins an epoch then, too. */
+void run_stepped(struct run *run);
+/* The same for the pages that the guest wrote to since. */
+void run_notice_writes(struct run *run);
+
+/* ---- run_jumps.c: the same ---- */
+
 /* Functions begin at multiples of 16: what stands 1 << ->jump_bits apart is put one apart. */
 static inline unsigned run_jump_index(const struct run *run, uint64_t rip)
 {
@@ -440,14 +451,6 @@ void run_jumps_follow(struct run *run);
 /* What indirect jumps to rip in this key find, or NULL. */
 const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip);
 int run_key_index(struct run *run, uint32_t key);
-/* Code may have changed behind the TLB's back: look at all pages again. */
-void run_new_epoch(struct run *run);
-/* The same where the instruction that is done asks for it. */
-void run_serialize(struct run *run, enum insn_sync sync);
-/* Behind each instruction that is stepped: what serializes begins an epoch then, too. */
-void run_stepped(struct run *run);
-/* The same for the pages that the guest wrote to since. */
-void run_notice_writes(struct run *run);
 
 /* ---- run_span.c: general registers only ---- */
 

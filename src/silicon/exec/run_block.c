@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Blocks, the pages that they were made of, and the jump cache (run.h).
+ * Blocks, and the pages that they were made of (run.h).
  *
  * Translated code is right as long as its page's bytes are those that it was made of. The guest's own writes
  * are noticed by the TLB (direct.h), and their pages compared at once; so are other processors' (codemap.h), and their
@@ -13,301 +13,11 @@
  * addresses, or runs in several rings, cannot tell of which of them it was; jumps to it are forgotten.
  */
 #include "host/guard.h"
-#include "silicon/exec/run.h"
+#include "silicon/exec/run_parts.h"
 #include "silicon/mmu/tlb.h"
 #include "silicon/mmu/codemap.h"
 
 #define LINE_SHIFT 6
-
-/* ---- parts of the address space ---- */
-
-/* Of an address in the present mode. */
-static struct run_part *part_of(const struct run *run, uint64_t addr)
-{
-	unsigned mode = run_mode(run);
-
-	return &run->part[2 * mode + (addr >> run->half_shift[mode] & 1)];
-}
-
-static struct run_part *page_part(const struct run *run, const struct run_page *page)
-{
-	return &run->part[2 * page->guest + (page->va >> run->half_shift[page->guest] & 1)];
-}
-
-/* ---- the jump cache ---- */
-
-/* What stands where nothing was entered: translated code leaves the difference's lowest bit out, which the index has. */
-static uint64_t no_jump(unsigned index)
-{
-	return index > 1 ? 0 : DIRECT_NEVER;
-}
-
-static void clear_jump(struct run *run, uint32_t logged)
-{
-	unsigned index = logged % RUN_JUMPS;
-	struct run_jumps *jumps = &run->jumps[logged >> RUN_JUMP_BITS];
-
-	jumps->nr -= jumps->to[index].neg != no_jump(index);
-	jumps->to[index].neg = no_jump(index);
-}
-
-static void log_clear(struct run *run, struct run_jump_log *log)
-{
-	if (!log->nr)
-		return;
-	for (unsigned i = 0; i < log->nr; i++)
-		clear_jump(run, log->v[i]);
-	log->nr = 0;
-}
-
-void run_jumps_clear(struct run *run)
-{
-	for (unsigned i = 0; i < RUN_PARTS; i++)
-		log_clear(run, &run->part[i].log);
-}
-
-static unsigned filter_bit(uint64_t rip)
-{
-	uint64_t page = rip >> PAGE_SHIFT;
-
-	return (page ^ page >> 12) % RUN_JUMP_FILTER;
-}
-
-static void filter_add(struct run *run, uint64_t rip)
-{
-	unsigned bit = filter_bit(rip);
-
-	run->filter[bit / 64] |= BIT(bit % 64);
-}
-
-static bool filtered(const struct run *run, uint64_t rip)
-{
-	unsigned bit = filter_bit(rip);
-
-	return run->filter[bit / 64] & BIT(bit % 64);
-}
-
-static bool within(const struct direct_span *span, uint64_t addr)
-{
-	return (addr & span->mask) == span->start;
-}
-
-int run_key_index(struct run *run, uint32_t key)
-{
-	for (unsigned i = 0; i < run->nr_keys; i++)
-		if (run->key[i] == key)
-			return i;
-	if (run->nr_keys == run->nr_keys_most)
-		return -1;
-	run->key[run->nr_keys] = key;
-	return run->nr_keys++;
-}
-
-/* True if the log has the entry, for what stands there. */
-static bool entered(const struct run *run, const uint64_t *neg, unsigned index,
-		    const struct run_jump_log *log)
-{
-	return *neg != no_jump(index) && log == &part_of(run, -*neg)->log;
-}
-
-/* Few keys have many jumps; only their caches are worth huge pages. */
-static void count_jump(const struct run *run, struct run_jumps *jumps)
-{
-	if (++jumps->nr != RUN_JUMP_DENSE || jumps->large || run->most != RUN_GROWTH)
-		return;
-	jumps->large = true;
-	host_pages_large(jumps->to, sizeof(*jumps->to) << run->jump_bits);
-}
-
-void run_jump_add(struct run *run, uint32_t block)
-{
-	const struct run_block *b = &run->block[block];
-	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
-	struct run_jump_log *log = &part_of(run, b->rip)->log;
-	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = run_jump_index(run, b->rip);
-	bool logged = entered(run, &jumps->to[index].neg, index, log);
-
-	if (b->key & RUN_KEY_PLAIN)
-		return;
-	run->count[COUNT_TAKEN] += logged && jumps->to[index].neg != -b->rip;
-	if (!logged && log->nr == RUN_JUMP_LOG)
-		log_clear(run, log);
-	if (jumps->to[index].neg == no_jump(index))
-		count_jump(run, jumps);
-	jumps->to[index].code = (uint64_t)run->code.rx + b->cross;
-	jumps->to[index].neg = -b->rip;
-	jumps->block[index] = block;
-	if (!logged)
-		log->v[log->nr++] = key << RUN_JUMP_BITS | index;
-}
-
-/* True if the jump cache leads to the block's address. */
-static bool jump_stands(struct run *run, const struct run_block *b)
-{
-	const struct run_jumps *jumps = &run->jumps[run_key_index(run, b->key & ~RUN_KEY_PLAIN)];
-
-	return jumps->to[run_jump_index(run, b->rip)].neg == -b->rip;
-}
-
-/* Unless another block's stands in its place. */
-static void jump_drop(struct run *run, const struct run_block *b)
-{
-	unsigned key = run_key_index(run, b->key & ~RUN_KEY_PLAIN);
-	struct run_jumps *jumps = &run->jumps[key];
-	unsigned index = run_jump_index(run, b->rip);
-
-	if (jumps->to[index].neg == -b->rip)
-		clear_jump(run, key << RUN_JUMP_BITS | index);
-}
-
-const uint8_t *run_jump_find(struct run *run, uint32_t key, uint64_t rip)
-{
-	unsigned index = run_jump_index(run, rip);
-
-	for (unsigned i = 0; i < run->nr_keys; i++)
-		if (run->key[i] == key)
-			return run->jumps[i].to[index].neg == -rip
-				       ? (const uint8_t *)run->jumps[i].to[index].code
-				       : NULL;
-	return NULL;
-}
-
-static void page_jumps_drop(struct run *run, const struct run_page *page)
-{
-	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next)
-		jump_drop(run, &run->block[i]);
-	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next)
-		jump_drop(run, &run->block[i]);
-}
-
-/* ---- what of it follows the TLB ---- */
-
-static void set_stale(struct run *run, uint32_t page, uint8_t stale)
-{
-	run->stale[page] = stale;
-	run->fresh[page] = !stale;
-}
-
-static void make_part_stale(struct run *run, struct run_part *part)
-{
-	for (unsigned i = 0; i < part->nr_fresh; i++)
-		set_stale(run, part->fresh[i], STALE_BYTES);
-	part->nr_fresh = 0;
-}
-
-static void make_all_stale(struct run *run)
-{
-	for (unsigned i = 0; i < RUN_PARTS; i++)
-		make_part_stale(run, &run->part[i]);
-	run->nr_made_stale++;
-}
-
-/* Jumps into pages that stand at several addresses. */
-static void aliased_jumps_drop(struct run *run, struct run_part *part)
-{
-	if (run->nr_aliased > RUN_ALIASED) {
-		log_clear(run, &part->log);
-		return;
-	}
-	for (unsigned i = 0; i < run->nr_aliased; i++)
-		page_jumps_drop(run, &run->page[run->aliased[i]]);
-}
-
-/* Pages that are stale for their bytes are looked up anyway. */
-static void make_map_stale(struct run *run, uint32_t number)
-{
-	set_stale(run, number, run->stale[number] | STALE_MAP | STALE_LISTED);
-}
-
-/*
- * Jumps and links into a half that was flushed stay, to stale pages: so who comes into one again is found by its
- * translation, for a page that stands at one address only; jumps into others are forgotten.
- */
-static void follow_part(struct run *run, struct run_part *part)
-{
-	aliased_jumps_drop(run, part);
-	for (unsigned i = 0; i < part->nr_fresh; i++)
-		make_map_stale(run, part->fresh[i]);
-}
-
-static void follow_span(struct run *run, const struct direct_span *span)
-{
-	struct run_part *part = part_of(run, span->start);
-
-	if (span->mask == PAGE_MASK && !filtered(run, span->start))
-		return;
-	aliased_jumps_drop(run, part);
-	for (unsigned i = 0; i < part->nr_fresh; i++)
-		if (within(span, run->page[part->fresh[i]].va))
-			make_map_stale(run, part->fresh[i]);
-}
-
-static void pages_save(const struct run *run, const struct run_part *part,
-		       struct run_pages_saved *ret)
-{
-	ret->nr = 0;
-	ret->version = part->version;
-	ret->nr_made_stale = run->nr_made_stale;
-	for (unsigned i = part->nr_fresh; i-- && ret->nr < RUN_SAVED;)
-		if (!(run->stale[part->fresh[i]] & STALE_MAP))
-			ret->page[ret->nr++] = part->fresh[i];
-}
-
-static void pages_load(struct run *run, const struct run_part *part,
-		       const struct run_pages_saved *saved)
-{
-	if (saved->version != part->version || saved->nr_made_stale != run->nr_made_stale)
-		return;
-	for (unsigned i = 0; i < saved->nr; i++) {
-		uint8_t stale = run->stale[saved->page[i]] & ~STALE_MAP;
-
-		set_stale(run, saved->page[i], stale == STALE_LISTED ? 0 : stale);
-	}
-}
-
-/* The half is another context's. */
-static void follow_context(struct run *run, struct run_part *part, const struct direct_half *half)
-{
-	if (part->version == half->version[part->context])
-		pages_save(run, part, &part->saved[part->context]);
-	follow_part(run, part);
-	part->context = half->now;
-	part->version = half->version[half->now];
-	pages_load(run, part, &part->saved[half->now]);
-}
-
-static void follow_half(struct run *run, struct run_part *part, const struct direct_half *half)
-{
-	if (part->context != half->now) {
-		follow_context(run, part, half);
-	} else if (part->version != half->version[half->now]) {
-		part->version = half->version[half->now];
-		follow_part(run, part);
-	}
-}
-
-/* What the halves are has changed. */
-static void forget_halves(struct run *run)
-{
-	run->half_shift[run_mode(run)] = run->cpu->tlb->half_shift;
-	run_jumps_clear(run);
-	make_all_stale(run);
-}
-
-void run_jumps_follow(struct run *run)
-{
-	struct direct *d = run->cpu->tlb->direct;
-	unsigned mode = run_mode(run);
-
-	if (run->half_shift[mode] != run->cpu->tlb->half_shift)
-		forget_halves(run);
-	for (unsigned half = 0; half < 2; half++)
-		follow_half(run, &run->part[2 * mode + half], &d->half[half]);
-	for (unsigned i = 0; i < d->nr_flushed; i++)
-		follow_span(run, &d->flushed[i]);
-	direct_flushed_clear(d);
-}
 
 /* ---- blocks ---- */
 
@@ -383,7 +93,7 @@ static void block_kill(struct run *run, struct run_block *b)
 	run->page[b->page].nr_dead++;
 	write_jump(run, b->entry, b->cross - RUN_HEAD_LEAVE);
 	write_jump(run, b->inner, b->cross - RUN_HEAD_LEAVE);
-	jump_drop(run, b);
+	run_jump_drop(run, b);
 	run_link_cut(run, b - run->block);
 }
 
@@ -424,7 +134,7 @@ void run_block_replace(struct run *run, uint32_t old, uint32_t new)
 	run->block[old].counts = false;
 	run->block[old].replaced = true;
 	block_hide(run, &run->block[old]);
-	if (jump_stands(run, &run->block[old]))
+	if (run_jump_stands(run, &run->block[old]))
 		run_jump_add(run, new);
 }
 
@@ -561,18 +271,18 @@ static void page_compare(struct run *run, struct run_page *page, uint64_t lines)
 static void set_fresh(struct run *run, struct run_page *page)
 {
 	uint32_t number = page - run->page;
-	struct run_part *part = page_part(run, page);
+	struct run_part *part = run_page_part(run, page);
 
 	if (!(run->stale[number] & STALE_LISTED))
 		part->fresh[part->nr_fresh++] = number;
-	set_stale(run, number, 0);
+	run_stale_set(run, number, 0);
 }
 
 static void make_stale(struct run *run, uint32_t number)
 {
 	uint8_t stale = run->stale[number];
 
-	set_stale(run, number, (stale ? stale : STALE_LISTED) | STALE_BYTES);
+	run_stale_set(run, number, (stale ? stale : STALE_LISTED) | STALE_BYTES);
 }
 
 /* While another processor writes to the page it is compared each time: asked before, for the write comes first. */
@@ -606,7 +316,7 @@ static void make_aliased(struct run *run, struct run_page *page)
 		run->aliased[run->nr_aliased] = page - run->page;
 	if (run->nr_aliased <= RUN_ALIASED)
 		run->nr_aliased++;
-	page_jumps_drop(run, page);
+	run_page_jumps_drop(run, page);
 	page_links_cut(run, page);
 }
 
@@ -626,7 +336,7 @@ static void page_place(struct run *run, struct run_page *page, uint64_t va)
 	if (page->aliased || placed(run, page, va))
 		return;
 	if (page->first != RUN_NONE || page->first_over != RUN_NONE ||
-	    page_part(run, page) != part_of(run, va)) {
+	    run_page_part(run, page) != run_part_of(run, va)) {
 		make_aliased(run, page);
 		return;
 	}
@@ -654,7 +364,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->gen = 0;
 	page->next = *chain;
 	*chain = ++run->nr_pages;
-	set_stale(run, page - run->page, STALE_BYTES);
+	run_stale_set(run, page - run->page, STALE_BYTES);
 	set_fresh(run, page);
 	return page;
 }
@@ -686,7 +396,7 @@ struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip)
 	struct run_page *page = page_lookup(run, hva);
 	uint64_t va = rip & PAGE_MASK;
 
-	filter_add(run, va);
+	run_filter_add(run, va);
 	if (page) {
 		page_place(run, page, va);
 		page_check(run, page);
@@ -746,7 +456,7 @@ void run_new_epoch(struct run *run)
 	if (compare_now(run, nr))
 		return;
 	run->nr_compared = 0;
-	make_all_stale(run);
+	run_all_stale(run);
 }
 
 /* ---- serializing instructions ---- */
@@ -854,7 +564,7 @@ static void notice_others(struct run *run)
 			make_stale(run, page - run->page);
 	}
 	if (lost)
-		make_all_stale(run);
+		run_all_stale(run);
 }
 
 void run_notice_writes(struct run *run)
