@@ -220,7 +220,7 @@ static uint16_t random_bf16(unsigned kind)
 static void random_tile(tile_t t, unsigned kind)
 {
 	for (unsigned i = 0; i < 256; i++)
-		t[i / 16][i % 16] = random_bf16(kind) | random_bf16(kind) << 16;
+		t[i / 16][i % 16] = random_bf16(kind) | (uint32_t)random_bf16(kind) << 16;
 }
 
 static void dot_once(struct flat *f, int kind, const struct config *c, unsigned numbers)
