@@ -22,15 +22,18 @@ static void yield(void)
 	host_syscall(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
 }
 
+static uint64_t thread_ns(const struct vcpu *vcpu)
+{
+	return host_thread_ns(__atomic_load_n(&vcpu->tid, __ATOMIC_RELAXED));
+}
+
 /* In guest code, but its thread waits for a processor. *ret_ns: its processor time. */
 static bool waits(const struct vcpu *vcpu, uint64_t *ret_ns)
 {
-	int tid = __atomic_load_n(&vcpu->tid, __ATOMIC_RELAXED);
-
 	if (__atomic_load_n(&vcpu->running, __ATOMIC_RELAXED) != VCPU_INSIDE)
 		return false;
-	*ret_ns = host_thread_ns(tid);
-	return *ret_ns && host_thread_ns(tid) == *ret_ns;
+	*ret_ns = thread_ns(vcpu);
+	return *ret_ns && thread_ns(vcpu) == *ret_ns;
 }
 
 bool vcpu_yield_to(struct vcpu *vcpu, struct vcpu *to)
@@ -42,7 +45,7 @@ bool vcpu_yield_to(struct vcpu *vcpu, struct vcpu *to)
 		return false;
 	for (unsigned i = 0; i < TRIES; i++) {
 		yield();
-		if (host_thread_ns(to->tid) != before) {
+		if (thread_ns(to) != before) {
 			vcpu_count(vcpu, directed_yield_successful);
 			return true;
 		}
