@@ -2,6 +2,7 @@
 /*
  * What the GET ioctls give, the SET ioctls take back whole: MXCSR and the x87 pointers were lost where the
  * host's XSTATE_BV said that SSE or x87 is in its initial state, and a queued interrupt behind an exception was.
+ * MXCSR stayed what it was behind an image that has neither SSE nor AVX.
  */
 #include "../api/api_test.h"
 
@@ -46,6 +47,25 @@ static void test_mxcsr_and_pointers(void)
 	CHECK_EQ(l->fip, CODE_GPA + 5);
 }
 
+/* XRSTORS of such an image, which is what Linux goes by, makes it initial. */
+static void test_mxcsr_of_neither(void)
+{
+	struct machine m = machine_open();
+	struct kvm_xsave x;
+	struct legacy *l = (struct legacy *)&x;
+	uint32_t *xstate_bv = &x.region[512 / 4];
+
+	MACHINE_CODE(&m, 0xf4);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE, &x), 0);
+	*xstate_bv |= 2;
+	l->mxcsr = 0x1f81;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, &x), 0);
+	*xstate_bv = 1;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, &x), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE, &x), 0);
+	CHECK_EQ(l->mxcsr, 0x1f80);
+}
+
 static void test_interrupt_behind_exception(void)
 {
 	struct machine m = machine_open();
@@ -67,6 +87,7 @@ static void test_interrupt_behind_exception(void)
 int main(void)
 {
 	test_mxcsr_and_pointers();
+	test_mxcsr_of_neither();
 	test_interrupt_behind_exception();
 	return 0;
 }

@@ -211,7 +211,6 @@ static long set_image(struct vcpu *vcpu, uint8_t *image)
 {
 	struct fpu *fpu = &vcpu->cpu.fpu;
 	struct legacy *l = (struct legacy *)fpu->area, *new = (struct legacy *)image;
-	uint32_t old_mxcsr = l->mxcsr;
 
 	new->xstate_bv &= ~vcpu->cpu.msr.xfd;
 	if (!image_valid(vcpu, new))
@@ -221,7 +220,7 @@ static long set_image(struct vcpu *vcpu, uint8_t *image)
 	l->xstate_bv &= ~XCR0_AMX;
 	init_components(vcpu, fpu->area, l->xstate_bv);
 	if (!(l->xstate_bv & (XCR0_SSE | XCR0_AVX)))
-		l->mxcsr = old_mxcsr;
+		l->mxcsr = MXCSR_INIT;
 	l->mxcsr_mask = MXCSR_MASK;
 	fpu->fop = l->fop;
 	fpu->fip = l->fip;
