@@ -63,7 +63,8 @@ def boots(args, build, kernel, initramfs, scratch):
     """QEMU's options for what L1 is."""
     memory, words = KINDS[args.kind]
     words += args.next + " l1.machine=" + MACHINES.get(args.machine, args.machine) if args.kind == "l3" else ""
-    words += " l1.cpu=host,-x2apic" if args.avic else ""
+    # KVM does without beside a PIT and a PIC, and Linux has no IPIs to send on one processor, which is all that it finds without ACPI.
+    words += " l1.cpu=host,-x2apic l1.machine=microvm,acpi=on,rtc=on,pit=off,pic=off" if args.avic else ""
     # Where 6.12 makes thunks against ITS (QEMU 7.2 does not pass on that they are not needed), its own code warns of W^X.
     kvm = ",".join(filter(None, [args.kvm, "avic=1" if args.avic else ""]))
     append = "console=ttyS0 panic=-1 reboot=t quiet indirect_target_selection=off l1.vcpus=%d l1.kvm=%s %s" % (args.vcpus, kvm, words)
