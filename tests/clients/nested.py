@@ -8,7 +8,7 @@ l3         L2 does the same once more. L2's machine is a pc, whose interrupt con
            6.1's own kvm_amd gives a nested guest vector 0 where QEMU has them, and asks for interrupt windows.
 xen        L1 is Xen, with Debian's kernel as its dom0, which starts an HVM guest.
 selftests  L1 runs Linux's KVM selftests but those that measure; each must pass or skip, but for KNOWN.
-Passes if the innermost kernel says BOOT-OK, all QEMUs end well, L1's kernel warns of nothing, and anykvm's counters say that it
+Passes if the innermost kernel says BOOT-OK and has all its processors, all QEMUs end well, L1's kernel warns of nothing, and anykvm's counters say that it
 was its work. --kvm: options of L1's module, such as ept=0. --avic: L1's kvm_amd has AVIC, and L2 an APIC in memory.
 """
 import argparse, os, re, subprocess, sys, tempfile
@@ -63,8 +63,12 @@ def boots(args, build, kernel, initramfs, scratch):
     """QEMU's options for what L1 is."""
     memory, words = KINDS[args.kind]
     words += args.next + " l1.machine=" + MACHINES.get(args.machine, args.machine) if args.kind == "l3" else ""
-    # KVM does without beside a PIT and a PIC, and Linux has no IPIs to send on one processor, which is all that it finds without ACPI.
-    words += " l1.cpu=host,-x2apic l1.machine=microvm,acpi=on,rtc=on,pit=off,pic=off" if args.avic else ""
+    # Without ACPI a microvm's Linux finds one processor. KVM does without AVIC beside a PIT and a PIC.
+    if args.avic:
+        words += " l1.cpu=host,-x2apic l1.machine=microvm,acpi=on,rtc=on,pit=off,pic=off"
+    elif args.kind == "linux" and args.vcpus > 1:
+        words += " l1.machine=microvm,acpi=on,rtc=on,pit=on,pic=on"
+    words += " l1.next=run=nproc" if args.kind == "linux" else ""
     # Where 6.12 makes thunks against ITS (QEMU 7.2 does not pass on that they are not needed), its own code warns of W^X.
     kvm = ",".join(filter(None, [args.kvm, "avic=1" if args.avic else ""]))
     append = "console=ttyS0 panic=-1 reboot=t quiet indirect_target_selection=off l1.vcpus=%d l1.kvm=%s %s" % (args.vcpus, kvm, words)
@@ -101,6 +105,8 @@ def judge_linux(args, out):
     wrong = ["no '%s'" % want for want in ("BOOT-OK", "ALL-DONE") if not re.search("^" + want, out, re.M)]
     if args.avic and not re.search(r"^L1 .*AVIC enabled", out, re.M):
         wrong.append("no AVIC in L1")
+    if args.kind == "linux" and not re.search(r"^RUN nproc\n%d\n" % args.vcpus, out, re.M):
+        wrong.append("not %d processors in L2" % args.vcpus)
     well = len(re.findall(r"^L2-STATUS 0", out, re.M))
     if args.kind == "xen":
         wrong += ["no '%s'" % want for want in XEN if not re.search("^" + want, out, re.M)]
