@@ -139,8 +139,11 @@ static void emit_short(struct emit *e, const struct run *run, uintptr_t fn)
 	EMIT(e, "\x04\x7f\x9e"); /* add $0x7f,%al; sahf */
 	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
 		emit_load_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
-	EMIT(e, "\xe3\x08"); /* jrcxz over the jump */
+	EMIT(e, "\xe3"); /* jrcxz over the jump */
+	emit8(e, 0);
+	uint8_t *from = e->at;
 	emit_abs(e, 0x40, 0xff, 4, emit_low(&run->target));
+	from[-1] = e->at - from;
 	EMIT(e, "\x44\x89\xf1"); /* mov %r14d,%ecx */
 	emit_jmp(e, run->stub_cold);
 }
