@@ -270,7 +270,6 @@ struct run {
 	/* Known to translated code. */
 	uint64_t page_mask;    /* ~4095 */
 	uint64_t jump_mask;    /* of an index, times 16 */
-	uint64_t no_low_bit;   /* ~1 */
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t only_if, only_df, only_smap, only_tsd;

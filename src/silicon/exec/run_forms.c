@@ -141,7 +141,7 @@ void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
 		emit_call_stub(&t->e, t->stubs->check[kind][log2]);
 	} else {
 		run_emit_index(t, kind, size);
-		run_cold_unless_zero(t);
+		run_to_cold(t, emit_jmp_rcx(&t->e));
 		run_emit_addend(t, kind);
 	}
 	looked_up(t);
@@ -305,7 +305,8 @@ static void emit_check_fpu(struct translation *t)
 		return;
 	EMIT(e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:live,%ecx */
 	emit32(e, offsetof(struct cpu, fpu) + offsetof(struct fpu, live));
-	run_cold_if_zero(t);
+	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
+	run_to_cold(t, emit_jmp_rcx(e));
 }
 
 static void emit_store16(struct translation *t, unsigned reg, size_t offset)
@@ -671,10 +672,7 @@ static void emit_find_code(struct translation *t)
 		return;
 	}
 	run_emit_find(t);
-	EMIT(&t->e,
-	     "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext no_low_bit,%rcx,%rcx: the index has the bit */
-	emit32(&t->e, emit_low(&t->run->no_low_bit));
-	run_cold_unless_zero(t);
+	run_to_cold(t, emit_jmp_rcx(&t->e));
 }
 
 static void emit_jump_found(struct translation *t)

@@ -11,10 +11,10 @@
 
 /* ---- the jump cache ---- */
 
-/* What stands where nothing was entered: translated code leaves the difference's lowest bit out, which the index has. */
+/* What stands where nothing was entered. */
 static uint64_t no_jump(unsigned index)
 {
-	return index > 1 ? 0 : DIRECT_NEVER;
+	return index ? 0 : DIRECT_NEVER;
 }
 
 static void clear_jump(struct run *run, uint32_t logged)

@@ -580,7 +580,6 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->page_mask = PAGE_MASK;
 	run->jump_mask = (BIT(run->jump_bits) - 1) * sizeof(run->jumps->to[0]);
-	run->no_low_bit = ~1ull;
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
@@ -597,7 +596,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		return -ENOMEM;
 	}
 	for (unsigned i = 0; i < run->nr_keys_most; i++)
-		run->jumps[i].to[0].neg = run->jumps[i].to[1].neg = DIRECT_NEVER;
+		run->jumps[i].to[0].neg = DIRECT_NEVER;
 	if (run->opt.perf)
 		open_perf_map(run);
 	set_two_pages(run);

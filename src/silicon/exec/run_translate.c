@@ -80,18 +80,13 @@ static uint32_t intern(struct run *run, const struct insn *insn)
 
 /* ---- ends ---- */
 
-void run_to_cold_of(struct translation *t, uint32_t at, uint32_t site)
+void run_to_cold(struct translation *t, uint32_t at)
 {
 	if (t->nr_cold == MAX_COLD) {
 		t->failed = true;
 		return;
 	}
-	t->cold[t->nr_cold++] = (struct loose_end){.at = at, .to = site};
-}
-
-void run_to_cold(struct translation *t, uint32_t at)
-{
-	run_to_cold_of(t, at, t->site);
+	t->cold[t->nr_cold++] = (struct loose_end){.at = at, .to = t->site};
 }
 
 static bool same_page(const struct translation *t, uint64_t target)
@@ -283,10 +278,10 @@ static void emit_elsewhere(struct translation *t, const struct loose_end *guard)
 	site->next = site->nr_groups = 0;
 	t->site = t->run->nr_sites++;
 	present(t, &t->record[guard->site - t->first_site]);
-	t->apart = t->far = true;
+	t->apart = true;
 	emit_patch(&t->e, guard->at, emit_pos(&t->e));
 	run_elsewhere(t);
-	t->apart = t->far = false;
+	t->apart = false;
 }
 
 /* Sites have one cold path each, however many jumps lead to it. */
@@ -317,7 +312,6 @@ static enum form form_handler(struct translation *t, const struct run_record *re
 	emit_cold_jump(t, t->site);
 	t->site_flags = SITE_CALLOUT | (t->site_flags & (SITE_SHADOW | SITE_APART));
 	t->run->site[t->site].sync = rec->insn.sync;
-	run_island(t);
 	return rec->ends ? FORM_END : FORM_DONE;
 }
 
@@ -350,31 +344,8 @@ static void set_next(struct translation *t, bool has_cold)
 		};
 }
 
-/* Where the emission of an instruction began. */
-struct mark {
-	uint8_t *at;
-	unsigned nr_cold, nr_ends, nr_near, nr_exits;
-	int slot;
-	bool fpu_checked;
-	uint8_t site_flags;
-};
-
-static struct mark mark(const struct translation *t)
-{
-	return (struct mark){
-		.at = t->e.at,
-		.nr_cold = t->nr_cold,
-		.nr_ends = t->nr_ends,
-		.nr_near = t->nr_near,
-		.nr_exits = t->run->nr_exits,
-		.slot = t->slot,
-		.fpu_checked = t->fpu_checked,
-		.site_flags = t->site_flags,
-	};
-}
-
-/* What a form has done, if it then turns out not to be had, or not so. */
-static void take_back(struct translation *t, const struct mark *m)
+/* What a form has done, if it then turns out not to be had. */
+static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsigned nr_ends)
 {
 	struct run_site *site = &t->run->site[t->site];
 
@@ -383,59 +354,26 @@ static void take_back(struct translation *t, const struct mark *m)
 	t->run->nr_groups -= site->nr_groups;
 	site->nr_groups = 0;
 	site->last = 0;
-	t->e.at = m->at;
-	t->nr_cold = m->nr_cold;
-	t->nr_ends = m->nr_ends;
-	t->nr_near = m->nr_near;
-	t->run->nr_exits = m->nr_exits;
-	t->slot = m->slot;
-	t->fpu_checked = m->fpu_checked;
-	t->site_flags = m->site_flags;
+	t->e.at = at;
+	t->nr_cold = nr_cold;
+	t->nr_ends = nr_ends;
 	t->nr_guards -= t->nr_guards && t->guard[t->nr_guards - 1].site == t->site;
-	t->behind_x87 = false;
-	t->next_flags = 0;
-}
-
-/* It came to lie too far from the island to come: that is made before, and its own cold paths beside. */
-static enum form form_far(struct translation *t, struct mark *m)
-{
-	enum form form;
-
-	take_back(t, m);
-	run_island_between(t);
-	t->run->site[t->site].code = emit_pos(&t->e);
-	*m = mark(t);
-	t->far = true;
-	form = run_form(t);
-	t->far = false;
-	return form;
-}
-
-static enum form form_inline(struct translation *t, struct mark *m)
-{
-	enum form form;
-
-	if (t->insn.trap)
-		return FORM_NONE;
-	form = run_form(t);
-	return form == FORM_NONE || run_island_near(t) ? form : form_far(t, m);
+	t->slot = -1;
 }
 
 static enum form translate_one(struct translation *t, const struct run_record *rec)
 {
-	struct mark m;
+	uint8_t *at = t->e.at;
+	unsigned nr_cold = t->nr_cold, nr_ends = t->nr_ends;
 	enum form form;
 
 	present(t, rec);
-	run_island_before(t, rec);
 	new_site(t);
 	if (!rec->keeps)
 		t->slot = -1;
-	m = mark(t);
-	form = form_inline(t, &m);
+	form = t->insn.trap ? FORM_NONE : run_form(t);
 	if (form == FORM_NONE) {
-		m.slot = -1;
-		take_back(t, &m);
+		take_back(t, at, nr_cold, nr_ends);
 		form = form_handler(t, rec);
 	}
 	if (!rec->keeps)
@@ -443,7 +381,7 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 	t->run->site[t->site].flags = t->site_flags;
 	/* Behind a branch that the trace follows its cold path may lead elsewhere: even to where no branch would. */
 	if (form == FORM_DONE && rec->next == t->rip + t->insn.len)
-		set_next(t, t->nr_cold != m.nr_cold || t->nr_near != m.nr_near);
+		set_next(t, t->nr_cold != nr_cold);
 	t->rip = rec->next;
 	return form;
 }
@@ -583,7 +521,6 @@ static void translate_all(struct translation *t)
 		form = translate_one(t, &t->record[i]);
 	if (form == FORM_DONE)
 		run_end(t, t->rip);
-	run_island(t);
 }
 
 static void settle(struct run *run)

@@ -10,7 +10,6 @@
 #include <sys/ucontext.h>
 
 #define MAX_COLD 256
-#define MAX_NEAR 24
 #define MAX_ENDS (RUN_BLOCK_INSNS + 2)
 
 /* A jump that is to lead to a site's cold path, or out of the block. */
@@ -107,11 +106,6 @@ struct translation {
 	enum follow follow;
 	uint8_t next_flags; /* for the next one's site */
 
-	/* Short branches to cold paths: where they begin to count, site. */
-	unsigned nr_near;
-	struct loose_end near[MAX_NEAR];
-	bool far; /* none are to be made */
-
 	unsigned nr_cold, nr_ends;
 	struct loose_end cold[MAX_COLD], end[MAX_ENDS];
 	/* Guards whose branch led elsewhere: the jump there, site. */
@@ -184,20 +178,6 @@ enum form run_form_system(struct translation *t);
 /* run_stubs.c: what the blocks of the key call, if it is not there yet. Uses ->e. */
 void run_stubs_make(struct translation *t);
 
-/* run_island.c */
-
-/* To the cold path if rcx is 0. */
-void run_cold_if_zero(struct translation *t);
-/* To the cold path unless rcx is 0; it is below 2^63. Uses rcx. */
-void run_cold_unless_zero(struct translation *t);
-/* What short branches lead to, where control does not come by itself; or between two instructions. */
-void run_island(struct translation *t);
-void run_island_between(struct translation *t);
-/* The same if it will be too far behind the instruction to come. */
-void run_island_before(struct translation *t, const struct run_record *rec);
-/* An island here would be within reach. */
-bool run_island_near(const struct translation *t);
-
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
 
@@ -238,7 +218,6 @@ static inline bool run_next(const struct translation *t)
 void run_retire_here(struct translation *t);
 /* The jump whose displacement is at goes to the site's cold path. */
 void run_to_cold(struct translation *t, uint32_t at);
-void run_to_cold_of(struct translation *t, uint32_t at, uint32_t site);
 /* The jump whose displacement is at leads out of the block, to target. */
 void run_end_at(struct translation *t, uint32_t at, uint64_t target);
 /* End the block by a jump to target. */
