@@ -39,9 +39,9 @@ struct run_record;
 #define RUN_KEYS_FEW	10u /* where there is no guest mode */
 #define RUN_PARTS	4u
 #define RUN_HEAT_BITS	18
-#define RUN_HOT		400u	   /* visits: what a trace saves repays its making; */
-#define RUN_HOT_CODE	(4u << 20) /* twice as many for so much code that is there already, */
-#define RUN_HOT_TIMES	6u	   /* and so on */
+#define RUN_HOT		400u  /* visits: what a trace saves repays its making; */
+#define RUN_HOT_TRACES	2048u /* twice as many for so many traces that are there already, */
+#define RUN_HOT_TIMES	6u    /* and so on */
 #define RUN_HOT_MOST	(RUN_HOT << RUN_HOT_TIMES)
 #define RUN_LASTED	4u  /* visits of a block that was worth its making */
 #define RUN_HOT_AGAIN	16u /* the same, if there was no time for it */
@@ -310,6 +310,7 @@ struct run {
 	uint32_t insn_bits, block_bits; /* of the hash tables, which grow, too */
 	uint32_t jump_bits;
 	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
+	uint32_t nr_traces;
 	struct run_site *site;
 	uint32_t *near; /* by offset >> RUN_NEAR_SHIFT: the first site from there on */
 	uint32_t nr_near;

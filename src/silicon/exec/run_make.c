@@ -392,7 +392,7 @@ void run_flush(struct run *run)
 		run->stubs[i].made = false;
 	run->nr_near = run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks =
 		run->nr_exits = run->nr_pages = 0;
-	run->nr_keys = run->nr_aliased = run->nr_open = 0;
+	run->nr_keys = run->nr_aliased = run->nr_open = run->nr_traces = 0;
 	for (unsigned i = 0; i < RUN_PARTS; i++) {
 		run->part[i].nr_fresh = 0;
 		for (unsigned k = 0; k < DIRECT_CONTEXTS; k++)

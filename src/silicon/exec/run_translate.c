@@ -427,13 +427,13 @@ static void emit_hot(struct translation *t)
 
 /*
  * Visits that make a block worth a trace. Traces are larger than the blocks that they are made of, and what large programs
- * wait for most is their code: the more there is, the hotter must be what gets one.
+ * wait for most is their code: the more traces there are, the hotter must be what gets one.
  */
 static uint32_t visits_until_hot(const struct run *run)
 {
 	if (run->opt.hot != RUN_HOT)
 		return run->opt.hot;
-	return RUN_HOT << min(run->used / RUN_HOT_CODE, RUN_HOT_TIMES);
+	return RUN_HOT << min(run->nr_traces / RUN_HOT_TRACES, RUN_HOT_TIMES);
 }
 
 static void emit_visit(struct translation *t, uint32_t hot)
@@ -570,6 +570,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.site = t->first_site,
 		.links = RUN_NONE,
 	};
+	run->nr_traces += t->hot;
 	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
 	if (t->second)
