@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #define SCHEDSTAT   "/proc/thread-self/schedstat"
-#define STEAL_TICKS (1u << 20) /* of the TSC between two looks: below a millisecond */
+#define STEAL_TICKS (1u << 17) /* of the TSC between two looks: some 50 us */
 
 bool pv_steal_available(void)
 {
