@@ -470,7 +470,7 @@ static const struct op ops[] = {
 	{VCPU, KVM_SET_LAPIC, P, KVM_GET_LAPIC},
 	{VCPU, KVM_GET_MSRS, F | E(E2BIG), 0, craft_msrs},
 	{VCPU, KVM_SET_MSRS, F | E(E2BIG), 0, craft_msrs},
-	{VCPU, KVM_SET_CPUID2, P | E(E2BIG) | E(ENOMEM), 0, craft_cpuid},
+	{VCPU, KVM_SET_CPUID2, P | E(E2BIG) | E(ENOMEM) | E(EPERM), 0, craft_cpuid},
 	{VCPU, KVM_SET_CPUID, P | E(E2BIG) | E(ENOMEM)},
 	{VCPU, KVM_GET_CPUID2, F | E(E2BIG), 0, craft_supported},
 	{VCPU, KVM_GET_TSC_KHZ, 0},
