@@ -33,7 +33,9 @@
 
 #define HOST_NO_ASAN __attribute__((no_sanitize("address")))
 
+/* host_load_BITS() and host_store_BITS(): nothing of theirs need be aligned. False if the access faulted. */
 #define HOST_DEFINE_ACCESS(bits, type, mod)                                                        \
+	typedef type __attribute__((aligned(1), may_alias)) host_any_##bits;                       \
 	static inline HOST_NO_ASAN bool host_load_##bits(const void *ptr, type *ret)               \
 	{                                                                                          \
 		uint32_t ok = 1;                                                                   \
@@ -43,7 +45,7 @@
 			     : "m"(*(const type *)ptr)                                             \
 			     : "memory", "cc");                                                    \
 		if (likely(ok))                                                                    \
-			*ret = val;                                                                \
+			*(host_any_##bits *)ret = val;                                             \
 		return ok;                                                                         \
 	}                                                                                          \
 	static inline HOST_NO_ASAN bool host_store_##bits(void *ptr, type val)                     \

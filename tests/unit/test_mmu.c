@@ -435,6 +435,24 @@ static void crossing_moves_bytes(void **state)
 	flat_free(f);
 }
 
+/* Loads and stores of 2, 4 and 8 bytes whose place in the buffer is odd: UBSan is the judge of how they are made. */
+static void crossing_parts_need_no_alignment(void **state)
+{
+	struct flat *f = two_pages(PTE_P | PTE_W, PTE_P | PTE_W);
+	uint64_t aligned[3], val = 0x8877665544332211;
+	uint8_t *buf = (uint8_t *)aligned;
+
+	for (unsigned size = 2; size <= 8; size *= 2) {
+		memcpy(buf + 3, &val, size);
+		assert_int_equal(mmu_write_bytes(f->cpu, ADDR + 0xffd, buf, 3 + size), RESULT_OK);
+		assert_memory_equal(f->ram + OTHER + PAGE_SIZE, &val, size);
+		memset(buf, 0, sizeof(aligned));
+		assert_int_equal(mmu_read_bytes(f->cpu, ADDR + 0xffd, buf, 3 + size), RESULT_OK);
+		assert_memory_equal(buf + 3, &val, size);
+	}
+	flat_free(f);
+}
+
 static void crossing_faults(void **state)
 {
 	struct flat *f = two_pages(PTE_P | PTE_W, 0);
@@ -990,6 +1008,7 @@ int main(void)
 		cmocka_unit_test(generations_wrap),
 		cmocka_unit_test(strides_do_not_collide),
 		cmocka_unit_test(crossing_moves_bytes),
+		cmocka_unit_test(crossing_parts_need_no_alignment),
 		cmocka_unit_test(crossing_faults),
 		cmocka_unit_test(crossing_wraps),
 		cmocka_unit_test(fetches),

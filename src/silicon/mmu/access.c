@@ -185,13 +185,13 @@ static inline bool load_sized(const uint8_t *hva, void *dst, uint32_t size)
 static inline bool store_sized(uint8_t *hva, const void *src, uint32_t size)
 {
 	if (likely(size == 8))
-		return host_store_64(hva, *(const uint64_t *)src);
+		return host_store_64(hva, *(const host_any_64 *)src);
 	if (size == 4)
-		return host_store_32(hva, *(const uint32_t *)src);
+		return host_store_32(hva, *(const host_any_32 *)src);
 	if (size == 1)
 		return host_store_8(hva, *(const uint8_t *)src);
 	if (size == 2)
-		return host_store_16(hva, *(const uint16_t *)src);
+		return host_store_16(hva, *(const host_any_16 *)src);
 	return host_copy_guarded(hva, src, size);
 }
 
