@@ -9,6 +9,8 @@ nanoseconds by the guest's own clock, in seconds. dirty_log: CPU seconds of a vC
 the same without (bench/kit/logged.c; the limit is of that). memory_ rows: MiB that the VMM has resident beside guest RAM, its own included, after
 a boot and after gcc. off_, stat_ and trace_ rows: of a guest under
 `anykvm run`, `run --stat` and `trace`, against one without the command, and one without either (CPU seconds of QEMU for a boot; for exits as above). scale_ rows: twice the work on two vCPUs, in times the speed of one.
+The kit's rows are for --scale times the kit's own counts; native and anykvm do LONGER times that, and a LONGERth of their time is shown:
+the clock of another process goes in ticks of 4 ms, and some rows take TCG a thousand times as long.
 Native runs of one vCPU's rows are bound to one CPU. Engines take turns in each round, and medians are shown, so that a
 busy machine touches all alike. Limits: bench/targets.tsv.
 
@@ -29,6 +31,7 @@ WORK = ("int chase_l1 chase_ram stream stream_16m repmovs nbody x87 sha256 dot_s
 REAL = ["gcc", "sqlite", "openssl"]
 SMP = ["pipe", "threads"]
 SCALE = ["int", "fork", "fault"]
+LONGER = 5
 NESTED = ["%s_%s" % (what, vendor) for vendor in guests.MODELS for what in ("l2_int", "exit_l2", "boot_l2")]
 BOOTS = {"boot_%s%s" % (m, "_2" if cpus > 1 else ""): (m, cpus) for cpus in (1, 2) for m in guests.MACHINES}
 KNOWN = list(BOOTS) + ["exits", "dirty_log", "watch"] + list(guests.MEMORY) + WORK + [n + "_2" for n in SMP] + REAL + ["scale_" + n for n in SCALE] + NESTED
@@ -37,8 +40,8 @@ KNOWN = list(BOOTS) + ["exits", "dirty_log", "watch"] + list(guests.MEMORY) + WO
 class Reader:
     """Reads one run's output into the table."""
 
-    def __init__(self, table, engine, suffix=""):
-        self.table, self.engine, self.suffix = table, engine, suffix
+    def __init__(self, table, engine, suffix="", longer=1):
+        self.table, self.engine, self.suffix, self.longer = table, engine, suffix, longer
         self.begin = self.begin_wall = 0.0
 
     def bench(self, wall, cpu, match):
@@ -47,7 +50,7 @@ class Reader:
             took = float(seconds)
         else:
             took = float(own) if self.engine == "native" else cpu - self.begin
-        self.table.add(name + self.suffix, self.engine, took)
+        self.table.add(name + self.suffix, self.engine, took / self.longer)
         self.table.check_sum(name, self.engine, count, total)
 
     def line(self, wall, cpu, line):
@@ -132,43 +135,47 @@ class Plan:
 
     def __init__(self, only, scale):
         self.scale = scale
+        self.kit = [n for n in WORK if n in only]
+        self.smp = [n for n in SMP if n + "_2" in only]
         self.boots = [n for n in BOOTS if n in only]
-        kit = [n for n in WORK if n in only]
-        self.one = ["bench -s %s %s" % (scale, " ".join(kit))] if kit else []
         self.exits = ["ioexit 20000"] if "exits" in only else []
         self.real = ["work " + n for n in REAL if n in only]
-        smp = [n for n in SMP if n + "_2" in only]
-        self.two = ["bench -s %s %s" % (scale, " ".join(smp))] if smp else []
-        self.pairs = ["work pair %s %s" % (n, scale) for n in SCALE if "scale_" + n in only]
+        self.pairs = ["work pair %s %g" % (n, scale) for n in SCALE if "scale_" + n in only]
+
+    def bench(self, names, longer):
+        """The kit's commands for these rows: each has a process of its own, for a fork costs more where a row before took much memory."""
+        return ["bench -s %g %s" % (self.scale * longer, name) for name in names]
 
     def native(self, table, build):
         root = os.path.join(build, "guest", "real")
         env = dict(os.environ, WORK=os.path.join(root, "work"),
                    PATH=":".join([os.path.join(root, "bin"), os.path.join(build, "guest"), os.environ["PATH"]]))
-        for runs, suffix, prefix in ((self.one + self.real, "", ["taskset", "-c", "0"]), (self.pairs, "", [])):
+        bound = ["taskset", "-c", "0"]
+        for runs, longer, prefix in ((self.bench(self.kit, LONGER), LONGER, bound), (self.real, 1, bound), (self.pairs, 1, [])):
             for command in runs:
-                Reader(table, "native", suffix).read(prefix + command.split(), 600, env)
-        for command in self.two:  # pipe's best is on one CPU; threads need two
-            for name in command.split()[3:]:
-                bound = ["taskset", "-c", "0"] if name == "pipe" else []
-                Reader(table, "native", "_2").read(bound + command.split()[:3] + [name], 600, env)
+                Reader(table, "native", "", longer).read(prefix + command.split(), 600, env)
+        for command in self.bench(self.smp, LONGER):  # pipe's best is on one CPU; threads need two
+            prefix = bound if command.endswith(" pipe") else []
+            Reader(table, "native", "_2", LONGER).read(prefix + command.split(), 600, env)
 
     def guest(self, table, engine, build):
         for name in self.boots:
             print("bench: %s on %s" % (name, engine), file=sys.stderr)
             boot(table, engine, name, build)
-        for runs, suffix, cpus, real in ((self.one + self.exits, "", 1, False), (self.real, "", 1, True),
-                                         (self.two, "_2", 2, False), (self.pairs, "", 2, True)):
+        longer = LONGER if engine == "anykvm" else 1
+        one, two = self.bench(self.kit, longer), self.bench(self.smp, longer)
+        for runs, suffix, cpus, real, share in ((one + self.exits, "", 1, False, longer), (self.real, "", 1, True, 1),
+                                                (two, "_2", 2, False, longer), (self.pairs, "", 2, True, 1)):
             if runs:
-                print("bench: %s on %s" % ("; ".join(runs), engine), file=sys.stderr)
-                Reader(table, engine, suffix).read(guests.qemu(build, engine, "q35", runs, cpus, real), 3000)
+                print("bench: %s on %s" % (" ".join(runs), engine), file=sys.stderr)
+                Reader(table, engine, suffix, share).read(guests.qemu(build, engine, "q35", runs, cpus, real), 3000)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", default="build")
     parser.add_argument("--only", default="")
-    parser.add_argument("--scale", default="0.1")
+    parser.add_argument("--scale", type=float, default=0.1)
     parser.add_argument("--runs", type=int, default=3)
     args = parser.parse_args()
     build = os.path.abspath(args.build)
