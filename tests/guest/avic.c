@@ -455,21 +455,14 @@ static void spoil(struct host *h, uint64_t *seed)
 		    8);
 }
 
-static void again(struct host *h, uint64_t *seed)
+static void again(void *host, uint64_t *seed)
 {
 	/* mov [rsi], ebx; sti; mov cr8, rdx; mov [rdi], ebx; mov eax, [rsi]; vmmcall */
 	static const char code[] = "\x89\x1e\xfb\x44\x0f\x22\xc2\x89\x1f\x8b\x06" VMMCALL;
+	struct host *h = host;
 	struct cpu *cpu = h->f->cpu;
 
-	svm_leave(cpu);
-	flat_long(h->f);
-	flat_set_efer(h->f, cpu->msr.efer | EFER_SVME);
-	cpu_set_rflags(cpu, 2);
-	cpu->inject.valid = false;
-	cpu->activity = ACTIVITY_RUN;
-	cpu->virt->gif = true;
-	h->f->nr_events = 0;
-	make_vmcb(h);
+	start_again(h);
 	avic_vmcb(h);
 	spoil(h, seed);
 	flat_write(h->f, L2_CODE, code, sizeof(code));
@@ -484,20 +477,9 @@ static void again(struct host *h, uint64_t *seed)
 /* Whatever the tables hold, the processor goes on, and touches nothing beyond the machine's memory. */
 static void random_tables(void **state)
 {
-	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
-	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
 	struct host *h = avic_open();
-	struct watch w;
 
-	h->f->endless = true;
-	assert_int_equal(watch_start(&w, h->f->cpu), 0);
-	for (uint64_t i = 0; i < rounds; i++) {
-		again(h, &seed);
-		next_round(&w);
-		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
-		next_round(&w);
-	}
-	watch_end(&w);
+	assert_true(run_rounds(h->f, number("ANYKVM_ROUNDS", NR_RANDOM), again, h));
 	host_close(h);
 }
 

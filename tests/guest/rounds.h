@@ -12,6 +12,7 @@
 #include "flat.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -84,6 +85,32 @@ static inline void watch_end(struct watch *w)
 static inline void next_round(struct watch *w)
 {
 	__atomic_add_fetch(&w->round, 1, __ATOMIC_ACQ_REL);
+}
+
+/*
+ * Rounds of at most 200 instructions; begin(arg, seed) makes the machine ready for each. The seed is ANYKVM_SEED's.
+ * False, and a line that names the round, where the processor has failed.
+ */
+static inline bool run_rounds(struct flat *f, uint64_t rounds,
+			      void (*begin)(void *arg, uint64_t *seed), void *arg)
+{
+	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull, i;
+	enum cpu_exit_kind exit = CPU_EXIT_HLT;
+	struct watch w;
+
+	f->endless = true;
+	if (watch_start(&w, f->cpu))
+		return false;
+	for (i = 0; i < rounds && exit != CPU_EXIT_INTERNAL; i++) {
+		begin(arg, &seed);
+		next_round(&w);
+		exit = flat_run(f, 200);
+		next_round(&w);
+	}
+	watch_end(&w);
+	if (exit == CPU_EXIT_INTERNAL)
+		fprintf(stderr, "round %lu failed\n", i);
+	return exit != CPU_EXIT_INTERNAL;
 }
 
 #endif

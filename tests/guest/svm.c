@@ -414,22 +414,15 @@ static void spoil(struct host *h, uint64_t *seed)
 }
 
 /* A host at its VMRUN, whatever the last guest left. */
-static void again(struct host *h, uint64_t *seed)
+static void again(void *host, uint64_t *seed)
 {
 	static const char code[] =
 		"\x0f\xa2\x0f\x31\x9c\x9d\xfb\xf3\x90\x0f\x20\xc1\xcc\xcd\x80" STORE_800000 VMMCALL;
+	struct host *h = host;
 	struct cpu *cpu = h->f->cpu;
 	unsigned spoiled = next_random(seed) % 6;
 
-	svm_leave(cpu);
-	flat_long(h->f);
-	flat_set_efer(h->f, cpu->msr.efer | EFER_SVME);
-	cpu_set_rflags(cpu, 2);
-	cpu->inject.valid = cpu->smi_pending = false;
-	cpu->activity = ACTIVITY_RUN;
-	cpu->virt->gif = true;
-	h->f->nr_events = 0;
-	make_vmcb(h);
+	start_again(h);
 	flat_write(h->f, L2_CODE, code, sizeof(code));
 	if (next_random(seed) & 1) {
 		nested_tables(h);
@@ -445,20 +438,9 @@ static void again(struct host *h, uint64_t *seed)
 /* Whatever a VMCB holds, the processor goes on, or says architecturally that it cannot. */
 static void random_vmcbs(void **state)
 {
-	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
-	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
 	struct host *h = host_open();
-	struct watch w;
 
-	h->f->endless = true;
-	assert_int_equal(watch_start(&w, h->f->cpu), 0);
-	for (uint64_t i = 0; i < rounds; i++) {
-		again(h, &seed);
-		next_round(&w);
-		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
-		next_round(&w);
-	}
-	watch_end(&w);
+	assert_true(run_rounds(h->f, number("ANYKVM_ROUNDS", NR_RANDOM), again, h));
 	host_close(h);
 }
 

@@ -87,6 +87,22 @@ static inline void make_vmcb(struct host *h)
 	put(h, 0x5d8, L2_RSP, 8);
 }
 
+/* Out of whatever the last guest left, with a VMCB as new. */
+static inline void start_again(struct host *h)
+{
+	struct cpu *cpu = h->f->cpu;
+
+	svm_leave(cpu);
+	flat_long(h->f);
+	flat_set_efer(h->f, cpu->msr.efer | EFER_SVME);
+	cpu_set_rflags(cpu, 2);
+	cpu->inject.valid = cpu->smi_pending = false;
+	cpu->activity = ACTIVITY_RUN;
+	cpu->virt->gif = true;
+	h->f->nr_events = 0;
+	make_vmcb(h);
+}
+
 static inline struct host *host_open(void)
 {
 	struct host *h = calloc(1, sizeof(*h));

@@ -1,174 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * VMX by a small hypervisor: one VMLAUNCH of a guest of a few bytes, then what the VMCS says. Fields are put into the
- * current VMCS as VMWRITE would; bits, reasons and formats are the SDM's numbers, written out here once more.
+ * VMX by a small hypervisor: one VMLAUNCH of a guest of a few bytes, then what the VMCS says. Bits, reasons and formats are
+ * the SDM's numbers.
  *
  * ANYKVM_ROUNDS spoiled VMCSs are entered, from ANYKVM_SEED on.
  */
-#include "guest_asm.h"
 #include "rounds.h"
-#include "silicon/models/features.h"
-#include "silicon/models/model.h"
-#include "silicon/vmx/vmx.h"
+#include "vmx_host.h"
 
-#include <stdlib.h>
-#include <string.h>
-
-#define VMXON	 0x200000u
-#define VMCS	 0x201000u
 #define BITMAPS	 0x210000u /* I/O A and B, MSRs */
 #define MSR_LIST 0x214000u
 #define VAPIC	 0x215000u
-#define TABLES	 0x230000u /* EPT: four levels, 2 MiB leaves */
-#define L2_CODE	 0x300000u
-#define L2_RSP	 0x310000u
 #define L2_DATA	 0x320000u
 #define L2_IDT	 0x330000u
-#define HOST_RIP 0x9000u
 
-#define PIN	 0x16ull
-#define CPU	 0x04006172ull
-#define EXIT	 0x36ffbull /* 64-bit host */
-#define ENTRY_64 0x13fbull
 #define ENTRY_32 0x11fbull
-#define HLT_EXIT 0x80ull
 #define MTF	 (1ull << 27)
-#define CPU2_ON	 (1ull << 31)
 
-#define UNUSABLE 0x10000
 #define TASK_SEL 0x60 /* an available 32-bit TSS */
-
-GUEST(launch, 64, "vmlaunch\n ud2");
-
-struct host {
-	struct flat *f;
-	struct cpu_model model;
-	struct vmx vmx;
-};
-
-static const enum feature wanted[] = {FEAT_VMX, FEAT_RDTSCP, FEAT_INVPCID, FEAT_XSAVES};
-
-static void put(struct host *h, enum vmcs_field f, uint64_t val)
-{
-	h->vmx.vmcs[f] = val;
-}
-
-static uint64_t get(struct host *h, enum vmcs_field f)
-{
-	return h->vmx.vmcs[f];
-}
-
-static void put_host(struct host *h)
-{
-	const struct cpu *cpu = h->f->cpu;
-
-	put(h, VMCS_HOST_CR0, cpu->cr0);
-	put(h, VMCS_HOST_CR3, cpu->cr3);
-	put(h, VMCS_HOST_CR4, cpu->cr4);
-	put(h, VMCS_HOST_CS_SEL, FLAT_CS64);
-	put(h, VMCS_HOST_SS_SEL, FLAT_DS32);
-	put(h, VMCS_HOST_TR_SEL, FLAT_TR);
-	put(h, VMCS_HOST_TR_BASE, cpu->seg[SEG_TR].base);
-	put(h, VMCS_HOST_GDTR_BASE, cpu->gdtr.base);
-	put(h, VMCS_HOST_IDTR_BASE, cpu->idtr.base);
-	put(h, VMCS_HOST_RSP, FLAT_STACK);
-	put(h, VMCS_HOST_RIP, HOST_RIP);
-	put(h, VMCS_EXIT_CTLS, EXIT);
-}
-
-static void put_segment(struct host *h, enum seg_id n, uint16_t sel, uint32_t ar)
-{
-	put(h, VMCS_ES_SEL + n, sel);
-	put(h, VMCS_ES_BASE + n, 0);
-	put(h, VMCS_ES_LIMIT + n, ar & UNUSABLE ? 0 : 0xffffffff);
-	put(h, VMCS_ES_AR + n, ar);
-}
-
-/* A guest in 64-bit mode on the host's own page tables. */
-static void put_guest(struct host *h)
-{
-	const struct cpu *cpu = h->f->cpu;
-
-	put(h, VMCS_CR0, cpu->cr0);
-	put(h, VMCS_CR3, cpu->cr3);
-	put(h, VMCS_CR4, cpu->cr4);
-	for (enum seg_id n = SEG_ES; n <= SEG_GS; n++)
-		put_segment(h, n, FLAT_DS32, 0xc093);
-	put_segment(h, SEG_CS, FLAT_CS64, 0xa09b);
-	put_segment(h, SEG_LDTR, 0, UNUSABLE);
-	put_segment(h, SEG_TR, FLAT_TR, 0x8b);
-	put(h, VMCS_TR_LIMIT, 0x67);
-	put(h, VMCS_TR_BASE, cpu->seg[SEG_TR].base);
-	put(h, VMCS_GDTR_BASE, cpu->gdtr.base);
-	put(h, VMCS_GDTR_LIMIT, cpu->gdtr.limit);
-	put(h, VMCS_IDTR_BASE, cpu->idtr.base);
-	put(h, VMCS_IDTR_LIMIT, cpu->idtr.limit);
-	put(h, VMCS_RFLAGS, 2);
-	put(h, VMCS_RIP, L2_CODE);
-	put(h, VMCS_RSP, L2_RSP);
-	put(h, VMCS_DR7, 0x400);
-	put(h, VMCS_ENTRY_CTLS, ENTRY_64);
-	put(h, VMCS_LINK_POINTER, ~0ull);
-	put(h, VMCS_PIN_CTLS, PIN);
-	put(h, VMCS_CPU_CTLS, CPU);
-	put(h, VMCS_TSC_MULTIPLIER, 1);
-}
-
-/* VMX operation with a VMCS that enters, as if nothing had been before. */
-static void start(struct host *h)
-{
-	struct cpu *cpu = h->f->cpu;
-
-	vmx_leave_nested(cpu);
-	flat_long(h->f);
-	cpu->cr0 |= CR0_NE;
-	cpu->cr4 |= CR4_VMXE;
-	cpu_set_rflags(cpu, 2);
-	cpu->inject.valid = cpu->smi_pending = cpu->nmi_pending = cpu->nmi_blocked = false;
-	cpu->activity = ACTIVITY_RUN;
-	cpu->pending_dr6 = 0;
-	cpu_update_mode(cpu);
-	vmx_set_on(cpu, VMXON);
-	h->vmx.current = VMCS;
-	h->vmx.launched = false;
-	memset(h->vmx.vmcs, 0, sizeof(h->vmx.vmcs));
-	put_host(h);
-	put_guest(h);
-	flat_poke(h->f, HOST_RIP, 0xf4, 1);
-	load(h->f, launch);
-}
-
-static struct host *host_open(void)
-{
-	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
-	struct host *h = calloc(1, sizeof(*h));
-	struct vmx_caps caps;
-	struct cpu *cpu;
-
-	h->f = flat_new(FLAT_RAM);
-	cpu = h->f->cpu;
-	flat_long(h->f);
-	h->model = *cpu->model;
-	h->model.vendor = VENDOR_INTEL;
-	cpu->model = &h->model;
-	for (unsigned i = 0; i < ARRAY_SIZE(wanted); i++) {
-		feature_put(cpu->model_features, wanted[i], true);
-		feature_put(cpu->guest_features, wanted[i], true);
-	}
-	cpu->cr4_reserved &= ~(uint64_t)CR4_VMXE;
-	vmx_caps_default(NULL, &all, &caps);
-	vmx_init(cpu, &h->vmx, &caps);
-	start(h);
-	return h;
-}
-
-static void host_close(struct host *h)
-{
-	h->f->cpu->virt = NULL;
-	flat_free(h->f);
-	free(h);
-}
 
 /* The guest runs code until an exit: its reason. */
 static uint32_t run(struct host *h, const void *code, size_t size)
@@ -191,7 +40,7 @@ static void mtf_iterations(void **state)
 
 	for (unsigned left = 3; left > 0; left--) {
 		start(h);
-		put(h, VMCS_CPU_CTLS, CPU | MTF);
+		put(h, VMCS_CPU_CTLS, CPU_ONES | MTF);
 		h->f->cpu->gpr[RCX] = left;
 		h->f->cpu->gpr[RDI] = L2_DATA;
 		h->f->cpu->gpr[RAX] = 0x55;
@@ -204,7 +53,7 @@ static void mtf_iterations(void **state)
 	}
 	/* None at all is one instruction. */
 	start(h);
-	put(h, VMCS_CPU_CTLS, CPU | MTF);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | MTF);
 	h->f->cpu->gpr[RCX] = 0;
 	assert_int_equal(run(h, "\xf3\xaa\x90", 3), 37);
 	assert_int_equal(get(h, VMCS_RIP), L2_CODE + 2);
@@ -233,10 +82,10 @@ static void start_iret(struct host *h, uint64_t pin, uint64_t rsp)
 {
 	start(h);
 	ept_tables(h);
-	put(h, VMCS_PIN_CTLS, PIN | pin);
-	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON | HLT_EXIT);
+	put(h, VMCS_PIN_CTLS, PIN_ONES | pin);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | CPU2_ON | HLT_EXIT);
 	put(h, VMCS_CPU2_CTLS, 2);
-	put(h, VMCS_EPTP, TABLES | 0x1e);
+	put(h, VMCS_EPTP, TABLES_EPTP);
 	put(h, VMCS_INTERRUPTIBILITY, BLOCKED);
 	put(h, VMCS_EXCEPTION_BITMAP, 1u << 13);
 	put(h, VMCS_RSP, rsp);
@@ -304,9 +153,9 @@ static void start_32(struct host *h, unsigned vector)
 	start(h);
 	put(h, VMCS_ENTRY_CTLS, ENTRY_32);
 	put(h, VMCS_CR0, h->f->cpu->cr0 & ~(uint64_t)CR0_PG);
-	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | CPU2_ON);
 	put(h, VMCS_CPU2_CTLS, 0x82); /* unrestricted guest */
-	put(h, VMCS_EPTP, TABLES | 0x1e);
+	put(h, VMCS_EPTP, TABLES_EPTP);
 	put_segment(h, SEG_CS, FLAT_CS32, 0xc09b);
 	put(h, VMCS_TR_AR, 0x8b);
 	put(h, VMCS_IDTR_BASE, L2_IDT);
@@ -383,8 +232,8 @@ static uint32_t enter_in(struct host *h, unsigned activity)
 static void start_ints(struct host *h, uint64_t pin, uint64_t cpu)
 {
 	start(h);
-	put(h, VMCS_PIN_CTLS, PIN | pin);
-	put(h, VMCS_CPU_CTLS, CPU | cpu);
+	put(h, VMCS_PIN_CTLS, PIN_ONES | pin);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | cpu);
 }
 
 static void activity_interrupts(void **state)
@@ -456,6 +305,7 @@ static void activity_sipi(void **state)
 {
 	struct host *h = host_open();
 
+	start(h);
 	assert_int_equal(enter_in(h, WAIT_SIPI), NONE);
 	assert_true(cpu_intercept(h->f->cpu, INTERCEPT_SIPI, 0x9a));
 	assert_int_equal(get(h, VMCS_EXIT_REASON), 4);
@@ -624,7 +474,7 @@ static void kept_bitmaps(void **state)
 
 	for (unsigned i = 0; i < 2; i++) {
 		start(h);
-		put(h, VMCS_CPU_CTLS, CPU | 1 << 28);
+		put(h, VMCS_CPU_CTLS, CPU_ONES | 1 << 28);
 		put(h, VMCS_MSR_BITMAP, BITMAPS + 0x2000);
 		memset(h->f->ram + BITMAPS + 0x2000, i ? 0xff : 0, 0x1000);
 		memset(map, i ? 0 : 0xff, sizeof(map));
@@ -694,11 +544,11 @@ static void choose(struct host *h, uint64_t *seed)
 		{VMCS_EXIT_MSR_LOAD_COUNT, 3},
 	};
 
-	put(h, VMCS_CPU_CTLS, CPU | CPU2_ON);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | CPU2_ON);
 	for (unsigned i = 0; i < ARRAY_SIZE(some); i++)
 		if (!(next_random(seed) & 7))
 			put(h, some[i].f, get(h, some[i].f) | some[i].bits);
-	put(h, VMCS_EPTP, TABLES | 0x1e | (next_random(seed) & 0x40));
+	put(h, VMCS_EPTP, TABLES_EPTP | (next_random(seed) & 0x40));
 	put(h, VMCS_VPID, 1);
 	put(h, VMCS_IO_BITMAP_A, BITMAPS);
 	put(h, VMCS_IO_BITMAP_B, BITMAPS + 0x1000);
@@ -731,7 +581,7 @@ static void fill_msr_list(struct host *h, uint64_t *seed)
 }
 
 /* One VMCS, more or less spoiled, in a machine as new. */
-static void again(struct host *h, uint64_t *seed)
+static void again(void *host, uint64_t *seed)
 {
 	static const char code[] =
 		"\x0f\xa2\x0f\x31\x9c\x9d\xfb\xf3\x90\x0f\x20\xc1\xb9\x03\0\0\0\xbf\0\0\x32\0\xf3"
@@ -739,6 +589,7 @@ static void again(struct host *h, uint64_t *seed)
 		"\xe6\x80\xf4\x0f\x32\xcc\xcd\x80\x0f\x01\xd4\x0f\x78\xc0\xc6\x04\x25\0\0\x80\0\1"
 		"\x0f\x01\xc1";
 	unsigned spoiled = next_random(seed) % 4;
+	struct host *h = host;
 
 	start(h);
 	h->f->nr_events = 0;
@@ -757,25 +608,13 @@ static void again(struct host *h, uint64_t *seed)
 /* Whatever a VMCS holds, the processor goes on, or says architecturally that it cannot. */
 static void random_vmcss(void **state)
 {
-	uint64_t seed = number("ANYKVM_SEED", 1) * 0x9e3779b97f4a7c15ull;
-	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM), entered = 0;
 	struct host *h = host_open();
-	struct watch w;
+	uint64_t rounds = number("ANYKVM_ROUNDS", NR_RANDOM);
 
-	h->f->endless = true;
-	assert_int_equal(watch_start(&w, h->f->cpu), 0);
-	for (uint64_t i = 0; i < rounds; i++) {
-		again(h, &seed);
-		h->vmx.nr_entries = 0;
-		next_round(&w);
-		assert_int_not_equal(flat_run(h->f, 200), CPU_EXIT_INTERNAL);
-		next_round(&w);
-		entered += !!h->vmx.nr_entries;
-	}
-	watch_end(&w);
-	host_close(h);
+	assert_true(run_rounds(h->f, rounds, again, h));
 	/* Near the border: there are many on either side. */
-	assert_in_range(entered, rounds / 4, rounds - rounds / 10);
+	assert_in_range(h->vmx.nr_entries, rounds / 4, rounds - rounds / 10);
+	host_close(h);
 }
 
 int main(void)

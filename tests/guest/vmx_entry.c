@@ -4,38 +4,16 @@
  * state is VMfailValid with its error and the next instruction; of the guest state, an exit with its reason and
  * qualification (SDM, VM entries). What fails none enters, whatever the guest then comes to.
  */
-#include "guest_asm.h"
 #include "vmx_cases.h"
-#include "silicon/models/features.h"
-#include "silicon/models/model.h"
-
-#include <string.h>
-
-#define VMXON	 0x200000u
-#define REGION	 0x201000u
-#define HOST_RIP 0x9000u
+#include "vmx_host.h"
 
 #define ERROR_CONTROLS 7
 #define ERROR_HOST     8
 #define EXIT_INVALID   0x80000021u
 #define NO_EXIT	       0xffffu
 
-GUEST(launch, 64, "vmlaunch\n hlt");
-GUEST(stop, 64, "hlt");
-
-struct host {
-	struct flat *f;
-	struct cpu_model model;
-	struct vmx vmx;
-};
-
-static void put(struct host *h, enum vmcs_field f, uint64_t val)
-{
-	h->vmx.vmcs[f] = val;
-}
-
 /* The hypervisor's own state, where no check looks. */
-static void put_host(struct host *h)
+static void put_unchecked(struct host *h)
 {
 	const struct cpu *cpu = h->f->cpu;
 
@@ -48,69 +26,20 @@ static void put_host(struct host *h)
 	put(h, VMCS_EXIT_REASON, NO_EXIT);
 }
 
-/* As if nothing had been before. */
-static void start(struct host *h)
+/* With a VMCS that enters, of the cases' own numbers. */
+static void start_case(struct host *h)
 {
-	struct cpu *cpu = h->f->cpu;
-	uint32_t revision = VMX_REVISION;
-
-	vmx_leave_nested(cpu);
-	cpu->inject.valid = cpu->smi_pending = cpu->nmi_pending = cpu->nmi_blocked = false;
-	cpu->activity = ACTIVITY_RUN;
-	cpu->pending_dr6 = 0;
-	cpu->shadow = 0;
-	flat_long(h->f);
-	cpu->cr0 |= CR0_NE;
-	cpu->cr4 |= CR4_VMXE;
-	cpu_set_rflags(cpu, 2);
-	cpu_update_mode(cpu);
-	cpu_update_attention(cpu);
-	vmx_set_on(cpu, VMXON);
-	h->vmx.current = REGION;
-	h->vmx.launched = false;
-	memset(h->vmx.vmcs, 0, sizeof(h->vmx.vmcs));
+	start_empty(h);
 	for (unsigned i = 0; i < ARRAY_SIZE(enters); i++)
 		put(h, enters[i].f, enters[i].val);
-	put_host(h);
+	put_unchecked(h);
 	flat_poke(h->f, PAGE_A + 0x80, 0x3f, 4); /* VTPR */
-	flat_poke(h->f, PAGE_A + 0x1000, revision, 4);
-	flat_write(h->f, HOST_RIP, stop, stop_end - stop);
-	load(h->f, launch);
-}
-
-static struct host *host_open(void)
-{
-	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
-	static struct host h;
-	struct vmx_caps caps;
-	struct cpu *cpu;
-
-	memset(&h, 0, sizeof(h));
-	h.f = flat_new(FLAT_RAM);
-	cpu = h.f->cpu;
-	flat_long(h.f);
-	h.model = *cpu->model;
-	h.model.vendor = VENDOR_INTEL;
-	cpu->model = &h.model;
-	feature_put(cpu->model_features, FEAT_VMX, true);
-	feature_put(cpu->guest_features, FEAT_VMX, true);
-	cpu->maxphyaddr = WIDTH;
-	cpu->cr4_reserved = ~0x377fffull;
-	vmx_caps_default(NULL, &all, &caps);
-	vmx_init(cpu, &h.vmx, &caps);
-	return &h;
-}
-
-static void host_close(struct host *h)
-{
-	h->f->cpu->virt = NULL;
-	flat_free(h->f);
+	flat_poke(h->f, PAGE_A + 0x1000, VMX_REVISION, 4);
 }
 
 static void put_case(struct host *h, const struct one *c)
 {
-	start(h);
+	start_case(h);
 	for (unsigned k = 0; k < ARRAY_SIZE(c->set); k++)
 		if (c->set[k].f || c->set[k].val || !k)
 			put(h, c->set[k].f, c->set[k].val);
@@ -197,6 +126,8 @@ static void entries(void **state)
 	struct host *h = host_open();
 	unsigned refused = 0, entered = 0;
 
+	h->f->cpu->maxphyaddr = WIDTH;
+	h->f->cpu->cr4_reserved = ~0x377fffull;
 	for (unsigned i = 0; i < ARRAY_SIZE(cases); i++) {
 		bool enters_at_all;
 

@@ -4,85 +4,19 @@
  * devices and ROM. What comes of an access is what the SDM says of the entries that are read there: a page, a violation
  * (exit 48), a misconfiguration (49); of a page without RAM, a device's answer.
  */
-#include "guest_asm.h"
-#include "silicon/models/features.h"
-#include "silicon/models/model.h"
-#include "silicon/vmx/vmx.h"
+#include "vmx_host.h"
 
-#include <string.h>
-
-#define VMXON	 0x200000u
-#define REGION	 0x201000u
-#define TABLES	 0x230000u
-#define HOST_RIP 0x9000u
-#define L2_RIP	 0x300000u
-#define LOOP	 0x600000u   /* a table that is its own at each level */
-#define HOLE	 0x40000000u /* no RAM, no device */
-#define PROBE	 0x600000u   /* where the guest accesses memory: the fourth large page */
+#define LOOP  0x600000u	  /* a table that is its own at each level */
+#define HOLE  0x40000000u /* no RAM, no device */
+#define PROBE 0x600000u	  /* where the guest accesses memory: the fourth large page */
 
 #define VIOLATION	 48
 #define MISCONFIGURATION 49
 #define HLT		 12
 
-GUEST(launch, 64, "vmlaunch\n ud2");
 GUEST(reads, 64, "mov rax, [rdi]\n hlt");
 GUEST(writes, 64, "mov [rdi], rax\n mov rax, [rdi]\n hlt");
 GUEST(clears, 64, "mov [rdi], rax\n hlt");
-
-struct host {
-	struct flat *f;
-	struct cpu_model model;
-	struct vmx vmx;
-};
-
-static void put(struct host *h, enum vmcs_field f, uint64_t val)
-{
-	h->vmx.vmcs[f] = val;
-}
-
-static void put_controls(struct host *h)
-{
-	put(h, VMCS_PIN_CTLS, 0x16);
-	put(h, VMCS_CPU_CTLS, 0x840061f2); /* HLT exits, secondary controls */
-	put(h, VMCS_CPU2_CTLS, 2);	   /* EPT */
-	put(h, VMCS_EXIT_CTLS, 0x36ffb);
-	put(h, VMCS_ENTRY_CTLS, 0x13fb);
-	put(h, VMCS_EPTP, TABLES | 0x1e);
-	put(h, VMCS_LINK_POINTER, ~0ull);
-	put(h, VMCS_TSC_MULTIPLIER, 1);
-}
-
-static void put_segment(struct host *h, enum seg_id n, uint16_t sel, uint32_t ar)
-{
-	put(h, VMCS_ES_SEL + n, sel);
-	put(h, VMCS_ES_LIMIT + n, 0xffffffff);
-	put(h, VMCS_ES_AR + n, ar);
-}
-
-/* A hypervisor and its guest, both on the same page tables in 64-bit mode. */
-static void put_state(struct host *h)
-{
-	const struct cpu *cpu = h->f->cpu;
-
-	for (unsigned guest = 0; guest < 2; guest++) {
-		put(h, guest ? VMCS_CR0 : VMCS_HOST_CR0, cpu->cr0);
-		put(h, guest ? VMCS_CR3 : VMCS_HOST_CR3, cpu->cr3);
-		put(h, guest ? VMCS_CR4 : VMCS_HOST_CR4, cpu->cr4);
-		put(h, guest ? VMCS_RIP : VMCS_HOST_RIP, guest ? L2_RIP : HOST_RIP);
-		put(h, guest ? VMCS_RSP : VMCS_HOST_RSP, FLAT_STACK);
-	}
-	put(h, VMCS_HOST_CS_SEL, FLAT_CS64);
-	put(h, VMCS_HOST_SS_SEL, FLAT_DS32);
-	put(h, VMCS_HOST_TR_SEL, FLAT_TR);
-	for (enum seg_id n = SEG_ES; n <= SEG_GS; n++)
-		put_segment(h, n, FLAT_DS32, 0xc093);
-	put_segment(h, SEG_CS, FLAT_CS64, 0xa09b);
-	put_segment(h, SEG_LDTR, 0, 0x10000);
-	put_segment(h, SEG_TR, FLAT_TR, 0x8b);
-	put(h, VMCS_TR_LIMIT, 0x67);
-	put(h, VMCS_RFLAGS, 2);
-	put(h, VMCS_DR7, 0x400);
-}
 
 /* Identity, 1 GiB of 2 MiB pages. */
 static void put_tables(struct host *h)
@@ -93,56 +27,19 @@ static void put_tables(struct host *h)
 		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
 }
 
-static void start(struct host *h)
+/* A guest behind these tables, which exits at HLT. */
+static void start_behind(struct host *h)
 {
 	struct cpu *cpu = h->f->cpu;
 
-	vmx_leave_nested(cpu);
-	flat_long(h->f);
-	cpu->cr0 |= CR0_NE;
-	cpu->cr4 |= CR4_VMXE;
-	cpu->activity = ACTIVITY_RUN;
-	cpu_set_rflags(cpu, 2);
-	vmx_set_on(cpu, VMXON);
-	h->vmx.current = REGION;
-	h->vmx.launched = false;
-	memset(h->vmx.vmcs, 0, sizeof(h->vmx.vmcs));
-	put_controls(h);
-	put_state(h);
+	start(h);
+	put(h, VMCS_CPU_CTLS, CPU_ONES | HLT_EXIT | CPU2_ON);
+	put(h, VMCS_CPU2_CTLS, 2); /* EPT */
+	put(h, VMCS_EPTP, TABLES_EPTP);
 	put_tables(h);
 	mmu_flush_all(cpu);
 	cpu->gpr[RDI] = PROBE;
 	cpu->gpr[RAX] = 0x1234;
-	flat_poke(h->f, HOST_RIP, 0xf4, 1);
-	load(h->f, launch);
-}
-
-static struct host *host_open(void)
-{
-	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
-	static struct host h;
-	struct vmx_caps caps;
-	struct cpu *cpu;
-
-	memset(&h, 0, sizeof(h));
-	h.f = long_machine();
-	cpu = h.f->cpu;
-	h.model = *cpu->model;
-	h.model.vendor = VENDOR_INTEL;
-	cpu->model = &h.model;
-	feature_put(cpu->model_features, FEAT_VMX, true);
-	feature_put(cpu->guest_features, FEAT_VMX, true);
-	cpu->cr4_reserved &= ~(uint64_t)CR4_VMXE;
-	vmx_caps_default(NULL, &all, &caps);
-	vmx_init(cpu, &h.vmx, &caps);
-	return &h;
-}
-
-static void host_close(struct host *h)
-{
-	h->f->cpu->virt = NULL;
-	flat_free(h->f);
 }
 
 /* The entry of the page directory that maps the probe. */
@@ -156,7 +53,7 @@ static void put_probe(struct host *h, uint64_t entry)
 /* The guest runs to an exit: its reason. */
 static uint32_t enter_code(struct host *h, const uint8_t *code, size_t size)
 {
-	flat_write(h->f, L2_RIP, code, size);
+	flat_write(h->f, L2_CODE, code, size);
 	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
 	assert_int_equal(h->f->cpu->rip, HOST_RIP + 1);
 	return h->vmx.vmcs[VMCS_EXIT_REASON];
@@ -170,7 +67,7 @@ static void own_table(void **state)
 	struct host *h = host_open();
 	uint64_t entry = LOOP | 7;
 
-	start(h);
+	start_behind(h);
 	/* A fourth-level entry of its own; below it entry 0 is the table, at each level. */
 	flat_poke(h->f, LOOP, entry, 8);
 	flat_poke(h->f, TABLES + 8, entry, 8);
@@ -178,14 +75,14 @@ static void own_table(void **state)
 	h->f->cpu->gpr[RDI] = 0x700000;
 	assert_int_equal(enter(h, reads), HLT);
 	assert_int_equal(h->f->cpu->gpr[RAX], entry);
-	start(h);
+	start_behind(h);
 	flat_poke(h->f, TABLES + 8, entry, 8);
 	flat_map(h->f, 0x700000, BIT(39), PTE_P | PTE_W, PAGE_SIZE);
 	h->f->cpu->gpr[RDI] = 0x700000;
 	h->f->cpu->gpr[RAX] = 0;
 	assert_int_equal(enter(h, clears), HLT);
 	assert_int_equal(flat_peek(h->f, LOOP, 8), 0);
-	start(h);
+	start_behind(h);
 	flat_poke(h->f, TABLES + 8, entry, 8);
 	flat_map(h->f, 0x700000, BIT(39), PTE_P | PTE_W, PAGE_SIZE);
 	h->f->cpu->gpr[RDI] = 0x700000;
@@ -199,7 +96,7 @@ static void own_root(void **state)
 {
 	struct host *h = host_open();
 
-	start(h);
+	start_behind(h);
 	put(h, VMCS_EPTP, LOOP | 0x1e);
 	for (uint64_t i = 0; i < 512; i++)
 		flat_poke(h->f, LOOP + 8 * i, LOOP | 7, 8);
@@ -230,17 +127,17 @@ static void in_a_hole(void **state)
 	struct host *h = host_open();
 
 	for (unsigned i = 0; i < ARRAY_SIZE(holes); i++) {
-		start(h);
+		start_behind(h);
 		flat_poke(h->f, holes[i].at, holes[i].entry, 8);
 		assert_int_equal(enter(h, reads), holes[i].reason);
 		assert_int_equal(h->f->cpu->gpr[RAX], 0x1234);
 	}
 	/* The root. */
-	start(h);
+	start_behind(h);
 	put(h, VMCS_EPTP, HOLE | 0x1e);
 	assert_int_equal(enter(h, reads), VIOLATION);
 	/* A table in ROM is one like any; that its accessed bit cannot be set changes nothing. */
-	start(h);
+	start_behind(h);
 	put(h, VMCS_EPTP, TABLES | 0x5e);
 	memset(h->f->rom, 0, PAGE_SIZE);
 	*(uint64_t *)h->f->rom = PROBE | 0x37;
@@ -269,22 +166,22 @@ static void devices(void **state)
 	struct host *h = host_open();
 
 	h->f->mmio_in = answer;
-	start(h);
+	start_behind(h);
 	put_small(h, (FLAT_MMIO + 0x1000) | 7);
 	assert_int_equal(enter(h, reads), HLT);
 	assert_int_equal(h->f->cpu->gpr[RAX], FLAT_MMIO + 0x1000);
-	start(h);
+	start_behind(h);
 	put_small(h, (FLAT_DEVICE + 0x1000) | 7);
 	assert_int_equal(enter(h, reads), HLT);
 	assert_int_equal(h->f->cpu->gpr[RAX], FLAT_DEVICE + 0x1000);
 	/* A device's page that may not be read is no device to the guest. */
-	start(h);
+	start_behind(h);
 	h->f->nr_events = 0;
 	put_small(h, FLAT_DEVICE | 4);
 	assert_int_equal(enter(h, reads), VIOLATION);
 	assert_int_equal(h->f->nr_events, 0);
 	/* ROM takes no write. */
-	start(h);
+	start_behind(h);
 	*(uint64_t *)h->f->rom = 0x5555;
 	put_small(h, FLAT_ROM | 7);
 	assert_int_equal(enter(h, writes), HLT);
