@@ -59,27 +59,6 @@ static uint64_t attribute(int kvm)
 	return val;
 }
 
-static int set_msr(int vcpu, uint32_t index, uint64_t val)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = {{.nmsrs = 1}, {.index = index, .data = val}};
-
-	return ioctl(vcpu, KVM_SET_MSRS, &m);
-}
-
-static uint64_t get_msr(int vcpu, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry e;
-	} m = {{.nmsrs = 1}, {.index = index, .data = ~0ull}};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &m), 1);
-	return m.e.data;
-}
-
 static struct machine with_vcpu(void)
 {
 	struct machine m = machine_open();
@@ -116,8 +95,8 @@ static void test_not_asked(void)
 	CHECK(!find(&c, 0xd, 17) && !find(&c, 0xd, 18));
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &c), 0);
 	CHECK_ERR(set_xcr0(m.vcpu, 3 | TILES), EINVAL);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, 0), 1);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, TILEDATA), 0);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, 0), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, TILEDATA), 0);
 	/* The program may not show more than it has been permitted. */
 	find(&c, 0xd, 0)->eax |= TILES;
 	CHECK_ERR(ioctl(m.vcpu, KVM_SET_CPUID2, &c), EPERM);
@@ -215,13 +194,13 @@ static void test_registers(void)
 	CHECK_ERR(set_xcr0(m.vcpu, 3 | TILECFG), EINVAL);
 	CHECK_ERR(set_xcr0(m.vcpu, 3 | TILEDATA), EINVAL);
 	CHECK_EQ(set_xcr0(m.vcpu, 3 | TILES), 0);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, TILECFG), 0);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, 1), 0);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD_ERR, 1ull << 63), 0);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, TILEDATA), 1);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD_ERR, TILEDATA), 1);
-	CHECK_EQ(get_msr(m.vcpu, MSR_XFD), TILEDATA);
-	CHECK_EQ(get_msr(m.vcpu, MSR_XFD_ERR), TILEDATA);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, TILECFG), 0);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, 1), 0);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD_ERR, 1ull << 63), 0);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, TILEDATA), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD_ERR, TILEDATA), 1);
+	CHECK_EQ(msr_get(m.vcpu, MSR_XFD), TILEDATA);
+	CHECK_EQ(msr_get(m.vcpu, MSR_XFD_ERR), TILEDATA);
 }
 
 static void fill_image(uint8_t *image)
@@ -255,12 +234,12 @@ static void test_image(void)
 	CHECK_EQ(*(uint64_t *)(got + XSTATE_BV) & TILES, TILES);
 	CHECK(!memcmp(got + TILE_CONFIG, image + TILE_CONFIG, SIZE - TILE_CONFIG));
 	/* Disabled: shown as initial, and not taken. */
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, TILEDATA), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, TILEDATA), 1);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE2, got), 0);
 	CHECK_EQ(*(uint64_t *)(got + XSTATE_BV) & TILES, TILECFG);
 	CHECK_EQ(got[TILE_DATA + 1], 0);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_XSAVE, image), 0);
-	CHECK_EQ(set_msr(m.vcpu, MSR_XFD, 0), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_XFD, 0), 1);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_XSAVE2, got), 0);
 	CHECK_EQ(*(uint64_t *)(got + XSTATE_BV) & TILES, TILECFG);
 	/* A header that is none leaves all as it was. */

@@ -142,6 +142,38 @@ static inline void set_supported_cpuid(int kvm, int vcpu)
 	CHECK_EQ(ioctl(vcpu, KVM_SET_CPUID2, &c), 0);
 }
 
+/* ---- one MSR ---- */
+
+struct one_msr {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry;
+};
+
+/* How many were accepted: 1, or 0 if the MSR refused the value. */
+static inline int msr_set(int vcpu, uint32_t index, uint64_t data)
+{
+	struct one_msr m = {.head.nmsrs = 1, .entry = {.index = index, .data = data}};
+
+	return ioctl(vcpu, KVM_SET_MSRS, &m);
+}
+
+static inline uint64_t msr_get(int vcpu, uint32_t index)
+{
+	struct one_msr m = {.head.nmsrs = 1, .entry.index = index};
+
+	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &m), 1);
+	return m.entry.data;
+}
+
+static inline bool msr_readable(int vcpu, uint32_t index)
+{
+	struct one_msr m = {.head.nmsrs = 1, .entry.index = index};
+
+	return ioctl(vcpu, KVM_GET_MSRS, &m) == 1;
+}
+
+/* ---- a machine ---- */
+
 /* A VM with 64 KiB of RAM in slot 0, no vCPU yet. */
 static inline struct machine machine_open(void)
 {

@@ -46,21 +46,6 @@ struct many {
 static struct many v;
 static volatile bool stopping;
 
-static void msr_set(int vcpu, uint32_t index, uint64_t data)
-{
-	uint64_t bytes[3] = {1, index, data};
-
-	CHECK_EQ(ioctl(vcpu, KVM_SET_MSRS, bytes), 1);
-}
-
-static uint64_t msr_get(int vcpu, uint32_t index)
-{
-	uint64_t bytes[3] = {1, index};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, bytes), 1);
-	return bytes[2];
-}
-
 static void set_or_get_offset(int vcpu, unsigned long op, uint64_t *offset)
 {
 	struct kvm_device_attr attr = {
@@ -107,7 +92,7 @@ static void start(uint32_t khz)
 		regs.rbp = BLOCK(i);
 		CHECK_EQ(ioctl(v.vcpu[i], KVM_SET_REGS, &regs), 0);
 		long_mode_put(ram, BLOCK(i) + 8, PAGE(i));
-		msr_set(v.vcpu[i], SYSTEM_TIME, PAGE(i) | 1);
+		CHECK_EQ(msr_set(v.vcpu[i], SYSTEM_TIME, PAGE(i) | 1), 1);
 	}
 	/* Have all pages written. */
 	CHECK_EQ(ioctl(v.vm, KVM_SET_CLOCK, &clock), 0);
@@ -187,7 +172,7 @@ static void by_msr(const struct many *from, const struct many *to)
 	CHECK_EQ(ioctl(from->vm, KVM_GET_CLOCK, &clock), 0);
 	usleep(20000);
 	for (unsigned i = 0; i < NR; i++)
-		msr_set(to->vcpu[i], MSR_TSC, tsc[i]);
+		CHECK_EQ(msr_set(to->vcpu[i], MSR_TSC, tsc[i]), 1);
 	clock.flags = 0;
 	CHECK_EQ(ioctl(to->vm, KVM_SET_CLOCK, &clock), 0);
 }
@@ -231,7 +216,7 @@ static void move(void (*clocks)(const struct many *from, const struct many *to))
 	}
 	/* As VMMs do: KVM_SET_CLOCK comes last, and the pages show it before any vCPU runs. */
 	for (unsigned i = 0; i < NR; i++)
-		msr_set(v.vcpu[i], SYSTEM_TIME, PAGE(i) | 1);
+		CHECK_EQ(msr_set(v.vcpu[i], SYSTEM_TIME, PAGE(i) | 1), 1);
 	clocks(&old, &v);
 	for (unsigned i = 0; i < NR; i++)
 		close(old.vcpu[i]);

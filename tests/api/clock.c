@@ -16,27 +16,6 @@ struct time_info {
 	uint8_t flags, pad[2];
 };
 
-static long set_msr(int vcpu, uint32_t index, uint64_t val)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0] = {.index = index, .data = val}};
-
-	return ioctl(vcpu, KVM_SET_MSRS, &msrs);
-}
-
-static uint64_t get_msr(int vcpu, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0] = {.index = index}};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &msrs), 1);
-	return msrs.v[0].data;
-}
-
 static void test_ioctls(void)
 {
 	int kvm = open_kvm(), vm = create_vm(kvm);
@@ -88,20 +67,20 @@ static void test_scaled(void)
 	CHECK_ERR(ioctl(m.vm, KVM_SET_TSC_KHZ, 0xffffffff), EINVAL);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_TSC_KHZ, khz / 2 * 3), 0);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_TSC_KHZ, 0), khz / 2 * 3);
-	CHECK_EQ(set_msr(m.vcpu, MSR_TSC, 1000000), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_TSC, 1000000), 1);
 	before = __rdtsc();
-	from = get_msr(m.vcpu, MSR_TSC);
+	from = msr_get(m.vcpu, MSR_TSC);
 	usleep(20000);
-	to = get_msr(m.vcpu, MSR_TSC);
+	to = msr_get(m.vcpu, MSR_TSC);
 	after = __rdtsc();
 	CHECK(from >= 1000000);
 	CHECK((to - from) / 3 <= (after - before) / 2 + 2);
 	before = __rdtsc();
-	from = get_msr(m.vcpu, MSR_TSC);
+	from = msr_get(m.vcpu, MSR_TSC);
 	RUN_TO(&m, KVM_EXIT_HLT);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_REGS, &regs), 0);
 	guest = regs.rdx << 32 | regs.rax;
-	to = get_msr(m.vcpu, MSR_TSC);
+	to = msr_get(m.vcpu, MSR_TSC);
 	CHECK(from <= guest && guest <= to);
 	/* Other vCPUs of the VM start at what it says now. */
 	CHECK_EQ(ioctl(m.vm, KVM_SET_TSC_KHZ, khz * 2), 0);
@@ -118,13 +97,13 @@ static void test_page(void)
 
 	MACHINE_CODE(&m, 0xe6, 0x80, 0xeb, 0xfc);
 	CHECK_ERR(ioctl(m.vcpu, KVM_KVMCLOCK_CTRL, 0), EINVAL);
-	CHECK_EQ(set_msr(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3001), 1);
-	CHECK_EQ(get_msr(m.vcpu, MSR_SYSTEM_TIME_NEW), 0x3001);
+	CHECK_EQ(msr_set(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3001), 1);
+	CHECK_EQ(msr_get(m.vcpu, MSR_SYSTEM_TIME_NEW), 0x3001);
 	RUN_TO(&m, KVM_EXIT_IO);
 	CHECK(info->version && info->version % 2 == 0);
 	CHECK(info->flags & 1);
 	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &before), 0);
-	delta = get_msr(m.vcpu, MSR_TSC) - info->tsc;
+	delta = msr_get(m.vcpu, MSR_TSC) - info->tsc;
 	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &after), 0);
 	delta = info->shift < 0 ? delta >> -info->shift : delta << info->shift;
 	now = info->ns + (uint64_t)(((unsigned __int128)delta * info->mul) >> 32);
@@ -139,7 +118,7 @@ static void test_page(void)
 	RUN_TO(&m, KVM_EXIT_IO);
 	CHECK(info->ns >= 7200000000000 && info->ns < 7210000000000);
 	/* Switched off: the page is left alone. */
-	CHECK_EQ(set_msr(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3000), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_SYSTEM_TIME_NEW, 0x3000), 1);
 	memset(info, 0, sizeof(*info));
 	RUN_TO(&m, KVM_EXIT_IO);
 	CHECK_EQ(info->version, 0);
@@ -153,13 +132,13 @@ static void test_wall_clock(void)
 	int64_t boot;
 
 	MACHINE_CODE(&m, 0xf4);
-	CHECK_EQ(set_msr(m.vcpu, MSR_WALL_CLOCK_NEW, 0x3000), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_WALL_CLOCK_NEW, 0x3000), 1);
 	CHECK(wall[0] && wall[0] % 2 == 0);
 	CHECK_EQ(ioctl(m.vm, KVM_GET_CLOCK, &clock), 0);
 	boot = clock.realtime - clock.clock;
 	CHECK(llabs(boot - (wall[1] * 1000000000ll + wall[2])) < 1000000);
 	/* An address without memory is no error. */
-	CHECK_EQ(set_msr(m.vcpu, MSR_WALL_CLOCK_NEW, 0x7000000), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_WALL_CLOCK_NEW, 0x7000000), 1);
 }
 
 int main(void)

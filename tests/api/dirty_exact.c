@@ -260,19 +260,12 @@ static void fill_list(unsigned vcpu, unsigned round)
 	list[nr].kind = -1ull;
 }
 
-static void set_msr(int vcpu, uint32_t index, uint64_t value)
-{
-	uint64_t bytes[3] = {1, index, value};
-
-	CHECK_EQ(ioctl(vcpu, KVM_SET_MSRS, bytes), 1);
-}
-
 /* A page of KVM's own, at a random place. */
 static void have_page(int vcpu, uint32_t index)
 {
 	unsigned page = any(DATA_PAGES);
 
-	set_msr(vcpu, index, DATA + page * PAGE + 1);
+	CHECK_EQ(msr_set(vcpu, index, DATA + page * PAGE + 1), 1);
 	expect(data, page);
 }
 
@@ -293,12 +286,12 @@ static void have_kvm_write(void)
 static void end_pv(void)
 {
 	for (unsigned i = 0; i < nr_vcpus; i++) {
-		set_msr(vcpus[i].fd, MSR_SYSTEM_TIME, 0);
-		set_msr(vcpus[i].fd, MSR_STEAL_TIME, 0);
-		set_msr(vcpus[i].fd, HV_VP_ASSIST, 0);
+		CHECK_EQ(msr_set(vcpus[i].fd, MSR_SYSTEM_TIME, 0), 1);
+		CHECK_EQ(msr_set(vcpus[i].fd, MSR_STEAL_TIME, 0), 1);
+		CHECK_EQ(msr_set(vcpus[i].fd, HV_VP_ASSIST, 0), 1);
 	}
-	set_msr(vcpus[0].fd, HV_HYPERCALL, 0);
-	set_msr(vcpus[0].fd, HV_TSC_PAGE, 0);
+	CHECK_EQ(msr_set(vcpus[0].fd, HV_HYPERCALL, 0), 1);
+	CHECK_EQ(msr_set(vcpus[0].fd, HV_TSC_PAGE, 0), 1);
 }
 
 /* ---- the machine ---- */
@@ -388,7 +381,7 @@ static void start(unsigned i)
 	s.ds = s.es = s.ss = s.fs = s.gs = stack;
 	CHECK_EQ(ioctl(fd, KVM_SET_SREGS, &s), 0);
 	CHECK_EQ(ioctl(fd, KVM_SET_REGS, &regs), 0);
-	set_msr(fd, HV_GUEST_OS_ID, 1);
+	CHECK_EQ(msr_set(fd, HV_GUEST_OS_ID, 1), 1);
 }
 
 static void open_vcpu(unsigned i)

@@ -57,12 +57,7 @@ static void test_exits(void)
 	m.run->msr.error = 0;
 	RUN_TO(&m, KVM_EXIT_HLT);
 	/* The program itself is not filtered, and user space kept the value to itself. */
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0].index = 0x174};
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, &msrs), 1);
-	CHECK_EQ(msrs.v[0].data, 0);
+	CHECK_EQ(msr_get(m.vcpu, 0x174), 0);
 }
 
 int main(void)

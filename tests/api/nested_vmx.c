@@ -155,14 +155,10 @@ static void test_no_vmcs(int vcpu)
 /* QEMU clears IA32_FEATURE_CONTROL before it sets registers at reset. */
 static void test_leave(int vcpu)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head.nmsrs = 1, .entry.index = FEAT_CTL};
 	struct nested_state s = on();
 
 	CHECK_EQ(nested_set(vcpu, &s), 0);
-	CHECK_EQ(ioctl(vcpu, KVM_SET_MSRS, &m), 1);
+	CHECK_EQ(msr_set(vcpu, FEAT_CTL, 0), 1);
 	is_off(vcpu);
 	CHECK_EQ(nested_set(vcpu, &s), 0);
 	s = off();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For tests of guest interfaces: MSRs one by one, CPUID leaves, and a guest in real mode with interrupts, whose handler
+ * For tests of guest interfaces: MSRs that keep a value, CPUID leaves, and a guest in real mode with interrupts, whose handler
  * writes AL to port 80h and halts with interrupts off.
  */
 #ifndef TESTS_API_PV_H
@@ -11,38 +11,6 @@
 #define HANDLER_GPA 0x1f00
 #define LAPIC_SVR   0xf0
 #define LAPIC_ISR   0x100
-
-/* How many were accepted: 1, or 0 if the MSR refused the value. */
-static inline int msr_set(int vcpu, uint32_t index, uint64_t data)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0] = {.index = index, .data = data}};
-
-	return ioctl(vcpu, KVM_SET_MSRS, &msrs);
-}
-
-static inline uint64_t msr_get(int vcpu, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0].index = index};
-
-	CHECK_EQ(ioctl(vcpu, KVM_GET_MSRS, &msrs), 1);
-	return msrs.v[0].data;
-}
-
-static inline bool msr_readable(int vcpu, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry v[1];
-	} msrs = {.head.nmsrs = 1, .v[0].index = index};
-
-	return ioctl(vcpu, KVM_GET_MSRS, &msrs) == 1;
-}
 
 /* The value is taken and read back; another one is refused and leaves it. */
 static inline void msr_keeps(int vcpu, uint32_t index, uint64_t good, uint64_t bad)

@@ -249,13 +249,12 @@ static void test_flush(void)
 {
 	struct many v = open_many(plain_ids, 2);
 	volatile uint8_t *preempted = v.m.ram + STEAL + offsetof(struct kvm_steal_time, preempted);
-	uint64_t steal[3] = {1, MSR_KVM_STEAL_TIME, STEAL | 1};
 	struct kvm_regs regs;
 	struct runner r;
 
 	if (!ioctl(v.m.kvm, KVM_CHECK_EXTENSION, KVM_CAP_STEAL_TIME))
 		return;
-	CHECK_EQ(ioctl(v.vcpu[1], KVM_SET_MSRS, steal), 1);
+	CHECK_EQ(msr_set(v.vcpu[1], MSR_KVM_STEAL_TIME, STEAL | 1), 1);
 	v.m.ram[FIRST] = 1;
 	v.m.ram[SECOND] = 2;
 	map_window(&v, FIRST);

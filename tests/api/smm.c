@@ -16,31 +16,6 @@
 #define APIC_BASE  0x1b
 #define X2APIC_ICR 0x830
 
-static int msr(int vcpu, unsigned long op, uint32_t index, uint64_t *val)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head.nmsrs = 1, .entry = {.index = index, .data = *val}};
-	int r = ioctl(vcpu, op, &m);
-
-	*val = m.entry.data;
-	return r;
-}
-
-static uint64_t get_msr(const struct machine *m, uint32_t index)
-{
-	uint64_t val = 0;
-
-	CHECK_EQ(msr(m->vcpu, KVM_GET_MSRS, index, &val), 1);
-	return val;
-}
-
-static void set_msr(const struct machine *m, uint32_t index, uint64_t val)
-{
-	CHECK_EQ(msr(m->vcpu, KVM_SET_MSRS, index, &val), 1);
-}
-
 static struct kvm_vcpu_events events(const struct machine *m)
 {
 	struct kvm_vcpu_events e;
@@ -62,7 +37,7 @@ static uint8_t *add_smram(struct machine *m)
 
 	memcpy(smram + 0x8000, handler, sizeof(handler));
 	CHECK_EQ(set_region(m->vm, SMRAM_SLOT, 0, SMBASE, SMRAM_SIZE, smram), 0);
-	set_msr(m, MSR_SMBASE, SMBASE);
+	CHECK_EQ(msr_set(m->vcpu, MSR_SMBASE, SMBASE), 1);
 	return smram;
 }
 
@@ -107,7 +82,7 @@ static void test_smi(void)
 	struct machine m = open_loop(false);
 
 	add_smram(&m);
-	CHECK_EQ(get_msr(&m, SMI_COUNT), 0);
+	CHECK_EQ(msr_get(m.vcpu, SMI_COUNT), 0);
 	RUN_TO_PORT(&m, 0x80);
 	CHECK_EQ(m.run->flags & KVM_RUN_X86_SMM, 0);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SMI, 0), 0);
@@ -117,7 +92,7 @@ static void test_smi(void)
 	CHECK_EQ(events(&m).smi.smm, 1);
 	CHECK_EQ(events(&m).smi.pending, 0);
 	CHECK_EQ(events(&m).nmi.masked, 1);
-	CHECK_EQ(get_msr(&m, SMI_COUNT), 1);
+	CHECK_EQ(msr_get(m.vcpu, SMI_COUNT), 1);
 	RUN_TO_PORT(&m, 0x80);
 	CHECK_EQ(m.run->flags & KVM_RUN_X86_SMM, 0);
 	CHECK_EQ(events(&m).smi.smm, 0);
@@ -213,7 +188,7 @@ static void test_halted(void)
 	m.run->immediate_exit = 0;
 	CHECK_EQ(ioctl(m.vcpu, KVM_SMI, 0), 0);
 	RUN_TO_PORT(&m, 0x81);
-	CHECK_EQ(get_msr(&m, SMI_COUNT), 3);
+	CHECK_EQ(msr_get(m.vcpu, SMI_COUNT), 3);
 	close_machine(&m);
 }
 
@@ -231,7 +206,7 @@ static void test_icr(void)
 	MACHINE_CODE(&m, 0x66, 0xb9, 0x30, 0x08, 0, 0, 0x66, 0x31, 0xd2, 0x66, 0xb8, 0, 0x42, 4, 0,
 		     0x0f, 0x30, 0xe6, 0x80);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, &cpuid), 0);
-	set_msr(&m, APIC_BASE, get_msr(&m, APIC_BASE) | 1 << 10);
+	CHECK_EQ(msr_set(m.vcpu, APIC_BASE, msr_get(m.vcpu, APIC_BASE) | 1 << 10), 1);
 	add_smram(&m);
 	RUN_TO_PORT(&m, 0x81);
 	CHECK_EQ(m.run->flags & KVM_RUN_X86_SMM, KVM_RUN_X86_SMM);
@@ -248,7 +223,7 @@ static void test_smbase(void)
 	m.ram[13 * 4 + 1] = 0x20;
 	m.ram[0x2000] = 0xe6;
 	m.ram[0x2001] = 0x8d;
-	CHECK_EQ(get_msr(&m, MSR_SMBASE), 0x30000);
+	CHECK_EQ(msr_get(m.vcpu, MSR_SMBASE), 0x30000);
 	RUN_TO_PORT(&m, 0x8d);
 	close_machine(&m);
 }

@@ -69,16 +69,6 @@ static inline bool vm_state_goes_on(uint32_t index)
 }
 
 /* The list is the module's; VMX's of it are refused where CPUID has no VMX. */
-static inline bool vm_state_readable(const struct machine *m, uint32_t index)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} one = {.head.nmsrs = 1, .entry.index = index};
-
-	return ioctl(m->vcpu, KVM_GET_MSRS, &one) == 1;
-}
-
 static inline void vm_state_list_msrs(const struct machine *m, struct vm_state_msrs *msrs)
 {
 	struct {
@@ -89,7 +79,7 @@ static inline void vm_state_list_msrs(const struct machine *m, struct vm_state_m
 	CHECK_EQ(ioctl(m->kvm, KVM_GET_MSR_INDEX_LIST, &list), 0);
 	msrs->head.nmsrs = 0;
 	for (unsigned i = 0; i < list.head.nmsrs; i++)
-		if (vm_state_readable(m, list.indices[i]))
+		if (msr_readable(m->vcpu, list.indices[i]))
 			msrs->entries[msrs->head.nmsrs++].index = list.indices[i];
 }
 

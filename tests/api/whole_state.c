@@ -125,8 +125,6 @@ static void gate(unsigned vector, const uint8_t *to)
 
 static void start(void)
 {
-	uint64_t smbase[3] = {1, MSR_SMBASE, SMBASE};
-
 	m = vm_state_machine(RAM);
 	long_mode_memory(m.ram, guest, guest_end);
 	gate(1, guest_debug);
@@ -137,7 +135,7 @@ static void start(void)
 	memcpy(m.ram + SMM_CODE, smm_code, sizeof(smm_code));
 	long_mode_cpuid(m.kvm, m.vcpu, 1 << 21);
 	long_mode_start(m.vcpu, LONG_CODE, LONG_STACK);
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, smbase), 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_SMBASE, SMBASE), 1);
 	set_stepping();
 	moves = fragments = accesses = 0;
 	seen = 1;

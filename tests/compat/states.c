@@ -72,19 +72,12 @@ static void plain_cpuid(struct vm_state_cpuid *c)
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, c), 0);
 }
 
-static void set_msr(uint32_t index, uint64_t value)
-{
-	uint64_t bytes[3] = {1, index, value};
-
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, bytes), 1);
-}
-
 static void start_guest(void)
 {
 	fill_memory();
 	plain_cpuid(&saved.vm.cpuid);
 	long_mode_start(m.vcpu, CODE, LONG_STACK);
-	set_msr(MSR_SMBASE, SMBASE);
+	CHECK_EQ(msr_set(m.vcpu, MSR_SMBASE, SMBASE), 1);
 }
 
 /* ---- its state ---- */

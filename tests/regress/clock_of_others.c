@@ -13,13 +13,6 @@ struct shown {
 	uint64_t tsc, ns;
 };
 
-static void set_msr(int vcpu, uint32_t index, uint64_t value)
-{
-	uint64_t bytes[3] = {1, index, value};
-
-	CHECK_EQ(ioctl(vcpu, KVM_SET_MSRS, bytes), 1);
-}
-
 int main(void)
 {
 	struct machine m = machine_open();
@@ -29,8 +22,8 @@ int main(void)
 	MACHINE_CODE(&m, 0xf4, 0xf4);
 	second = ioctl(m.vm, KVM_CREATE_VCPU, 1);
 	CHECK(second >= 0);
-	set_msr(m.vcpu, MSR_SYSTEM_TIME, PAGE_OF(0) | 1);
-	set_msr(second, MSR_SYSTEM_TIME, PAGE_OF(1) | 1);
+	CHECK_EQ(msr_set(m.vcpu, MSR_SYSTEM_TIME, PAGE_OF(0) | 1), 1);
+	CHECK_EQ(msr_set(second, MSR_SYSTEM_TIME, PAGE_OF(1) | 1), 1);
 	RUN_TO(&m, KVM_EXIT_HLT);
 	CHECK_EQ(ioctl(m.vm, KVM_SET_CLOCK, &clock), 0);
 	for (unsigned i = 0; i < 2; i++) {

@@ -5,6 +5,7 @@
  */
 #include "../api/api_test.h"
 
+#define APIC_BASE 0x1b
 #define X2APIC_ID 0x20
 
 static uint64_t cpuid_bytes[2000];
@@ -49,8 +50,6 @@ static void test_same_cpuid(void)
 static void test_apic_id(void)
 {
 	struct machine m = {.kvm = open_kvm()};
-	uint64_t base_bytes[3] = {1, 0x1b};
-	struct kvm_msrs *base = (struct kvm_msrs *)base_bytes;
 	struct kvm_lapic_state apic;
 
 	m.vm = create_vm(m.kvm);
@@ -58,9 +57,7 @@ static void test_apic_id(void)
 	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 3);
 	get_cpuid(m.kvm, KVM_GET_SUPPORTED_CPUID);
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_CPUID2, cpuid), 0);
-	CHECK_EQ(ioctl(m.vcpu, KVM_GET_MSRS, base), 1);
-	base->entries[0].data |= 1 << 10;
-	CHECK_EQ(ioctl(m.vcpu, KVM_SET_MSRS, base), 1);
+	CHECK_EQ(msr_set(m.vcpu, APIC_BASE, msr_get(m.vcpu, APIC_BASE) | 1 << 10), 1);
 	CHECK_EQ(ioctl(m.vcpu, KVM_GET_LAPIC, &apic), 0);
 	CHECK_EQ(*(uint32_t *)&apic.regs[X2APIC_ID], 3u << 24);
 	CHECK_EQ(enable_cap(m.vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS), 0);
