@@ -15,47 +15,35 @@
 #include "silicon/mmu/mmu.h"
 #include "silicon/mmu/pte.h"
 #include "silicon/svm/svm_internal.h"
+#include "silicon/sys/apic_page.h"
 
 #define MSR_DOORBELL 0xc001011b
-
-enum apic_register {
-	APIC_ID = 0x20,
-	APIC_TPR = 0x80,
-	APIC_PPR = 0xa0,
-	APIC_EOI = 0xb0,
-	APIC_DFR = 0xe0,
-	APIC_ISR = 0x100,
-	APIC_TMR = 0x180,
-	APIC_IRR = 0x200,
-	APIC_ICR = 0x300,
-	APIC_ICR2 = 0x310,
-};
 
 /* Bit n: the register at 10H * n. */
 #define REG(offset)	  BIT((offset) / 16)
 #define REGS(first, last) GENMASK((last) / 16, (first) / 16)
-#define ACCELERATED	  (REG(APIC_TPR) | REG(APIC_EOI) | REG(APIC_ICR) | REG(APIC_ICR2))
+#define ACCELERATED	  (REG(LAPIC_TPR) | REG(LAPIC_EOI) | REG(LAPIC_ICR) | REG(LAPIC_ICR2))
 /* RRR, LDR, DFR, SVR; ESR; the LVT with the timer's initial count; its divider. */
-#define TRAPPED (REG(APIC_ID) | REGS(0xc0, 0xf0) | REG(0x280) | REGS(0x320, 0x380) | REG(0x3e0))
-#define READABLE \
-	(ACCELERATED | TRAPPED | REG(0x30) | REG(0x90) | REG(APIC_PPR) | REGS(0x100, 0x270))
+#define TRAPPED                                                   \
+	(REG(LAPIC_ID) | REGS(0xc0, LAPIC_SVR) | REG(LAPIC_ESR) | \
+	 REGS(LAPIC_LVT_TIMER, LAPIC_TIMER_INITIAL) | REG(LAPIC_TIMER_DIVIDE))
+#define READABLE                                                                        \
+	(ACCELERATED | TRAPPED | REG(LAPIC_VERSION) | REG(LAPIC_APR) | REG(LAPIC_PPR) | \
+	 REGS(LAPIC_ISR, 0x270))
 
 static gpa_t page_of(const struct cpu *cpu)
 {
 	return svm_of_const(cpu)->vmcb.control.avic_page & PTE_ADDR;
 }
 
-/* A page that is not there reads as 0 and takes nothing. */
 static uint32_t reg_read(struct cpu *cpu, unsigned offset)
 {
-	uint32_t val;
-
-	return mmu_read_phys_bytes(cpu, page_of(cpu) + offset, &val, sizeof(val)) ? 0 : val;
+	return sys_apic_read(cpu, page_of(cpu), offset);
 }
 
 static void reg_write(struct cpu *cpu, unsigned offset, uint32_t val)
 {
-	mmu_write_phys_bytes(cpu, page_of(cpu) + offset, &val, sizeof(val));
+	sys_apic_write(cpu, page_of(cpu), offset, val);
 }
 
 /* ---- IRR, ISR, TMR ---- */
@@ -75,55 +63,46 @@ static bool bit_change(struct cpu *cpu, gpa_t page, unsigned base, uint8_t vecto
 	return !r;
 }
 
-/* The highest vector that is set, or 0. */
 static uint8_t highest(struct cpu *cpu, unsigned base)
 {
-	for (int i = 7; i >= 0; i--) {
-		uint32_t val = reg_read(cpu, base + 16 * i);
-
-		if (val)
-			return 32 * i + 31 - __builtin_clz(val);
-	}
-	return 0;
+	return sys_apic_highest(cpu, page_of(cpu), base);
 }
 
 /* ---- priorities ---- */
 
 static uint8_t priority(struct cpu *cpu)
 {
-	uint8_t tpr = reg_read(cpu, APIC_TPR), service = highest(cpu, APIC_ISR);
-
-	return tpr >> 4 >= service >> 4 ? tpr : service & 0xf0;
+	return sys_apic_ppr(reg_read(cpu, LAPIC_TPR), highest(cpu, LAPIC_ISR));
 }
 
 static void update_priority(struct cpu *cpu)
 {
-	reg_write(cpu, APIC_PPR, priority(cpu));
+	reg_write(cpu, LAPIC_PPR, priority(cpu));
 }
 
 bool svm_avic_pending(struct cpu *cpu)
 {
-	return highest(cpu, APIC_IRR) >> 4 > priority(cpu) >> 4;
+	return highest(cpu, LAPIC_IRR) >> 4 > priority(cpu) >> 4;
 }
 
 uint8_t svm_avic_take(struct cpu *cpu)
 {
-	uint8_t vector = highest(cpu, APIC_IRR);
+	uint8_t vector = highest(cpu, LAPIC_IRR);
 
-	bit_change(cpu, page_of(cpu), APIC_IRR, vector, false);
-	bit_change(cpu, page_of(cpu), APIC_ISR, vector, true);
+	bit_change(cpu, page_of(cpu), LAPIC_IRR, vector, false);
+	bit_change(cpu, page_of(cpu), LAPIC_ISR, vector, true);
 	update_priority(cpu);
 	return vector;
 }
 
 uint8_t svm_avic_get_tpr(struct cpu *cpu)
 {
-	return reg_read(cpu, APIC_TPR);
+	return reg_read(cpu, LAPIC_TPR);
 }
 
 void svm_avic_set_tpr(struct cpu *cpu, uint8_t tpr)
 {
-	reg_write(cpu, APIC_TPR, tpr);
+	reg_write(cpu, LAPIC_TPR, tpr);
 	update_priority(cpu);
 	cpu_raise(cpu, ATTN_VIRT);
 }
@@ -194,7 +173,7 @@ static uint64_t physical_entry(const struct ipi *ipi, unsigned id)
 
 static uint8_t own_id(struct cpu *cpu)
 {
-	return reg_read(cpu, APIC_ID) >> 24;
+	return reg_read(cpu, LAPIC_ID) >> 24;
 }
 
 /* All that the table knows. */
@@ -232,7 +211,7 @@ static bool find_member(struct ipi *ipi, unsigned index)
 /* A bit each: of eight in all, or of four in one of fifteen clusters. */
 static bool find_logical(struct ipi *ipi, uint8_t destination)
 {
-	unsigned model = reg_read(ipi->cpu, APIC_DFR) >> 28, first = 0, members = destination;
+	unsigned model = reg_read(ipi->cpu, LAPIC_DFR) >> 28, first = 0, members = destination;
 
 	if (model != DFR_FLAT) {
 		first = destination >> 4 << 2;
@@ -269,7 +248,7 @@ static enum delivered deliver(const struct ipi *ipi, unsigned id)
 	bool self = id == own_id(ipi->cpu);
 	gpa_t page = self ? page_of(ipi->cpu) : entry & PTE_ADDR;
 
-	if (page >> ipi->cpu->maxphyaddr || !bit_change(ipi->cpu, page, APIC_IRR, ipi->low, true))
+	if (page >> ipi->cpu->maxphyaddr || !bit_change(ipi->cpu, page, LAPIC_IRR, ipi->low, true))
 		return NO_PAGE;
 	if (self)
 		return DELIVERED; /* svm_attend() looks behind the instruction */
@@ -302,11 +281,11 @@ static bool command_written(struct cpu *cpu)
 	struct ipi ipi = {
 		.cpu = cpu,
 		.c = &svm_of(cpu)->vmcb.control,
-		.low = reg_read(cpu, APIC_ICR) & ~ICR_BUSY,
-		.high = reg_read(cpu, APIC_ICR2),
+		.low = reg_read(cpu, LAPIC_ICR) & ~ICR_BUSY,
+		.high = reg_read(cpu, LAPIC_ICR2),
 	};
 
-	reg_write(cpu, APIC_ICR, ipi.low);
+	reg_write(cpu, LAPIC_ICR, ipi.low);
 	if (ipi.low & (ICR_TYPE | ICR_LEVEL))
 		return incomplete(&ipi, IPI_TYPE, 0);
 	if ((ipi.low & 0xff) < 16)
@@ -325,13 +304,13 @@ static bool not_accelerated(struct cpu *cpu, unsigned offset, uint8_t vector)
 /* A level-triggered one is the hypervisor's to end. */
 static bool ended(struct cpu *cpu)
 {
-	uint8_t vector = highest(cpu, APIC_ISR);
+	uint8_t vector = highest(cpu, LAPIC_ISR);
 
 	if (!vector)
 		return false;
-	if (reg_read(cpu, APIC_TMR + vector / 32 * 16) >> (vector & 31) & 1)
-		return not_accelerated(cpu, APIC_EOI, vector);
-	bit_change(cpu, page_of(cpu), APIC_ISR, vector, false);
+	if (reg_read(cpu, LAPIC_TMR + vector / 32 * 16) >> (vector & 31) & 1)
+		return not_accelerated(cpu, LAPIC_EOI, vector);
+	bit_change(cpu, page_of(cpu), LAPIC_ISR, vector, false);
 	update_priority(cpu);
 	return false;
 }
@@ -342,14 +321,14 @@ bool svm_avic_written(struct cpu *cpu)
 
 	svm_of(cpu)->avic_wrote = false;
 	switch (offset) {
-	case APIC_TPR:
-		svm_avic_set_tpr(cpu, reg_read(cpu, APIC_TPR));
+	case LAPIC_TPR:
+		svm_avic_set_tpr(cpu, reg_read(cpu, LAPIC_TPR));
 		return false;
-	case APIC_EOI:
+	case LAPIC_EOI:
 		return ended(cpu);
-	case APIC_ICR:
+	case LAPIC_ICR:
 		return command_written(cpu);
-	case APIC_ICR2:
+	case LAPIC_ICR2:
 		return false;
 	}
 	return not_accelerated(cpu, offset, 0);

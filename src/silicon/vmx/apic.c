@@ -6,39 +6,22 @@
  * controls virtualize them, and end in an exit elsewhere; what a write brings with it (TPR, EOI, self-IPI) follows behind
  * the instruction.
  */
+#include "silicon/sys/apic_page.h"
 #include "silicon/vmx/vmx_internal.h"
 
-enum apic_register {
-	APIC_ID = 0x20,
-	APIC_TPR = 0x80,
-	APIC_PPR = 0xa0,
-	APIC_EOI = 0xb0,
-	APIC_LDR = 0xd0,
-	APIC_DFR = 0xe0,
-	APIC_SVR = 0xf0,
-	APIC_ISR = 0x100,
-	APIC_TMR = 0x180,
-	APIC_IRR = 0x200,
-	APIC_ESR = 0x280,
-	APIC_ICR = 0x300,
-	APIC_ICR2 = 0x310,
-	APIC_LVT = 0x320,
-	APIC_TMICT = 0x380,
-	APIC_TDCR = 0x3e0,
-};
+static gpa_t page_of(const struct cpu *cpu)
+{
+	return get(vmx_of(cpu), VMCS_VAPIC_ADDR);
+}
 
-/* A page that is not there reads as 0 and takes nothing. */
 uint32_t vapic_read(struct cpu *cpu, unsigned offset)
 {
-	uint32_t val;
-	gpa_t page = get(vmx_of(cpu), VMCS_VAPIC_ADDR);
-
-	return mmu_read_phys_bytes(cpu, page + offset, &val, sizeof(val)) ? 0 : val;
+	return sys_apic_read(cpu, page_of(cpu), offset);
 }
 
 void vapic_write(struct cpu *cpu, unsigned offset, uint32_t val)
 {
-	mmu_write_phys_bytes(cpu, get(vmx_of(cpu), VMCS_VAPIC_ADDR) + offset, &val, sizeof(val));
+	sys_apic_write(cpu, page_of(cpu), offset, val);
 }
 
 /* ---- bits of VIRR and VISR ---- */
@@ -51,16 +34,9 @@ static void set_bit(struct cpu *cpu, unsigned base, uint8_t vector, bool on)
 	vapic_write(cpu, offset, on ? val | bit : val & ~bit);
 }
 
-/* The highest vector that is set, or 0. */
 static uint8_t highest(struct cpu *cpu, unsigned base)
 {
-	for (int i = 7; i >= 0; i--) {
-		uint32_t val = vapic_read(cpu, base + 16 * i);
-
-		if (val)
-			return 32 * i + 31 - __builtin_clz(val);
-	}
-	return 0;
+	return sys_apic_highest(cpu, page_of(cpu), base);
 }
 
 static uint8_t rvi(const struct vmx *v)
@@ -82,16 +58,15 @@ static void set_status(struct vmx *v, uint8_t request, uint8_t service)
 
 static void virtualize_ppr(struct cpu *cpu)
 {
-	uint32_t tpr = vapic_read(cpu, APIC_TPR) & 0xff;
-	uint8_t service = svi(vmx_of(cpu));
+	uint8_t tpr = vapic_read(cpu, LAPIC_TPR);
 
-	vapic_write(cpu, APIC_PPR, tpr >> 4 >= service >> 4 ? tpr : service & 0xf0u);
+	vapic_write(cpu, LAPIC_PPR, sys_apic_ppr(tpr, svi(vmx_of(cpu))));
 }
 
 bool vapic_pending(struct cpu *cpu)
 {
 	return ctl2(vmx_of(cpu), CPU2_VID) &&
-	       rvi(vmx_of(cpu)) >> 4 > (vapic_read(cpu, APIC_PPR) >> 4 & 0xf);
+	       rvi(vmx_of(cpu)) >> 4 > (vapic_read(cpu, LAPIC_PPR) >> 4 & 0xf);
 }
 
 uint8_t vapic_deliver(struct cpu *cpu)
@@ -99,10 +74,10 @@ uint8_t vapic_deliver(struct cpu *cpu)
 	struct vmx *v = vmx_of(cpu);
 	uint8_t vector = rvi(v);
 
-	set_bit(cpu, APIC_ISR, vector, true);
-	vapic_write(cpu, APIC_PPR, vector & 0xf0);
-	set_bit(cpu, APIC_IRR, vector, false);
-	set_status(v, highest(cpu, APIC_IRR), vector);
+	set_bit(cpu, LAPIC_ISR, vector, true);
+	vapic_write(cpu, LAPIC_PPR, vector & 0xf0);
+	set_bit(cpu, LAPIC_IRR, vector, false);
+	set_status(v, highest(cpu, LAPIC_IRR), vector);
 	return vector;
 }
 
@@ -114,7 +89,7 @@ bool vapic_tpr_written(struct cpu *cpu)
 		virtualize_ppr(cpu);
 		return false;
 	}
-	if ((vapic_read(cpu, APIC_TPR) >> 4 & 0xf) >= (get(v, VMCS_TPR_THRESHOLD) & 0xf))
+	if ((vapic_read(cpu, LAPIC_TPR) >> 4 & 0xf) >= (get(v, VMCS_TPR_THRESHOLD) & 0xf))
 		return false;
 	vmx_exit(cpu, REASON_TPR_BELOW, 0);
 	return true;
@@ -125,8 +100,8 @@ static bool eoi_written(struct cpu *cpu)
 	struct vmx *v = vmx_of(cpu);
 	uint8_t vector = svi(v);
 
-	set_bit(cpu, APIC_ISR, vector, false);
-	set_status(v, rvi(v), highest(cpu, APIC_ISR));
+	set_bit(cpu, LAPIC_ISR, vector, false);
+	set_status(v, rvi(v), highest(cpu, LAPIC_ISR));
 	virtualize_ppr(cpu);
 	if (!(get(v, VMCS_EOI_EXIT0 + vector / 64) >> (vector & 63) & 1))
 		return false;
@@ -138,7 +113,7 @@ static void request(struct cpu *cpu, uint8_t vector)
 {
 	struct vmx *v = vmx_of(cpu);
 
-	set_bit(cpu, APIC_IRR, vector, true);
+	set_bit(cpu, LAPIC_IRR, vector, true);
 	set_status(v, max(rvi(v), vector), svi(v));
 }
 
@@ -163,21 +138,21 @@ bool vapic_written(struct cpu *cpu, unsigned offset)
 	bool vid = ctl2(vmx_of(cpu), CPU2_VID);
 
 	switch (offset & ~3u) {
-	case APIC_TPR:
-		vapic_write(cpu, APIC_TPR, vapic_read(cpu, APIC_TPR) & 0xff);
+	case LAPIC_TPR:
+		vapic_write(cpu, LAPIC_TPR, vapic_read(cpu, LAPIC_TPR) & 0xff);
 		return vapic_tpr_written(cpu);
-	case APIC_EOI:
+	case LAPIC_EOI:
 		if (!vid)
 			break;
-		vapic_write(cpu, APIC_EOI, 0);
+		vapic_write(cpu, LAPIC_EOI, 0);
 		return eoi_written(cpu);
-	case APIC_ICR:
-		if (!vid || !self_ipi(vapic_read(cpu, APIC_ICR)))
+	case LAPIC_ICR:
+		if (!vid || !self_ipi(vapic_read(cpu, LAPIC_ICR)))
 			break;
-		request(cpu, vapic_read(cpu, APIC_ICR));
+		request(cpu, vapic_read(cpu, LAPIC_ICR));
 		return false;
-	case APIC_ICR2:
-		vapic_write(cpu, APIC_ICR2, vapic_read(cpu, APIC_ICR2) & 0xff000000);
+	case LAPIC_ICR2:
+		vapic_write(cpu, LAPIC_ICR2, vapic_read(cpu, LAPIC_ICR2) & 0xff000000);
 		return false;
 	}
 	return apic_write_exit(cpu, offset & ~3u);
@@ -185,24 +160,25 @@ bool vapic_written(struct cpu *cpu, unsigned offset)
 
 static bool is_lvt_or_timer(unsigned reg)
 {
-	return (reg >= APIC_LVT && reg <= 0x370) || reg == APIC_TMICT || reg == APIC_TDCR;
+	return (reg >= LAPIC_LVT_TIMER && reg <= LAPIC_LVT_ERROR) || reg == LAPIC_TIMER_INITIAL ||
+	       reg == LAPIC_TIMER_DIVIDE;
 }
 
 /* Registers that APIC-register virtualization lets the guest read. */
 static bool readable(unsigned reg)
 {
-	if (reg >= APIC_ISR && reg <= 0x270)
+	if (reg >= LAPIC_ISR && reg <= 0x270)
 		return true;
-	return reg == APIC_ID || reg == 0x30 || reg == APIC_TPR || reg == APIC_EOI ||
-	       reg == APIC_LDR || reg == APIC_DFR || reg == APIC_SVR || reg == APIC_ESR ||
-	       reg == APIC_ICR || reg == APIC_ICR2 || is_lvt_or_timer(reg);
+	return reg == LAPIC_ID || reg == LAPIC_VERSION || reg == LAPIC_TPR || reg == LAPIC_EOI ||
+	       reg == LAPIC_LDR || reg == LAPIC_DFR || reg == LAPIC_SVR || reg == LAPIC_ESR ||
+	       reg == LAPIC_ICR || reg == LAPIC_ICR2 || is_lvt_or_timer(reg);
 }
 
 static bool writable(unsigned reg)
 {
-	return reg == APIC_ID || reg == APIC_TPR || reg == APIC_EOI || reg == APIC_LDR ||
-	       reg == APIC_DFR || reg == APIC_SVR || reg == APIC_ESR || reg == APIC_ICR ||
-	       reg == APIC_ICR2 || is_lvt_or_timer(reg);
+	return reg == LAPIC_ID || reg == LAPIC_TPR || reg == LAPIC_EOI || reg == LAPIC_LDR ||
+	       reg == LAPIC_DFR || reg == LAPIC_SVR || reg == LAPIC_ESR || reg == LAPIC_ICR ||
+	       reg == LAPIC_ICR2 || is_lvt_or_timer(reg);
 }
 
 static bool virtualized(const struct vmx *v, unsigned offset, bool write)
@@ -211,11 +187,11 @@ static bool virtualized(const struct vmx *v, unsigned offset, bool write)
 
 	if (!ctl(v, CPU_TPR_SHADOW) || (offset & 0xf) > 3)
 		return false;
-	if (reg == APIC_TPR)
+	if (reg == LAPIC_TPR)
 		return true;
 	if (ctl2(v, CPU2_APIC_REGS))
 		return write ? writable(reg) : readable(reg);
-	return write && ctl2(v, CPU2_VID) && (reg == APIC_EOI || reg == APIC_ICR);
+	return write && ctl2(v, CPU2_VID) && (reg == LAPIC_EOI || reg == LAPIC_ICR);
 }
 
 /* The exit qualification's access types. */
@@ -320,7 +296,7 @@ static void end_notification(struct cpu *cpu)
 	if (base & BIT(10))
 		sys_msr_set(cpu, MSR_EOI, MSR_GUEST, 0);
 	else
-		platform_call(cpu, mmio_write, (base & PAGE_MASK) + APIC_EOI, 4, 0);
+		platform_call(cpu, mmio_write, (base & PAGE_MASK) + LAPIC_EOI, 4, 0);
 }
 
 void vapic_take_posted(struct cpu *cpu)

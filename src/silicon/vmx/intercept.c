@@ -6,6 +6,7 @@
  * bitmaps, masks and targets and makes the exit. Some instructions are carried out here, because VMX gives them other
  * registers: MOV to and from CR8 and the x2APIC's MSRs.
  */
+#include "silicon/cpu/lapic_reg.h"
 #include "silicon/vmx/vmx_internal.h"
 
 void vmx_retire(struct cpu *cpu)
@@ -222,7 +223,7 @@ uint64_t vmx_cr_read(struct cpu *cpu, unsigned nr)
 		return (cpu->cr4 & ~mask) | (get(v, VMCS_CR4_SHADOW) & mask);
 	case 8:
 		if (ctl(v, CPU_TPR_SHADOW))
-			return vapic_read(cpu, 0x80) >> 4 & 0xf;
+			return vapic_read(cpu, LAPIC_TPR) >> 4 & 0xf;
 		return platform_call(cpu, get_tpr);
 	}
 	return cpu->cr3;
@@ -245,7 +246,7 @@ bool vmx_cr_write(struct cpu *cpu, unsigned nr, uint64_t *val)
 	case 8:
 		if (!ctl(v, CPU_TPR_SHADOW) || *val & ~0xfull)
 			break;
-		vapic_write(cpu, 0x80, *val << 4);
+		vapic_write(cpu, LAPIC_TPR, *val << 4);
 		v->tpr_due = true;
 		cpu_raise(cpu, ATTN_VIRT);
 		return false;
