@@ -258,6 +258,12 @@ static void unknown_msrs_go_to_the_platform(void **state)
 	assert_int_equal(f->msr_value, 0x1234);
 	assert_int_equal(guest_set(f, 0xdeadbeef, 0), MSR_UNKNOWN);
 	assert_int_equal(host_set(f, 0xdeadbeef, 0), MSR_UNKNOWN);
+	/* Not what the program asks: the platform would take it for the guest's. */
+	assert_int_equal(host_set(f, 0x40000001, 0x5678), MSR_UNKNOWN);
+	assert_int_equal(guest_set(f, 0xc001011b, 3), MSR_OK);
+	assert_int_equal(host_set(f, 0xc001011b, 4), MSR_UNKNOWN);
+	assert_int_equal(f->msr_value, 0x1234);
+	assert_int_equal(f->doorbell, 3);
 	flat_free(f);
 }
 

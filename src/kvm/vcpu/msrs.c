@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define MSR_TSC		 0x10
-#define MSR_APIC_BASE	 0x1b
 #define MSR_TSC_ADJUST	 0x3b
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_DOORBELL	 0xc001011b
@@ -211,9 +210,9 @@ static enum vcpu_msr doorbell_set(struct vcpu *vcpu, uint32_t index, bool host, 
 {
 	unsigned nr = vm_nr_vcpus(vcpu->vm);
 
-	if (!feature_has(vcpu->cpu.guest_features, FEAT_AVIC))
+	if (host || !feature_has(vcpu->cpu.guest_features, FEAT_AVIC))
 		return VCPU_MSR_UNKNOWN;
-	if (host || val >> 32)
+	if (val >> 32)
 		return VCPU_MSR_DENIED;
 	for (unsigned i = 0; i < nr; i++)
 		if (has_id(vcpu->vm->vcpus[i], val))

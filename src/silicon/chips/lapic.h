@@ -28,11 +28,6 @@
 #define LAPIC_MSR_FIRST	   0x800
 #define LAPIC_MSR_LAST	   0x8ff
 
-/* IA32_APIC_BASE. */
-#define APIC_BASE_BSP	  BIT(8)
-#define APIC_BASE_X2APIC  BIT(10)
-#define APIC_BASE_ENABLED BIT(11)
-
 #define LAPIC_SVR_ENABLED      BIT(8)
 #define LAPIC_SVR_NO_BROADCAST BIT(12)
 #define LAPIC_LVT_MASKED       BIT(16)

@@ -6,6 +6,13 @@
 #ifndef SILICON_CPU_LAPIC_REG_H
 #define SILICON_CPU_LAPIC_REG_H
 
+#include "silicon/cpu/types.h"
+
+#define MSR_APIC_BASE	  0x1b
+#define APIC_BASE_BSP	  BIT(8)
+#define APIC_BASE_X2APIC  BIT(10)
+#define APIC_BASE_ENABLED BIT(11)
+
 /* Register offsets; MSR = 800h + offset / 16. */
 enum lapic_reg {
 	LAPIC_ID = 0x20,

@@ -43,7 +43,7 @@ struct platform {
 	 * PLATFORM_USER for an exit to user space, PLATFORM_FAULT where a filter denies.
 	 */
 	enum platform_answer (*msr_gate)(void *opaque, uint32_t index, bool write);
-	/* MSRs that no row of silicon's knows (APIC base, TSC, PV): DONE, USER (unknown) or FAULT. */
+	/* MSRs that no row of silicon's knows (APIC base, TSC, PV), for the guest: DONE, USER (unknown) or FAULT. */
 	enum platform_answer (*msr_read)(void *opaque, uint32_t index, uint64_t *ret);
 	enum platform_answer (*msr_write)(void *opaque, uint32_t index, uint64_t val);
 	/*

@@ -59,6 +59,21 @@ static enum msr_result by_platform(enum platform_answer answer)
 	return answer == PLATFORM_USER ? MSR_UNKNOWN : MSR_DENIED;
 }
 
+/* The platform is who brings the program's questions, and had its say. */
+enum msr_result msr_platform_get(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t *ret)
+{
+	if (by == MSR_HOST)
+		return MSR_UNKNOWN;
+	return by_platform(platform_call(cpu, msr_read, index, ret));
+}
+
+enum msr_result msr_platform_set(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t val)
+{
+	if (by == MSR_HOST)
+		return MSR_UNKNOWN;
+	return by_platform(platform_call(cpu, msr_write, index, val));
+}
+
 static bool listed(const struct cpu_model *model, const struct msr_row *row)
 {
 	return (row->flags & MSR_FLAG_LISTED) ||
@@ -78,7 +93,7 @@ enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by,
 	enum msr_result r;
 
 	if (!row)
-		return by_platform(platform_call(cpu, msr_read, index, ret));
+		return msr_platform_get(cpu, index, by, ret);
 	if (!gate_open(cpu, row, by))
 		return MSR_DENIED;
 	r = row->get(cpu, row, index, by, ret);
@@ -94,7 +109,7 @@ enum msr_result sys_msr_set(struct cpu *cpu, uint32_t index, enum msr_origin by,
 	enum msr_result r;
 
 	if (!row)
-		return by_platform(platform_call(cpu, msr_write, index, val));
+		return msr_platform_set(cpu, index, by, val);
 	if (!gate_open(cpu, row, by) || (val & row->reserved))
 		return MSR_DENIED;
 	r = row->set(cpu, row, index, by, val);

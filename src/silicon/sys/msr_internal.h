@@ -35,6 +35,11 @@ struct msr_row {
 extern const struct msr_row msr_rows[];
 extern const unsigned msr_nr_rows;
 
+/* What the platform answers to the guest; to MSR_HOST, MSR_UNKNOWN without asking it. */
+enum msr_result msr_platform_get(struct cpu *cpu, uint32_t index, enum msr_origin by,
+				 uint64_t *ret);
+enum msr_result msr_platform_set(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t val);
+
 static inline uint64_t *msr_home(struct cpu *cpu, const struct msr_row *row, uint32_t index)
 {
 	return (uint64_t *)&cpu->msr + row->home + (index - row->number);

@@ -63,21 +63,14 @@ SET(host_only)
 	return set_plain(cpu, row, index, by, val);
 }
 
-static enum msr_result from_platform(enum platform_answer answer)
-{
-	if (answer == PLATFORM_DONE)
-		return MSR_OK;
-	return answer == PLATFORM_USER ? MSR_UNKNOWN : MSR_DENIED;
-}
-
 GET(platform)
 {
-	return from_platform(platform_call(cpu, msr_read, index, ret));
+	return msr_platform_get(cpu, index, by, ret);
 }
 
 SET(platform)
 {
-	return from_platform(platform_call(cpu, msr_write, index, val));
+	return msr_platform_set(cpu, index, by, val);
 }
 
 static bool guest_has(const struct cpu *cpu, enum feature f)

@@ -107,7 +107,10 @@ uint64_t sys_cr3_reserved(const struct cpu *cpu);
 enum msr_origin { MSR_GUEST, MSR_HOST /* the program, by ioctl: KVM's host_initiated */ };
 enum msr_result { MSR_OK, MSR_UNKNOWN, MSR_DENIED };
 
-/* Rows first, then platform->msr_*. No filter, no exit: for ioctls and, after msr_gate, for the guest. */
+/*
+ * Rows first, then, for the guest, platform->msr_*. No filter, no exit: for ioctls, whose caller asks the platform's own
+ * MSRs itself, and, after msr_gate, for the guest. vCPU thread.
+ */
 enum msr_result sys_msr_get(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t *ret);
 enum msr_result sys_msr_set(struct cpu *cpu, uint32_t index, enum msr_origin by, uint64_t val);
 /* RDMSR and WRMSR as instructions: CPL is checked by the caller; gate, answers, exits, #GP here. A refused

@@ -292,8 +292,8 @@ static void end_notification(struct cpu *cpu)
 {
 	uint64_t base = 0;
 
-	sys_msr_get(cpu, 0x1b, MSR_HOST, &base);
-	if (base & BIT(10))
+	sys_msr_get(cpu, MSR_APIC_BASE, MSR_GUEST, &base);
+	if (base & APIC_BASE_X2APIC)
 		sys_msr_set(cpu, MSR_EOI, MSR_GUEST, 0);
 	else
 		platform_call(cpu, mmio_write, (base & PAGE_MASK) + LAPIC_EOI, 4, 0);
