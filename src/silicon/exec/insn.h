@@ -46,6 +46,7 @@ enum insn_sync {
 	SYNC_ALL,
 	SYNC_CPUS,  /* other processors'; those of the program now and then */
 	SYNC_WRMSR, /* as the MSR has it */
+	SYNC_BURST, /* all; if it comes in bursts, those of the program now and then */
 };
 
 /* Which elements of a memory operand are accessed. */

@@ -75,6 +75,7 @@ struct run_record;
 #define RUN_HEAD_LEAVE	10u	   /* from a block's way out at its head to its cross entry */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
+#define RUN_SYNC_BURST	64u	   /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
 #define RUN_SYNC_PAGE \
 	(1u << 17) /* and for each page that the last one had compared: some 5 % of the time */
 
@@ -89,12 +90,12 @@ struct run_site {
 	uint64_t code : 27;  /* offset of its code */
 	uint64_t next : 27;  /* where to go on behind it; 0: not in this block */
 	uint64_t last : 8;   /* from ->code to its last access: nothing is committed before */
-	uint64_t sync : 2;   /* enum insn_sync */
 	uint64_t insn : 19;  /* index into ->insn */
 	uint64_t group : 20; /* first of those that it checks, */
 	uint64_t nr_groups : 2;
 	uint64_t left : 7;	 /* instructions of the block from this one on */
 	uint64_t flags : 8;	 /* SITE_* */
+	uint64_t sync : 3;	 /* enum insn_sync */
 	uint64_t behind_x87 : 1; /* the site before leaves its pointers to this one's cold path */
 };
 
@@ -331,9 +332,11 @@ struct run {
 	uint64_t path[RUN_BLOCK_INSNS + 1];
 	uint32_t nr_path; /* instructions */
 
-	uint32_t seen_told;  /* of cpu->told, at an epoch's begin */
-	uint64_t last_sync;  /* TSC when run_serialize() last began an epoch by time */
-	uint64_t sync_ticks; /* until it does so again */
+	uint32_t seen_told;   /* of cpu->told, at an epoch's begin */
+	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
+	uint64_t sync_ticks;  /* until it does so again */
+	uint64_t burst_since; /* SERIALIZEs are counted since then, */
+	uint32_t nr_burst;    /* and were so many */
 	/* Pages that other processors may still write to unseen; above RUN_OPEN: not all are listed. */
 	uint32_t nr_open;
 	uint32_t open[RUN_OPEN];

@@ -528,10 +528,24 @@ static void sync_cpus(struct run *run)
 		check_open(run);
 }
 
+/* Kernels that patch their code at boot execute one for each place, 100,000 in a row. */
+static enum insn_sync sync_of_burst(struct run *run)
+{
+	uint64_t now = sync_time(run);
+
+	if (now - run->burst_since >= RUN_SYNC_TICKS) {
+		run->burst_since = now;
+		run->nr_burst = 0;
+	}
+	return run->nr_burst++ < RUN_SYNC_BURST ? SYNC_ALL : SYNC_CPUS;
+}
+
 void run_serialize(struct run *run, enum insn_sync sync)
 {
 	if (sync == SYNC_WRMSR)
 		sync = sync_of_wrmsr(run->cpu->gpr[RCX]);
+	else if (sync == SYNC_BURST)
+		sync = sync_of_burst(run);
 	if (sync == SYNC_CPUS) {
 		sync_cpus(run);
 		if (sync_time(run) - run->last_sync < run->sync_ticks)
