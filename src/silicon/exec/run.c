@@ -51,25 +51,13 @@ static void return_gs(struct run *run)
 
 /* ---- the cold path of every site ---- */
 
-uint32_t run_site_at(const struct run *run, uint32_t offset)
-{
-	uint32_t i = run->near[min(offset >> RUN_NEAR_SHIFT, run->nr_near - 1)];
-
-	if (run->site[i].code > offset)
-		return i ? i - 1 : 0;
-	while (i + 1 < run->nr_sites && run->site[i + 1].code <= offset)
-		i++;
-	return i;
-}
-
-static bool stay(const struct run *run, const struct run_site *site, uint64_t gen)
+static bool stay(const struct run *run, const struct run_site *site, unsigned len, uint64_t gen)
 {
 	const struct cpu *cpu = run->cpu;
 	const struct direct *d = cpu->tlb->direct;
 
-	return site->next && !(site->flags & SITE_APART) &&
-	       cpu->rip == site->rip + run->insn[site->insn].len && !attention(cpu) &&
-	       !cpu->out.nr && !d->code->nr_written && d->gen == gen;
+	return site->next && !(site->flags & SITE_APART) && cpu->rip == site->rip + len &&
+	       !attention(cpu) && !cpu->out.nr && !d->code->nr_written && d->gen == gen;
 }
 
 #define LAST_PAGE32 0xfffff000 /* what goes on behind it is not its successor */
@@ -173,16 +161,17 @@ struct cold_before {
 
 /* The instruction committed: count it, and see where to go on. */
 static const uint8_t *cold_done(struct run *run, const struct run_site *site,
-				const struct cold_before *before, uint64_t frame[])
+				const struct insn *insn, const struct cold_before *before,
+				uint64_t frame[])
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *next;
 
 	if (unlikely(cpu->answers.nr))
 		cpu->answers.nr = cpu->answers.used = 0;
-	if (site->sync) {
-		run_serialize(run, site->sync);
-	} else if (stay(run, site, before->gen) && decode_key(cpu) == cpu->exec->key &&
+	if (insn->sync) {
+		run_serialize(run, insn->sync);
+	} else if (stay(run, site, insn->len, before->gen) && decode_key(cpu) == cpu->exec->key &&
 		   cpu->mode.access == run->access && flat(cpu) &&
 		   groups_set(run, site, before->root, frame)) {
 		cpu->retired += site->left;
@@ -192,7 +181,7 @@ static const uint8_t *cold_done(struct run *run, const struct run_site *site,
 	next = onward(run);
 out:
 	/* A store's second half may have put away what the block goes on with. */
-	if (next && (before->live || run->insn[site->insn].flags & INSN_FPU))
+	if (next && (before->live || insn->flags & INSN_FPU))
 		fpu_load(cpu);
 	return next;
 }
@@ -235,49 +224,46 @@ static const uint8_t *shadowed(struct run *run, const struct run_site *site)
 }
 
 /* The pointers to an x87 instruction that left them to the next one's cold path. */
-static void record_x87(struct run *run, const struct run_site *site)
+static void record_x87(struct run *run, uint32_t number)
 {
-	const struct insn *insn = &run->insn[site->insn];
+	const struct insn *insn = run_site_insn(run, number);
 	struct cpu *cpu = run->cpu;
 
-	cpu->fpu.fip = site->rip;
+	cpu->fpu.fip = run_site_get(run, number).rip;
 	cpu->fpu.fcs = cpu->seg[SEG_CS].sel;
 	cpu->fpu.fop = (insn->opcode & 7) << 8 | insn->modrm;
-}
-
-static const struct run_site *site_of(const struct run *run, uint32_t number)
-{
-	if (number & RUN_SITE_AT)
-		number = run_site_at(run, (number & ~RUN_SITE_AT) - 1);
-	return &run->site[number];
 }
 
 const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLOTS])
 {
 	struct run *run = cpu->exec->run;
-	const struct run_site *site = site_of(run, number);
-	const struct insn *insn = &run->insn[site->insn];
 	struct cold_before before = {.gen = cpu->tlb->direct->gen, .live = cpu->fpu.live};
 	const uint8_t *next = NULL;
+	const struct insn *insn;
+	struct run_site site;
 	enum result r;
 
-	if (unlikely(site->flags & SITE_SHADOW))
-		return shadowed(run, site);
-	if (site->behind_x87)
-		record_x87(run, site - 1);
+	if (number & RUN_SITE_AT)
+		number = run_site_at(run, (number & ~RUN_SITE_AT) - 1);
+	site = run_site_get(run, number);
+	if (unlikely(site.flags & SITE_SHADOW))
+		return shadowed(run, &site);
+	if (site.behind_x87)
+		record_x87(run, number - 1);
+	insn = run_site_insn(run, number);
 	fpu_settle(cpu);
 	run->count[COUNT_CALLED]++;
 	if (unlikely(run->nr_cold_of))
-		run->nr_cold_of[2 * insn->op + !!(site->flags & SITE_CALLOUT)]++;
-	cpu->rip = site->rip;
-	cpu->retired -= site->left;
+		run->nr_cold_of[2 * insn->op + !site.last]++;
+	cpu->rip = site.rip;
+	cpu->retired -= site.left;
 	run->access = cpu->mode.access;
-	groups_look(run, site, before.root);
-	if (site->flags & (SITE_STRING | SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
-		refill(cpu, site, insn);
+	groups_look(run, &site, before.root);
+	if (site.flags & (SITE_STRING | SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
+		refill(cpu, &site, insn);
 	r = insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))
-		next = cold_done(run, site, &before, frame);
+		next = cold_done(run, &site, insn, &before, frame);
 	run->result = r;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return next;
@@ -295,12 +281,13 @@ static bool change_level(struct cpu *cpu, const struct run_site *site, const str
 const uint8_t *run_level(struct cpu *cpu, uint32_t number, uint64_t frame[])
 {
 	struct run *run = cpu->exec->run;
-	const struct run_site *site = &run->site[number];
+	const struct run_site site = run_site_get(run, number);
+	const struct insn *insn = run_site_insn_known(run, number);
 	const uint8_t *next = NULL;
 
-	if (!FPU_STAYS_LIVE || !run->opt.chain || site->left != 1 || site->flags & SITE_SHADOW ||
-	    cpu->counted || cpu->out.nr || attention(cpu) ||
-	    !change_level(cpu, site, &run->insn[site->insn]))
+	if (!FPU_STAYS_LIVE || !run->opt.chain || site.left != 1 || site.flags & SITE_SHADOW ||
+	    cpu->counted || cpu->out.nr || attention(cpu) || !insn ||
+	    !change_level(cpu, &site, insn))
 		return NULL;
 	cpu->exec->key = decode_key(cpu);
 	if (run_translatable(cpu)) {
@@ -716,7 +703,7 @@ enum result run_bare_block(struct run *run)
 		block = translate(run, host, run_key(cpu), false);
 	if (block == RUN_NONE)
 		return step_bare(cpu);
-	if (run->insn[run->site[run->block[block].site].insn].flags & INSN_FPU)
+	if (run_site_insn(run, block << RUN_SITE_BITS)->flags & INSN_FPU)
 		fpu_load(cpu);
 	enter_block(run, block);
 	if (run->leave >> LEAVE_SHIFT == LEAVE_COLD) {

@@ -27,8 +27,6 @@ struct run_record;
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
 #define RUN_SITES	(320u << 10)
-#define RUN_INSN_BITS	17 /* of the hash table */
-#define RUN_INSNS	(64u << 10)
 #define RUN_BLOCK_BITS	17
 #define RUN_BLOCKS	(96u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
@@ -36,7 +34,11 @@ struct run_record;
 #define RUN_PAGES	2048u
 #define RUN_KEYS	16u
 #define RUN_BLOCK_INSNS 64u
-#define RUN_KEYS_FEW	10u /* where there is no guest mode */
+#define RUN_SITE_BITS	7u /* of a site's number within its block */
+#define RUN_COLD_BITS	12
+#define RUN_COLD	(1u << RUN_COLD_BITS) /* instructions that are kept decoded */
+#define RUN_KEPT_BITS	14		      /* of an offset within a block's code */
+#define RUN_KEYS_FEW	10u		      /* where there is no guest mode */
 #define RUN_PARTS	4u
 #define RUN_HEAT_BITS	18
 #define RUN_HOT		400u  /* visits: what a trace saves repays its making; */
@@ -87,21 +89,33 @@ struct run_record;
 /* One guest instruction of a block, in the order of its code. */
 struct run_site {
 	uint64_t rip;
-	uint64_t code : 27;  /* offset of its code */
-	uint64_t next : 27;  /* where to go on behind it; 0: not in this block */
-	uint64_t last : 8;   /* from ->code to its last access: nothing is committed before */
-	uint64_t insn : 19;  /* index into ->insn */
-	uint64_t group : 20; /* first of those that it checks, */
-	uint64_t nr_groups : 2;
-	uint64_t left : 7;	 /* instructions of the block from this one on */
-	uint64_t flags : 8;	 /* SITE_* */
-	uint64_t sync : 3;	 /* enum insn_sync */
-	uint64_t behind_x87 : 1; /* the site before leaves its pointers to this one's cold path */
+	uint32_t code;	/* offset of its code */
+	uint32_t next;	/* where to go on behind it; 0: not in this block */
+	uint32_t group; /* first of those that it checks, */
+	uint8_t nr_groups;
+	uint8_t last;	 /* from ->code to its last access: nothing is committed before */
+	uint8_t left;	 /* instructions of the block from this one on */
+	uint8_t flags;	 /* SITE_* */
+	bool behind_x87; /* the site before leaves its pointers to this one's cold path */
 };
 
-_Static_assert(sizeof(struct run_site) == 24, "there are millions");
-_Static_assert(RUN_GROWTH *RUN_CODE <= 1u << 27 && RUN_GROWTH * RUN_INSNS <= 1u << 19 &&
-		       RUN_GROWTH * RUN_GROUPS <= 1u << 20 && RUN_BLOCK_INSNS < 1u << 7,
+/*
+ * What is kept of it, for there are millions. The rest comes of its block: offsets count from the entry. What the instruction
+ * was is decoded again where it is needed, out of the page's copy: run_site_insn().
+ */
+struct run_kept {
+	uint64_t rip : 12; /* in its page */
+	uint64_t code : RUN_KEPT_BITS;
+	uint64_t next : RUN_KEPT_BITS - 1;
+	uint64_t last : 8;
+	uint64_t flags : 7;
+	uint64_t nr_groups : 2;
+	uint64_t left : RUN_SITE_BITS;
+	uint64_t behind_x87 : 1;
+};
+
+_Static_assert(sizeof(struct run_kept) == 8 && RUN_BLOCK_INSNS < 1u << RUN_SITE_BITS &&
+		       2 * RUN_BLOCK_INSNS <= 1u << RUN_SITE_BITS,
 	       "what they hold");
 
 /* Accesses of a trace that a site checks at once: what its cold path must know to go on in the trace. */
@@ -117,14 +131,13 @@ struct run_group {
 };
 
 /* Where it looked in the tables of struct direct: */
-#define SITE_STRING  BIT(0) /* at its elements; run_string_fixup() is for its last access */
-#define SITE_MEM     BIT(1) /* at its memory operand */
-#define SITE_PUSH    BIT(2)
-#define SITE_POP     BIT(3)
-#define SITE_LEAVE   BIT(4)
-#define SITE_CALLOUT BIT(5) /* has no inline form */
-#define SITE_SHADOW  BIT(6) /* stands behind an STI that has opened IF */
-#define SITE_APART   BIT(7) /* when its handler ran, go on by another block */
+#define SITE_STRING BIT(0) /* at its elements; run_string_fixup() is for its last access */
+#define SITE_MEM    BIT(1) /* at its memory operand */
+#define SITE_PUSH   BIT(2)
+#define SITE_POP    BIT(3)
+#define SITE_LEAVE  BIT(4)
+#define SITE_SHADOW BIT(5) /* stands behind an STI that has opened IF */
+#define SITE_APART  BIT(6) /* when its handler ran, go on by another block */
 
 struct run_block {
 	uint64_t rip;
@@ -134,7 +147,8 @@ struct run_block {
 	uint32_t inner; /* behind the look at attention */
 	uint32_t cross; /* entry from other pages */
 	uint32_t page;
-	uint32_t site;	    /* its first */
+	uint32_t site;	    /* its first, in ->kept */
+	uint32_t group;	    /* its first */
 	uint32_t next;	    /* in the hash chain */
 	uint32_t page_next; /* of the same page */
 	uint32_t second; /* page that its one instruction ends in; RUN_NONE: it stays in ->page */
@@ -245,7 +259,8 @@ enum run_count {
 	COUNT_LINES,   /* lines of them */
 	COUNT_DROP,    /* pages that had changed */
 	COUNT_EPOCH,
-	COUNT_CALLED, /* cold paths */
+	COUNT_CALLED,  /* cold paths, */
+	COUNT_DECODED, /* instructions decoded again for them */
 	COUNT_STEPPED,
 	COUNT_BLOCK, /* translated: blocks, */
 	COUNT_TRACE, /* traces, */
@@ -307,23 +322,23 @@ struct run {
 	uint64_t grown_at; /* ->retired then, or at the last flush */
 	struct {
 		uint64_t since, retired, translated;
-	} quiet; /* since when the vCPU is, and what it had done then (run_idle.c) */
-	uint32_t insn_bits, block_bits; /* of the hash tables, which grow, too */
+	} quiet;	     /* since when the vCPU is, and what it had done then (run_idle.c) */
+	uint32_t block_bits; /* of the hash table, which grows, too */
 	uint32_t jump_bits;
-	uint32_t nr_groups, nr_sites, nr_insns, nr_blocks, nr_exits, nr_pages, nr_keys;
+	uint32_t nr_groups, nr_sites, nr_blocks, nr_exits, nr_pages, nr_keys;
 	uint32_t nr_traces;
-	struct run_site *site;
-	uint32_t *near; /* by offset >> RUN_NEAR_SHIFT: the first site from there on */
+	struct run_kept *kept;
+	uint32_t *near; /* by offset >> RUN_NEAR_SHIFT: the first block from there on */
 	uint32_t nr_near;
 	struct run_group *group;
-	struct insn *insn;
-	uint32_t *insn_table; /* 1 + index */
+	struct insn *cold; /* RUN_COLD: instructions that ran by their handlers, by site */
 	struct run_block *block;
 	uint32_t *block_table; /* index + 1 of the chain's first */
 	uint32_t *visits;      /* by block, low: left until it is hot */
 	struct run_exit *exit;
 	struct run_page *page;
 	uint32_t page_table[1 << RUN_PAGE_BITS];
+	uint32_t cold_site[RUN_COLD]; /* 1 + the number of what ->cold has */
 	uint32_t key[RUN_KEYS];
 	struct run_jumps jumps[RUN_KEYS];
 	struct run_heat *heat;
@@ -365,8 +380,6 @@ typedef void run_enter_fn(uint8_t *code);
 
 /* Translate at cpu->rip, or a trace where ->path begins; host: the page's bytes. RUN_NONE: step it. */
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot);
-/* Enter ->insn[insn] in the hash table, which was emptied. */
-void run_insn_enter(struct run *run, uint32_t insn);
 /* A line of the perf map for the newest block. */
 void run_perf_note(struct run *run, uint32_t block);
 void run_destroy(struct run *run);
@@ -474,6 +487,18 @@ static inline unsigned run_string_log2(const struct insn *insn)
  */
 const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 
+/* ---- run_site.c: general registers only; a site's number is its block's << RUN_SITE_BITS, plus its own there ---- */
+
+/* The site whose code is at offset: its number. */
+uint32_t run_site_at(const struct run *run, uint32_t offset);
+struct run_site run_site_get(const struct run *run, uint32_t number);
+/* Keep what a block has of sites, in place of number on. False: an offset is too large. */
+bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr);
+/* The site's instruction, decoded again if need be: then vector state is saved. Good until another one is asked for. */
+const struct insn *run_site_insn(struct run *run, uint32_t number);
+/* The same, or NULL if it would have to be decoded. */
+const struct insn *run_site_insn_known(const struct run *run, uint32_t number);
+
 /* ---- run.c: general registers only ---- */
 
 /* In place of a site's number: BIT(31) and the offset behind an instruction of it. */
@@ -481,8 +506,6 @@ const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 
 /* From translated code: run site's instruction by its handler. Where to go on, or NULL to leave. */
 const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS]);
-/* The site whose code is at offset. */
-uint32_t run_site_at(const struct run *run, uint32_t offset);
 /*
  * From translated code, as run_string_span(): the site's SYSCALL or SYSRET, where nothing but the level, the flags and the
  * flat segments change. NULL: nothing is done, and the cold path does it.

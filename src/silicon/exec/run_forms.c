@@ -150,7 +150,7 @@ void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
 /* What comes next is the instruction's last access. */
 static void note_access(struct translation *t)
 {
-	struct run_site *site = &t->run->site[t->site];
+	struct run_site *site = &t->sites[t->site];
 
 	site->last = min(emit_pos(&t->e) - site->code, 255u);
 }

@@ -453,7 +453,7 @@ static void emit_root(struct translation *t, const struct group *g, const struct
 static void note_check(struct translation *t, const struct group *g, const struct run_ref *ref)
 {
 	struct run *run = t->run;
-	struct run_site *site = &run->site[t->site];
+	struct run_site *site = &t->sites[t->site];
 
 	if (!site->nr_groups++)
 		site->group = run->nr_groups;

@@ -32,10 +32,8 @@ static void drop(void *mem, size_t size)
 
 static void drop_tables(struct run *run)
 {
-	drop(run->site, run->most * RUN_SITES * sizeof(*run->site));
+	drop(run->kept, run->most * RUN_SITES * sizeof(*run->kept));
 	drop(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
-	drop(run->insn, run->most * RUN_INSNS * sizeof(*run->insn));
-	drop(run->insn_table, run->most * sizeof(*run->insn_table) << RUN_INSN_BITS);
 	drop(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
 	drop(run->block_table, run->most * sizeof(*run->block_table) << RUN_BLOCK_BITS);
 	drop(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
@@ -58,7 +56,6 @@ static void give_back(struct run *run)
 	drop_tables(run);
 	drop_code(run);
 	run->growth = 1;
-	run->insn_bits = RUN_INSN_BITS;
 	run->block_bits = RUN_BLOCK_BITS;
 	run->large = false;
 	run->count[COUNT_BACK]++;

@@ -193,21 +193,21 @@ static void make_stubs(struct run *run)
 static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc)
 {
 	struct run *run = opaque;
-	uint32_t offset = trap->rip - (uint64_t)run->code.rx, site;
+	uint32_t offset = trap->rip - (uint64_t)run->code.rx, number;
+	struct run_site site;
 
 	if (trap->rip - (uint64_t)run->code.rx >= run->used || offset < run->first ||
-	    !run->nr_sites)
+	    !run->nr_blocks)
 		return false;
-	site = run_site_at(run, offset);
-	if (run->site[site].flags & SITE_STRING) {
-		if (!run_string_fixup(run, &run->site[site], offset, uc))
+	number = run_site_at(run, offset);
+	site = run_site_get(run, number);
+	if (site.flags & SITE_STRING) {
+		if (!run_string_fixup(run, &site, offset, uc))
 			return false;
-	} else if (trap->signo == HOST_RESTART &&
-		   (!run->site[site].last ||
-		    offset - run->site[site].code > run->site[site].last)) {
+	} else if (trap->signo == HOST_RESTART && (!site.last || offset - site.code > site.last)) {
 		return false;
 	}
-	uc->uc_mcontext.gregs[REG_RCX] = site;
+	uc->uc_mcontext.gregs[REG_RCX] = number;
 	uc->uc_mcontext.gregs[REG_RIP] = (uint64_t)run->code.rx + run->stub_cold;
 	return true;
 }
@@ -247,17 +247,15 @@ static bool make_jumps(struct run *run)
 }
 
 /* Of a hash table before it grew. */
-static const size_t insn_table_size = sizeof(uint32_t) << RUN_INSN_BITS;
 static const size_t block_table_size = sizeof(uint32_t) << RUN_BLOCK_BITS;
 
 static bool make_tables(struct run *run)
 {
 	run->nr_keys_most = run->cpu->tlb->other ? RUN_KEYS : RUN_KEYS_FEW;
-	run->site = pages_alloc(run->most * RUN_SITES * sizeof(*run->site));
+	run->kept = pages_alloc(run->most * RUN_SITES * sizeof(*run->kept));
 	run->near = pages_alloc(run->most * RUN_NEAR * sizeof(*run->near));
 	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
-	run->insn = pages_alloc(run->most * RUN_INSNS * sizeof(*run->insn));
-	run->insn_table = pages_alloc(run->most * insn_table_size);
+	run->cold = pages_alloc(RUN_COLD * sizeof(*run->cold));
 	run->block = pages_alloc(run->most * RUN_BLOCKS * sizeof(*run->block));
 	run->block_table = pages_alloc(run->most * block_table_size);
 	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
@@ -266,9 +264,9 @@ static bool make_tables(struct run *run)
 	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
 	run->part = pages_alloc(RUN_PARTS * sizeof(*run->part));
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
-	return run->record && run->part && run->group && run->near && run->visits && run->site &&
-	       run->insn && run->insn_table && run->block && run->block_table && run->exit &&
-	       run->page && run->heat && make_jumps(run);
+	return run->record && run->part && run->group && run->near && run->visits && run->kept &&
+	       run->cold && run->block && run->block_table && run->exit && run->page && run->heat &&
+	       make_jumps(run);
 }
 
 /*
@@ -295,11 +293,10 @@ static void unmap(void *mem, size_t size)
 
 static void free_tables(struct run *run)
 {
-	unmap(run->site, run->most * RUN_SITES * sizeof(*run->site));
+	unmap(run->kept, run->most * RUN_SITES * sizeof(*run->kept));
 	unmap(run->near, run->most * RUN_NEAR * sizeof(*run->near));
 	unmap(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
-	unmap(run->insn, run->most * RUN_INSNS * sizeof(*run->insn));
-	unmap(run->insn_table, run->most * insn_table_size);
+	unmap(run->cold, RUN_COLD * sizeof(*run->cold));
 	unmap(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
 	unmap(run->block_table, run->most * block_table_size);
 	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
@@ -320,7 +317,6 @@ static void set_sizes(struct run *run)
 	unsigned nr = run->cpu->codemap ? run->cpu->codemap_index : 0;
 
 	run->most = nr < RUN_LARGE_CPUS ? RUN_GROWTH : nr < RUN_MIDDLE_CPUS ? 2 : 1;
-	run->insn_bits = RUN_INSN_BITS;
 	run->block_bits = RUN_BLOCK_BITS;
 	run->jump_bits = nr < RUN_LARGE_CPUS ? RUN_JUMP_BITS : RUN_JUMP_FEW;
 	run->growth = 1;
@@ -349,13 +345,6 @@ static void split_chains(struct run *run)
 	}
 }
 
-static void enter_insns(struct run *run)
-{
-	memset(run->insn_table, 0, sizeof(uint32_t) << run->insn_bits++);
-	for (uint32_t i = 0; i < run->nr_insns; i++)
-		run_insn_enter(run, i);
-}
-
 /* A program whose code is larger than the room. */
 bool run_grow(struct run *run)
 {
@@ -365,7 +354,6 @@ bool run_grow(struct run *run)
 		return false;
 	run->growth *= 2;
 	split_chains(run);
-	enter_insns(run);
 	run->count[COUNT_GROW]++;
 	run->grown_at = now;
 	return true;
@@ -374,12 +362,11 @@ bool run_grow(struct run *run)
 /* Not those of a new vCPU, which are empty: their memory would be there before there is any use for it. */
 static void clear_tables(struct run *run)
 {
-	if (run->nr_insns)
-		memset(run->insn_table, 0, sizeof(uint32_t) << run->insn_bits);
 	if (run->nr_blocks)
 		memset(run->block_table, 0, sizeof(uint32_t) << run->block_bits);
 	if (run->nr_pages)
 		memset(run->page_table, 0, sizeof(run->page_table));
+	memset(run->cold_site, 0, sizeof(run->cold_site));
 }
 
 void run_flush(struct run *run)
@@ -390,8 +377,8 @@ void run_flush(struct run *run)
 	direct_code_clear(run->cpu);
 	for (unsigned i = 0; i < RUN_KEYS; i++)
 		run->stubs[i].made = false;
-	run->nr_near = run->nr_groups = run->nr_sites = run->nr_insns = run->nr_blocks =
-		run->nr_exits = run->nr_pages = 0;
+	run->nr_near = run->nr_groups = run->nr_sites = run->nr_blocks = run->nr_exits =
+		run->nr_pages = 0;
 	run->nr_keys = run->nr_aliased = run->nr_open = run->nr_traces = 0;
 	for (unsigned i = 0; i < RUN_PARTS; i++) {
 		run->part[i].nr_fresh = 0;
@@ -442,6 +429,7 @@ static void say_counters(const struct run *run)
 		[COUNT_DROP] = "pages changed",
 		[COUNT_EPOCH] = "epochs",
 		[COUNT_CALLED] = "cold paths",
+		[COUNT_DECODED] = "instructions decoded again",
 		[COUNT_STEPPED] = "instructions stepped",
 		[COUNT_BLOCK] = "blocks translated",
 		[COUNT_TRACE] = "traces translated",
@@ -455,8 +443,8 @@ static void say_counters(const struct run *run)
 		host_log("run: %lu instructions retired", (unsigned long)run->cpu->retired);
 	for (unsigned i = 0; i < NR_COUNTS; i++)
 		host_log("run: %s %lu", names[i], (unsigned long)run->count[i]);
-	host_log("run: blocks %u, instructions %u, sites %u, code %u, pages %u", run->nr_blocks,
-		 run->nr_insns, run->nr_sites, run->used, run->nr_pages);
+	host_log("run: blocks %u, sites %u, exits %u, code %u, pages %u", run->nr_blocks,
+		 run->nr_sites, run->nr_exits, run->used, run->nr_pages);
 }
 
 static void say_tlb(const struct tlb *tlb)
@@ -496,7 +484,7 @@ void run_perf_note(struct run *run, uint32_t block)
 
 	if (run->perf)
 		fprintf(run->perf, "%lx %x guest_%lx_%u\n", (long)(run->code.rx + b->cross),
-			run->used - b->cross, b->rip, run->site[run->nr_sites - 1].left);
+			run->used - b->cross, b->rip, run->nr_sites - b->site);
 }
 
 static void open_perf_map(struct run *run)

@@ -100,14 +100,15 @@ static __always_inline_ bool span(struct cpu *cpu, unsigned log2, bool movs)
 const uint8_t *run_string_span(struct cpu *cpu, uint32_t number)
 {
 	const struct run *run = cpu->exec->run;
-	const struct run_site *site = &run->site[number];
-	const struct insn *insn = &run->insn[site->insn];
-	unsigned log2 = run_string_log2(insn);
+	const struct run_site site = run_site_get(run, number);
+	const struct insn *insn = run_site_insn_known(run, number);
+	unsigned log2;
 	bool done;
 
-	if (!FPU_STAYS_LIVE || !site->next || site->flags & (SITE_SHADOW | SITE_APART) ||
-	    cpu->sflags & FLAG_DF || !cpu->gpr[RCX])
+	if (!FPU_STAYS_LIVE || !site.next || site.flags & (SITE_SHADOW | SITE_APART) ||
+	    cpu->sflags & FLAG_DF || !cpu->gpr[RCX] || !insn)
 		return NULL;
+	log2 = run_string_log2(insn);
 	done = insn->run == emul_movs ? span(cpu, log2, true) : span(cpu, log2, false);
-	return done ? run->code.rx + site->next : NULL;
+	return done ? run->code.rx + site.next : NULL;
 }

@@ -103,19 +103,36 @@ enum form run_form_string(struct translation *t)
 	else
 		emit_stos(t, shift);
 	emit_mov_imm(&t->e, R12, 0);
-	return t->run->site[t->site].last < MAX_LAST ? FORM_DONE : FORM_NONE;
+	return t->sites[t->site].last < MAX_LAST ? FORM_DONE : FORM_NONE;
+}
+
+/* The host's instruction, as emit_rep() made it. */
+static unsigned rep_shift(const uint8_t *rep)
+{
+	if (rep[0] == 0x66)
+		return 1;
+	if (rep[1] == 0x48)
+		return 3;
+	return rep[1] & 1 ? 2 : 0;
+}
+
+static bool rep_is_movs(const uint8_t *rep)
+{
+	unsigned at = rep[0] == 0x66 || rep[1] == 0x48 ? 2 : 1;
+
+	return (rep[at] & 0xfe) == 0xa4;
 }
 
 bool run_string_fixup(struct run *run, const struct run_site *site, uint32_t offset, ucontext_t *uc)
 {
-	const struct insn *insn = &run->insn[site->insn];
+	const uint8_t *rep = run->code.rx + offset;
 	greg_t *g = uc->uc_mcontext.gregs;
-	uint64_t done = (uint64_t)(g[REG_R12] - g[REG_RCX]) << run_string_log2(insn);
+	uint64_t done = (uint64_t)(g[REG_R12] - g[REG_RCX]) << rep_shift(rep);
 
 	if (offset - site->code != site->last)
 		return false;
 	g[REG_RDI] = g[REG_R14] + done;
-	if (is_movs(insn))
+	if (rep_is_movs(rep))
 		g[REG_RSI] = run->tmp + done;
 	g[REG_R12] = g[REG_RCX];
 	return true;

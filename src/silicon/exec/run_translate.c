@@ -25,7 +25,6 @@ static bool has_room(const struct run *run)
 
 	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_CODE, run->code.size) &&
 	       run->nr_sites + 2 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
-	       run->nr_insns + RUN_BLOCK_INSNS <= times * RUN_INSNS &&
 	       run->nr_blocks < times * RUN_BLOCKS &&
 	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= times * RUN_EXITS &&
 	       run->nr_groups + RUN_SLOTS <= times * RUN_GROUPS &&
@@ -41,41 +40,6 @@ static void make_room(struct run *run, uint32_t key)
 	    (has_room(run) || (run_grow(run) && has_room(run))))
 		return;
 	run_flush(run);
-}
-
-/* ---- instructions ---- */
-
-static uint32_t insn_hash(const struct run *run, const struct insn *insn)
-{
-	return hash_words(insn->bytes[0], insn->bytes[1] ^ insn->mode, run->insn_bits);
-}
-
-/* Where the instruction is entered, or would be. */
-static uint32_t *insn_place(struct run *run, const struct insn *insn)
-{
-	uint32_t i = insn_hash(run, insn);
-
-	while (run->insn_table[i] &&
-	       memcmp(&run->insn[run->insn_table[i] - 1], insn, sizeof(*insn)))
-		i = (i + 1) & ((1u << run->insn_bits) - 1);
-	return &run->insn_table[i];
-}
-
-void run_insn_enter(struct run *run, uint32_t insn)
-{
-	*insn_place(run, &run->insn[insn]) = insn + 1;
-}
-
-/* The instruction in the table that sites share: most come again elsewhere. */
-static uint32_t intern(struct run *run, const struct insn *insn)
-{
-	uint32_t *place = insn_place(run, insn);
-
-	if (!*place) {
-		run->insn[run->nr_insns] = *insn;
-		*place = ++run->nr_insns;
-	}
-	return *place - 1;
 }
 
 /* ---- ends ---- */
@@ -159,7 +123,7 @@ static void emit_add_retired(struct translation *t, int32_t count)
 /* What the head counted and is not done when the site is; known once all are emitted, and nothing for the last. */
 static unsigned not_done(const struct translation *t, uint32_t site)
 {
-	unsigned left = t->run->site[site].left;
+	unsigned left = t->sites[site].left;
 
 	return left ? left - 1 : 0;
 }
@@ -194,21 +158,11 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	emit_find(t, exit);
 }
 
-/* Some have a short way first. */
-static uint32_t cold_stub(const struct run *run, const struct run_site *site)
-{
-	insn_fn *fn = run->insn[site->insn].run;
-
-	if (site->flags & SITE_STRING)
-		return run->stub_span;
-	return fn == emul_syscall || fn == emul_sysret ? run->stub_level : run->stub_cold;
-}
-
 /* Returns the offset of the jump's displacement. */
-static uint32_t emit_cold_jump(struct translation *t, uint32_t site)
+static uint32_t emit_cold_jump(struct translation *t, uint32_t site, uint32_t stub)
 {
-	emit_mov_imm(&t->e, RCX, site);
-	return emit_jmp(&t->e, cold_stub(t->run, &t->run->site[site]));
+	emit_mov_imm(&t->e, RCX, t->run->nr_blocks << RUN_SITE_BITS | site);
+	return emit_jmp(&t->e, stub);
 }
 
 /*
@@ -218,7 +172,7 @@ static uint32_t emit_cold_jump(struct translation *t, uint32_t site)
 static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 {
 	struct run *run = t->run;
-	const struct run_site *site = &run->site[number];
+	const struct run_site *site = &t->sites[number];
 	uint32_t exit = exit_new(t, site->rip), plain = emit_pos(&t->e);
 
 	run->exit[exit].plain = true;
@@ -236,12 +190,14 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 	}
 }
 
-/* Returns where it is. */
+/* Returns where it is. Strings have a short way first. */
 static uint32_t emit_cold_path(struct translation *t, uint32_t site)
 {
-	uint32_t at = emit_pos(&t->e), cold = emit_cold_jump(t, site);
+	bool string = t->sites[site].flags & SITE_STRING;
+	uint32_t stub = string ? t->run->stub_span : t->run->stub_cold;
+	uint32_t at = emit_pos(&t->e), cold = emit_cold_jump(t, site, stub);
 
-	if (t->run->site[site].nr_groups)
+	if (t->sites[site].nr_groups)
 		emit_plain(t, site, cold);
 	return at;
 }
@@ -249,7 +205,7 @@ static uint32_t emit_cold_path(struct translation *t, uint32_t site)
 /* Behind the cold path of a site that leaves a slot's content in r15. */
 static void emit_resume(struct translation *t, const struct loose_end *resume)
 {
-	t->run->site[resume->site].next = emit_pos(&t->e);
+	t->sites[resume->site].next = emit_pos(&t->e);
 	emit_load_slot(&t->e, R15, resume->to);
 	emit_jmp(&t->e, resume->at);
 }
@@ -271,13 +227,13 @@ static void present(struct translation *t, const struct run_record *rec)
  */
 static void emit_elsewhere(struct translation *t, const struct loose_end *guard)
 {
-	struct run_site *site = &t->run->site[t->run->nr_sites];
+	struct run_site *site = &t->sites[t->nr_sites];
 
-	*site = t->run->site[guard->site];
+	*site = t->sites[guard->site];
 	site->code = emit_pos(&t->e);
 	site->next = site->nr_groups = 0;
-	t->site = t->run->nr_sites++;
-	present(t, &t->record[guard->site - t->first_site]);
+	t->site = t->nr_sites++;
+	present(t, &t->record[guard->site]);
 	t->apart = true;
 	emit_patch(&t->e, guard->at, emit_pos(&t->e));
 	run_elsewhere(t);
@@ -292,7 +248,7 @@ static void emit_ends(struct translation *t)
 	for (unsigned i = 0; i < t->nr_guards; i++)
 		emit_elsewhere(t, &t->guard[i]);
 	for (unsigned i = 0; i < t->nr_cold; i++) {
-		uint32_t *at = &made[t->cold[i].to - t->first_site];
+		uint32_t *at = &made[t->cold[i].to];
 
 		if (!*at)
 			*at = emit_cold_path(t, t->cold[i].to);
@@ -309,18 +265,19 @@ static void emit_ends(struct translation *t)
 /* By its handler alone. */
 static enum form form_handler(struct translation *t, const struct run_record *rec)
 {
-	emit_cold_jump(t, t->site);
-	t->site_flags = SITE_CALLOUT | (t->site_flags & (SITE_SHADOW | SITE_APART));
-	t->run->site[t->site].sync = rec->insn.sync;
+	insn_fn *fn = t->insn.run;
+	bool level = fn == emul_syscall || fn == emul_sysret; /* these have a short way first */
+
+	emit_cold_jump(t, t->site, level ? t->run->stub_level : t->run->stub_cold);
+	t->site_flags &= SITE_SHADOW | SITE_APART;
 	return rec->ends ? FORM_END : FORM_DONE;
 }
 
 static void new_site(struct translation *t)
 {
-	t->site = t->run->nr_sites++;
-	t->run->site[t->site] = (struct run_site){
+	t->site = t->nr_sites++;
+	t->sites[t->site] = (struct run_site){
 		.rip = t->rip,
-		.insn = intern(t->run, &t->insn),
 		.code = emit_pos(&t->e),
 		.behind_x87 = t->behind_x87,
 	};
@@ -332,7 +289,7 @@ static void new_site(struct translation *t)
 /* Where to go on behind the present instruction's cold path, which keeps no register of translated code's own. */
 static void set_next(struct translation *t, bool has_cold)
 {
-	struct run_site *site = &t->run->site[t->site];
+	struct run_site *site = &t->sites[t->site];
 
 	if (t->slot < 0)
 		site->next = emit_pos(&t->e);
@@ -347,7 +304,7 @@ static void set_next(struct translation *t, bool has_cold)
 /* What a form has done, if it then turns out not to be had. */
 static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsigned nr_ends)
 {
-	struct run_site *site = &t->run->site[t->site];
+	struct run_site *site = &t->sites[t->site];
 
 	for (unsigned i = 0; i < site->nr_groups; i++)
 		t->group[t->run->group[site->group + i].slot].ready = false;
@@ -378,7 +335,7 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 	}
 	if (!rec->keeps)
 		t->slot = -1;
-	t->run->site[t->site].flags = t->site_flags;
+	t->sites[t->site].flags = t->site_flags;
 	/* Behind a branch that the trace follows its cold path may lead elsewhere: even to where no branch would. */
 	if (form == FORM_DONE && rec->next == t->rip + t->insn.len)
 		set_next(t, t->nr_cold != nr_cold);
@@ -494,29 +451,10 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 
 _Static_assert(RUN_BLOCK_INSNS < 128, "a byte's");
 
-/* The table of instructions is large, and what a block needs of it anywhere there: ask for all at once. */
-static void fetch_insns(const struct translation *t)
-{
-	const struct run *run = t->run;
-	uint32_t *place[RUN_BLOCK_INSNS];
-
-	for (unsigned i = 0; i < t->nr_records; i++) {
-		place[i] = &run->insn_table[insn_hash(run, &t->record[i].insn)];
-		__builtin_prefetch(place[i]);
-	}
-	for (unsigned i = 0; i < t->nr_records; i++) {
-		const struct insn *insn = &run->insn[*place[i] ? *place[i] - 1 : 0];
-
-		__builtin_prefetch(insn);
-		__builtin_prefetch((const uint8_t *)insn + CACHE_LINE);
-	}
-}
-
 static void translate_all(struct translation *t)
 {
 	enum form form = FORM_DONE;
 
-	fetch_insns(t);
 	for (unsigned i = 0; i < t->nr_records && form == FORM_DONE; i++)
 		form = translate_one(t, &t->record[i]);
 	if (form == FORM_DONE)
@@ -536,24 +474,25 @@ static void settle(struct run *run)
 	run->settled = run->used;
 }
 
-/* Enter the block's sites for run_site_at(). */
-static void note_near(struct run *run, uint32_t first)
+/* Enter the block for run_site_at(). */
+static void note_near(struct run *run, uint32_t block)
 {
-	for (uint32_t i = first; i < run->nr_sites; i++)
-		while (run->nr_near <= (uint32_t)run->site[i].code >> RUN_NEAR_SHIFT)
-			run->near[run->nr_near++] = i;
+	while (run->nr_near <= run->block[block].entry >> RUN_NEAR_SHIFT)
+		run->near[run->nr_near++] = block;
 }
 
 static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
-	uint32_t nr = run->nr_sites - t->first_site, block = run->nr_blocks++;
+	uint32_t nr = t->nr_sites, block = run->nr_blocks, site = run->nr_sites;
 
 	for (uint32_t i = 0; i < nr; i++)
-		run->site[t->first_site + i].left = nr - i;
+		t->sites[i].left = nr - i;
 	run->code.rw[count] = nr;
 	emit_ends(t);
-	note_near(run, t->first_site);
+	if (!run_site_keep(run, t->entry, t->sites, t->nr_sites))
+		return RUN_NONE;
+	run->nr_blocks++;
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
 	settle(run);
 	run->block[block] = (struct run_block){
@@ -567,9 +506,11 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.cross = t->cross,
 		.page = t->page - run->page,
 		.second = t->second ? t->second - run->page : RUN_NONE,
-		.site = t->first_site,
+		.site = site,
+		.group = t->first_group,
 		.links = RUN_NONE,
 	};
+	note_near(run, block);
 	run->nr_traces += t->hot;
 	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
@@ -626,7 +567,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	t.jumps = &run->jumps[jumps];
 	t.stubs = &run->stubs[jumps];
 	t.map = run->cpu->tlb->direct->map[key >> RUN_KEY_ACCESS & 3];
-	t.first_site = run->nr_sites;
+	t.first_group = run->nr_groups;
 	if (!collect(&t, hot))
 		return RUN_NONE;
 	run_stubs_make(&t);
@@ -636,9 +577,5 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 		emit_hot(&t);
 	count = emit_head(&t, head);
 	translate_all(&t);
-	if (t.failed) {
-		run->nr_sites = t.first_site;
-		return RUN_NONE;
-	}
-	return finish(&t, count);
+	return t.failed ? RUN_NONE : finish(&t, count);
 }

@@ -15,7 +15,7 @@
 /* A jump that is to lead to a site's cold path, or out of the block. */
 struct loose_end {
 	uint32_t at;   /* offset of its displacement */
-	uint32_t to;   /* site or exit */
+	uint32_t to;   /* site of the block, or exit */
 	uint32_t site; /* that it stands in */
 };
 
@@ -81,8 +81,9 @@ struct translation {
 	uint64_t lines;		 /* of ->page that the block is made of */
 	struct run_page *second; /* that the block's one instruction ends in, or NULL */
 	uint64_t start, rip;
-	uint32_t site; /* of the present instruction */
-	uint32_t first_site;
+	struct run_site sites[2 * RUN_BLOCK_INSNS]; /* of the block */
+	uint32_t nr_sites, site;		    /* the present instruction's */
+	uint32_t first_group;
 	uint32_t entry, inner, cross; /* offsets, as in struct run_block */
 	bool hot;		      /* make a trace */
 	bool counts;
