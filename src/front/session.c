@@ -11,7 +11,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define POLL_NS 10000000
@@ -77,7 +76,6 @@ static void become_child(const char *path, char **argv, pid_t parent)
 
 int session_run(struct session *s, const char *path, char **argv, void (*poll)(void *), void *arg)
 {
-	const struct timespec pause = {.tv_nsec = POLL_NS};
 	pid_t parent = getpid(), got;
 	int status;
 
@@ -90,9 +88,10 @@ int session_run(struct session *s, const char *path, char **argv, void (*poll)(v
 		become_child(path, argv, parent);
 	child_of_handler = s->child;
 	while (!(got = waitpid(s->child, &status, WNOHANG)) || (got < 0 && errno == EINTR)) {
+		__atomic_store_n(&s->map->asleep, 1, __ATOMIC_SEQ_CST);
 		if (poll)
 			poll(arg);
-		nanosleep(&pause, NULL);
+		host_futex_wait_shared(&s->map->asleep, 1, POLL_NS);
 	}
 	child_of_handler = 0;
 	if (poll)

@@ -22,7 +22,7 @@ struct tracing {
 	struct stacks *stacks;
 	char **program;
 	uint64_t told;
-	uint8_t event[4096];
+	unsigned rings; /* whose memory is there */
 };
 
 static int usage(void)
@@ -154,61 +154,75 @@ static int parse(int argc, char **argv, struct tracing *t)
 
 /* ---- emptying the rings ---- */
 
-static void take(const struct session *s, unsigned slot, uint64_t at, void *to, uint32_t size)
+static void tell(struct tracing *t, unsigned slot, const struct watch_record *record,
+		 const struct watch_common *common)
 {
-	const uint8_t *ring = watch_ring(s->map, slot);
-	uint64_t pos = at & (s->map->ring_size - 1),
-		 first = min((uint64_t)size, s->map->ring_size - pos);
-
-	memcpy(to, ring + pos, first);
-	memcpy((char *)to + first, ring, size - first);
-}
-
-static void tell(struct tracing *t, unsigned slot, const struct watch_record *record)
-{
-	const struct watch_common *common = (void *)t->event;
 	const struct watch_page *page = watch_slot(t->session.map, slot);
+	struct ev_sample sample;
 
 	t->told++;
-	if (common->type == TRACE_EVENT_ID(EV_sample))
-		stacks_add(t->stacks, (void *)t->event);
-	else if (t->dat)
-		trace_dat_add(t->dat, slot, page->counted ? 0 : page->tsc_khz, record->tsc,
-			      t->event, record->size);
+	if (common->type == TRACE_EVENT_ID(EV_sample)) {
+		memcpy(&sample, common, min((size_t)record->size, sizeof(sample)));
+		stacks_add(t->stacks, &sample);
+	} else if (t->dat) {
+		trace_dat_add(t->dat, slot, page->counted ? 0 : page->tsc_khz, record->tsc, common,
+			      record->size);
+	}
 }
 
-/* What the other side wrote is believed as far as it fits. */
+/*
+ * The event at pos of the ring, of which room bytes are written: bytes to go on by, or 0 if that makes no sense. What the other side
+ * wrote is believed as far as it fits.
+ */
+static uint64_t take(struct tracing *t, unsigned slot, uint64_t pos, uint64_t room)
+{
+	const uint8_t *ring = watch_ring(t->session.map, slot);
+	uint64_t left = t->session.map->ring_size - pos, size;
+	struct watch_record record;
+
+	if (left < sizeof(record))
+		return left;
+	memcpy(&record, ring + pos, sizeof(record));
+	if (!record.size)
+		return left;
+	size = sizeof(record) + ALIGN_UP((uint64_t)record.size, 8u);
+	if (record.size < sizeof(struct watch_common) || record.size > WATCH_MAX_EVENT ||
+	    size > min(room, left))
+		return 0;
+	tell(t, slot, &record, (const void *)(ring + pos + sizeof(record)));
+	return size;
+}
+
 static void drain(struct tracing *t, unsigned slot)
 {
 	struct watch_page *page = watch_slot(t->session.map, slot);
-	uint64_t head = __atomic_load_n(&page->head, __ATOMIC_ACQUIRE), tail = page->tail;
-	struct watch_record record;
+	uint64_t head = __atomic_load_n(&page->head, __ATOMIC_ACQUIRE), tail = page->tail, by;
 
-	if (head - tail > t->session.map->ring_size)
-		tail = head;
-	while (head - tail >= sizeof(record)) {
-		take(&t->session, slot, tail, &record, sizeof(record));
-		tail += sizeof(record);
-		if (record.size < sizeof(struct watch_common) || record.size > sizeof(t->event) ||
-		    ALIGN_UP(record.size, 8u) > head - tail) {
-			tail = head;
-			break;
-		}
-		take(&t->session, slot, tail, t->event, record.size);
-		tail += ALIGN_UP(record.size, 8u);
-		tell(t, slot, &record);
+	while (tail != head) {
+		by = take(t, slot, tail & (t->session.map->ring_size - 1), head - tail);
+		tail = by && by <= head - tail ? tail + by : head;
 	}
 	__atomic_store_n(&page->tail, tail, __ATOMIC_RELEASE);
 	if (__atomic_exchange_n(&page->waiter, 0, __ATOMIC_SEQ_CST))
-		host_futex_wake(&page->waiter, 1);
+		host_futex_wake_shared(&page->waiter, 1);
+}
+
+/* Rings are there before they are written to: one ahead of the vCPUs that have theirs. */
+static void make_rings(struct tracing *t, unsigned nr)
+{
+	while (t->rings < nr && t->rings < t->settings.max_slots)
+		host_pages_populate(watch_ring(t->session.map, t->rings++), RING_SIZE);
 }
 
 static void drain_all(void *arg)
 {
 	struct tracing *t = arg;
+	unsigned nr = session_nr(&t->session);
 
-	for (unsigned i = 0; i < session_nr(&t->session); i++)
+	for (unsigned i = 0; i < nr; i++)
 		drain(t, i);
+	if (nr)
+		make_rings(t, nr + 1);
 }
 
 static int finish(struct tracing *t)
@@ -272,6 +286,7 @@ int verb_trace(int argc, char **argv)
 		ret = session_create(&t.session, &t.settings);
 	if (ret)
 		return ret;
+	make_rings(&t, 1);
 	status = session_run(&t.session, path, t.program, drain_all, &t);
 	ret = finish(&t);
 	return ret ? ret : status;

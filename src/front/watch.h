@@ -56,7 +56,7 @@ struct session {
 /* A session's file, found by the program through ANYKVM_WATCH. 0, or an exit status after a line on stderr. */
 int session_create(struct session *s, const struct watch_session *settings);
 /*
- * Run the program and call poll now and then until it has ended, and once more. The status: its own, or 128 + its
+ * Run the program and call poll now and then, and when a ring fills, until it has ended, and once more. The status: its own, or 128 + its
  * signal, or an exit status after a line on stderr. Ctrl-C is the program's; SIGTERM and SIGHUP are handed on.
  */
 int session_run(struct session *s, const char *path, char **argv, void (*poll)(void *), void *arg);

@@ -65,7 +65,7 @@ static void gather(struct line *line, unsigned reason, const struct watch_page *
 		line->max_us = cost->max * us;
 	line->count += cost->count;
 	line->timed += cost->timed;
-	line->us += cost->ticks * us;
+	line->us += watch_clock_total(cost) * us;
 }
 
 static int by_time(const void *a, const void *b)
@@ -82,12 +82,14 @@ static double percent(double part, double all)
 
 static void print_lines(FILE *to, const struct line *lines)
 {
-	double count = 0, us = 0;
+	double count = 0, timed = 0, us = 0;
 
 	for (unsigned i = 0; i < NR_WATCH_REASONS; i++) {
 		count += lines[i].count;
+		timed += lines[i].timed;
 		us += lines[i].us;
 	}
+	fprintf(to, "; times are those of %.0f exits of %.0f\n", timed, count);
 	fprintf(to, "\n%20s %10s %9s %9s %11s %13s %13s\n\n", "VM-EXIT", "Samples", "Samples%",
 		"Time%", "Min Time", "Max Time", "Avg time");
 	for (unsigned i = 0; i < NR_WATCH_REASONS; i++) {
@@ -96,7 +98,7 @@ static void print_lines(FILE *to, const struct line *lines)
 		if (l->count > 0)
 			fprintf(to, "%20s %10.0f %8.2f%% %8.2f%% %9.2fus %11.2fus %11.2fus\n",
 				l->name, l->count, percent(l->count, count), percent(l->us, us),
-				l->min_us, l->max_us, l->timed > 0 ? l->us / l->timed : 0);
+				l->min_us, l->max_us, l->us / l->count);
 	}
 	fprintf(to, "\nTotal Samples:%.0f, Total events handled time:%.2fus.\n", count, us);
 }
@@ -114,7 +116,9 @@ void watch_report(FILE *to, struct watch_page *const *pages, unsigned nr)
 	for (unsigned i = 0; i < nr; i++)
 		insns += pages[i]->stats[STAT_VCPU_instructions];
 	qsort(lines, NR_WATCH_REASONS, sizeof(*lines), by_time);
-	fprintf(to, "\nanykvm: %u vCPU%s, %llu instructions\n", nr, nr == 1 ? "" : "s", insns);
+	fprintf(to, "\nanykvm: %u vCPU%s, %llu instructions", nr, nr == 1 ? "" : "s", insns);
 	if (nr)
 		print_lines(to, lines);
+	else
+		putc('\n', to);
 }

@@ -25,12 +25,17 @@ void host_log(const char *fmt, ...) __printf_(1, 2);
 long host_syscall(long nr, long a, long b, long c, long d, long e, long f);
 int host_futex_wait(const uint32_t *word, uint32_t val, uint64_t timeout_ns); /* 0 = no timeout */
 int host_futex_wake(uint32_t *word, int count);
+/* The same between processes, on memory that they share. */
+int host_futex_wait_shared(const uint32_t *word, uint32_t val, uint64_t timeout_ns);
+int host_futex_wake_shared(uint32_t *word, int count);
 int host_gettid(void); /* remembered: a system call only once in a thread */
 void host_gettid_forked(void);
 /* Private memory that may turn out to be used in few places: never in huge pages, even if the host gives them unasked. */
 void host_pages_small(void *mem, size_t size);
 /* It is used all over now: in huge pages, if the host gives any. After the first KVM_RUN, too. */
 void host_pages_large(void *mem, size_t size);
+/* Have the memory there and mapped before it is written to. */
+void host_pages_populate(void *mem, size_t size);
 
 /* ---- clock.c ---- */
 static inline uint64_t host_rdtsc(void)

@@ -59,6 +59,14 @@ for model, names in (("ice-lake-sp", ("IO_INSTRUCTION", "CPUID", "HLT")), ("mila
     expect("entries and exits do not alternate", turns == ["kvm_entry", "kvm_exit"] * (len(turns) // 2))
     expect("the number told: %s, read %d" % (err, len(rows)), "anykvm: %d events" % len(rows) in err)
 
+# More than the ring holds, several times over: nothing is lost, and all in order.
+status, out, err = trace("-o", "many.dat", watched, "15000")
+rows = report("many.dat")
+turns = [r[1] for r in rows if r[1] in ("kvm_entry", "kvm_exit")]
+expect("many: %d %s, read %d" % (status, err, len(rows)), status == 0 and err == "anykvm: %d events of 1 vCPU in many.dat\n" % len(rows))
+expect("many: entries and exits do not alternate", turns == ["kvm_entry", "kvm_exit"] * (len(turns) // 2))
+expect("many: counts", (count(rows, "kvm_exit"), count(rows, "kvm_pio"), count(rows, "kvm_cpuid")) == (45002, 30000, 15000))
+
 # A guest that is a hypervisor: the addresses are its source's.
 status, out, err = trace("-o", "nested.dat", nested, "5", env=dict(os.environ, ANYKVM_CPU="milan"))
 rows = report("nested.dat")

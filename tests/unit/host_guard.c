@@ -250,6 +250,27 @@ static void system_calls(void **state)
 	assert_int_equal(host_futex_wait(&word, 0, 0), -EAGAIN);
 	assert_int_equal(host_futex_wait(&word, 1, 1000), -ETIMEDOUT);
 	assert_int_equal(host_futex_wake(&word, 1), 0);
+	assert_int_equal(host_futex_wait_shared(&word, 0, 0), -EAGAIN);
+	assert_int_equal(host_futex_wait_shared(&word, 1, 1000), -ETIMEDOUT);
+}
+
+/* A process wakes another one that waits on memory of both, long before it gives up. */
+static void wake_between_processes(void **state)
+{
+	uint32_t *word =
+		mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	pid_t child;
+	int status;
+
+	assert_true(word != MAP_FAILED);
+	child = fork();
+	if (!child)
+		_exit(host_futex_wait_shared(word, 0, 20000000000ull) ? 1 : 0);
+	while (!host_futex_wake_shared(word, 1))
+		assert_int_equal(waitpid(child, &status, WNOHANG), 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	munmap(word, PAGE_SIZE);
 }
 
 static void log_lines(void **state)
@@ -285,6 +306,7 @@ int main(void)
 		cmocka_unit_test(threads),
 		cmocka_unit_test(clocks),
 		cmocka_unit_test(system_calls),
+		cmocka_unit_test(wake_between_processes),
 		cmocka_unit_test(log_lines),
 	};
 

@@ -82,7 +82,7 @@ int vcpu_handle_exit(struct vcpu *vcpu, enum cpu_exit_kind kind);
 /* Does somebody watch? Not inside cpu_run(). */
 void vcpu_watch_look(struct vcpu *vcpu);
 /* The answer is another than it was: vcpu_watch_look() is due. */
-bool vcpu_watch_changed(const struct vcpu *vcpu);
+bool vcpu_watch_changed(struct vcpu *vcpu);
 /* cpu_run(), or what is run instead, while ->watch.on. */
 enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cpu));
 /* While ->watch.on: user space answered a read; KVM_RUN returns; a wait ended. */

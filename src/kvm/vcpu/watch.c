@@ -4,121 +4,13 @@
  *
  * Whether somebody watches is looked up where the run loop comes round, and then cpu->platform becomes the watched
  * table, or the plain one again. Only the vCPU's thread writes, so counting takes no locked instruction; a reader may
- * see one counter ahead of another. A full ring is waited for at most a second; after that events are dropped, and
- * counted, until the reader has made room.
+ * see one counter ahead of another.
  */
 #include "kvm/vcpu/probes.h"
 #include "kvm/vcpu/watch_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#define RING_PATIENCE_NS 1000000000ull
-
-/* Linux's ids of trace events are the running kernel's; these are in our own files. */
-#define EVENT_ID(id) (1000 + (id))
-
-/* ---- counting ---- */
-
-static void add(uint64_t *counter, uint64_t n)
-{
-	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
-}
-
-static void cost_time(struct watch_cost *cost, uint64_t ticks)
-{
-	if (!cost->timed || ticks < cost->min)
-		__atomic_store_n(&cost->min, ticks, __ATOMIC_RELAXED);
-	if (ticks > cost->max)
-		__atomic_store_n(&cost->max, ticks, __ATOMIC_RELAXED);
-	add(&cost->timed, 1);
-	add(&cost->ticks, ticks);
-}
-
-/* ---- the ring ---- */
-
-/* The reader's side is looked at only when the room that it left is used up. */
-static bool has_room(struct vcpu_watch *w, uint32_t need)
-{
-	uint64_t end = w->page->head + need;
-
-	if (unlikely(end > w->room_until))
-		w->room_until =
-			__atomic_load_n(&w->page->tail, __ATOMIC_ACQUIRE) + w->session->ring_size;
-	return end <= w->room_until;
-}
-
-/* True once there is room. A reader that is gone is waited for only once. */
-static bool wait_for_room(struct vcpu_watch *w, uint32_t need)
-{
-	uint64_t patience = host_monotonic_ns() + RING_PATIENCE_NS;
-
-	while (!has_room(w, need)) {
-		if (w->impatient || __atomic_load_n(&w->session->over, __ATOMIC_RELAXED))
-			return false;
-		__atomic_store_n(&w->page->waiter, 1, __ATOMIC_SEQ_CST);
-		host_futex_wait(&w->page->waiter, 1, RING_PATIENCE_NS / 50);
-		w->impatient = host_monotonic_ns() > patience;
-	}
-	w->impatient = false;
-	return true;
-}
-
-typedef uint64_t __attribute__((may_alias)) word_t;
-
-/* 8 bytes at a time: events are short, and a string instruction takes as long as all else here. */
-static void put(struct vcpu_watch *w, uint64_t at, const void *from, uint32_t size)
-{
-	uint64_t mask = w->session->ring_size - 1;
-	const word_t *word = from;
-
-	for (uint32_t i = 0; i < size; i += 8)
-		__atomic_store_n((word_t *)(w->ring + ((at + i) & mask)), *word++,
-				 __ATOMIC_RELAXED);
-}
-
-static uint64_t time_of(const struct vcpu *vcpu, uint64_t tsc)
-{
-	if (vcpu->watch.page->counted)
-		return clock_monotonic_ns(vcpu->vm);
-	return tsc ? tsc : host_rdtsc();
-}
-
-void watch_record(struct vcpu *vcpu, unsigned id, void *ev, uint32_t size, uint64_t tsc)
-{
-	struct vcpu_watch *w = &vcpu->watch;
-	struct watch_record record = {.size = size};
-	uint32_t need = sizeof(record) + ALIGN_UP(size, 8u);
-	struct watch_common *common = ev;
-	uint64_t head;
-
-	if (!w->ring)
-		return;
-	*common = (struct watch_common){
-		.type = EVENT_ID(id),
-		.pid = w->page->counted ? 1 + (int32_t)vcpu->id : vcpu->tid,
-	};
-	record.tsc = time_of(vcpu, tsc);
-	if (!has_room(w, need) && !wait_for_room(w, need)) {
-		add(&w->page->lost, 1);
-		return;
-	}
-	head = w->page->head;
-	put(w, head, &record, sizeof(record));
-	put(w, head + sizeof(record), ev, need - sizeof(record));
-	__atomic_store_n(&w->page->head, head + need, __ATOMIC_RELEASE);
-}
-
-void watch_event_at(struct vcpu *vcpu, enum watch_event id, void *ev, uint32_t size, uint64_t tsc)
-{
-	struct vcpu_watch *w = &vcpu->watch;
-
-	add(&w->page->events[id], 1);
-	if (probes_wanted())
-		probes_fire(id, ev);
-	if (w->ring && w->session->events >> id & 1)
-		watch_record(vcpu, id, ev, size, tsc);
-}
 
 /* ---- exits and entries ---- */
 
@@ -128,69 +20,37 @@ static const uint32_t codes[][2] = {
 #undef REASON
 };
 
-void watch_open(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uint64_t info2)
+void watch_open_told(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uint64_t info2)
 {
 	struct vcpu_watch *w = &vcpu->watch;
-	struct ev_kvm_exit ev = {
-		.exit_reason = codes[reason][w->page->isa - 1],
-		.guest_rip = vcpu->cpu.rip,
-		.isa = w->page->isa,
-		.info1 = info1,
-		.info2 = info2,
-		.vcpu_id = vcpu->id,
-	};
 
-	if (w->open)
-		return;
-	w->open = true;
-	w->reason = reason;
 	w->since = host_rdtsc();
-	add(&w->page->costs[reason].count, 1);
-	watch_event_at(vcpu, EV_kvm_exit, &ev, sizeof(ev), w->since);
-}
-
-static void inject(struct vcpu *vcpu, uint64_t tsc)
-{
-	const struct event *inject = &vcpu->cpu.inject;
-	struct ev_kvm_inj_exception ev = {
-		.exception = inject->vector,
-		.has_error = inject->has_error,
-		.error_code = inject->error,
-	};
-
-	if (inject->valid && inject->type == EVENT_EXCEPTION)
-		watch_event_at(vcpu, EV_kvm_inj_exception, &ev, sizeof(ev), tsc);
+	if (w->telling >> EV_kvm_exit & 1)
+		watch_event_tell(vcpu, kvm_exit, w->since,
+				 .exit_reason = codes[reason][w->page->isa - 1],
+				 .guest_rip = vcpu->cpu.rip, .isa = w->page->isa, .info1 = info1,
+				 .info2 = info2, .vcpu_id = vcpu->id);
 }
 
 static void entry(struct vcpu *vcpu, uint64_t tsc)
 {
-	struct ev_kvm_entry ev = {.vcpu_id = vcpu->id, .rip = vcpu->cpu.rip};
+	const struct event *inject = &vcpu->cpu.inject;
 
-	inject(vcpu, tsc);
-	watch_event_at(vcpu, EV_kvm_entry, &ev, sizeof(ev), tsc);
+	if (inject->valid && inject->type == EVENT_EXCEPTION)
+		watch_event(vcpu, kvm_inj_exception, tsc, .exception = inject->vector,
+			    .has_error = inject->has_error, .error_code = inject->error);
+	watch_event(vcpu, kvm_entry, tsc, .vcpu_id = vcpu->id, .rip = vcpu->cpu.rip);
 }
 
-void watch_close(struct vcpu *vcpu)
+void watch_close_told(struct vcpu *vcpu)
 {
 	struct vcpu_watch *w = &vcpu->watch;
-	uint64_t now;
+	uint64_t now = w->stands || w->telling ? host_rdtsc() : 0;
 
-	if (!w->open)
-		return;
-	w->open = false;
-	now = host_rdtsc();
-	cost_time(&w->page->costs[w->reason], now - w->since);
+	if (w->stands)
+		watch_clock_add(&w->clocks[w->reason], &w->page->costs[w->reason], now - w->since,
+				&w->random);
 	entry(vcpu, now);
-}
-
-void watch_more_time(struct vcpu *vcpu, enum watch_reason reason, uint64_t since)
-{
-	struct watch_cost *cost = &vcpu->watch.page->costs[reason];
-	uint64_t ticks = host_rdtsc() - since;
-
-	add(&cost->ticks, ticks);
-	if (ticks > cost->max)
-		__atomic_store_n(&cost->max, ticks, __ATOMIC_RELAXED);
 }
 
 /* What cpu_run() came back with, where no platform operation has said it before. */
@@ -218,7 +78,8 @@ enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(s
 		watch_close(vcpu);
 	else if (!w->stepping)
 		entry(vcpu, 0);
-	w->stepping = w->session && watch_insn_step(vcpu, run, &kind);
+	w->stepping = w->session && w->session->flags & WATCH_INSNS &&
+		      watch_insn_step(vcpu, run, &kind);
 	if (!w->stepping)
 		kind = run(&vcpu->cpu);
 	w->stepping = w->stepping && kind == CPU_EXIT_REQUEST;
@@ -232,30 +93,22 @@ enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(s
 void vcpu_watch_read(struct vcpu *vcpu, bool port, uint64_t addr, unsigned size, unsigned count,
 		     uint64_t val)
 {
-	struct ev_kvm_pio pio = {.port = addr, .size = size, .count = count, .val = val};
-	struct ev_kvm_mmio mmio = {.type = 1, .len = size, .gpa = addr, .val = val};
-
 	if (port)
-		watch_event(vcpu, EV_kvm_pio, &pio, sizeof(pio));
+		watch_event(vcpu, kvm_pio, 0, .port = addr, .size = size, .count = count,
+			    .val = val);
 	else
-		watch_event(vcpu, EV_kvm_mmio, &mmio, sizeof(mmio));
+		watch_event(vcpu, kvm_mmio, 0, .type = 1, .len = size, .gpa = addr, .val = val);
 }
 
 void vcpu_watch_return(struct vcpu *vcpu, int result)
 {
-	struct ev_kvm_userspace_exit ev = {
-		.reason = vcpu->run->exit_reason,
-		.errno_ = result < 0 ? -result : 0,
-	};
-
-	watch_event(vcpu, EV_kvm_userspace_exit, &ev, sizeof(ev));
+	watch_event(vcpu, kvm_userspace_exit, 0, .reason = vcpu->run->exit_reason,
+		    .errno_ = result < 0 ? -result : 0);
 }
 
 void vcpu_watch_woken(struct vcpu *vcpu, uint64_t ns)
 {
-	struct ev_kvm_vcpu_wakeup ev = {.ns = ns, .waited = true, .valid = true};
-
-	watch_event(vcpu, EV_kvm_vcpu_wakeup, &ev, sizeof(ev));
+	watch_event(vcpu, kvm_vcpu_wakeup, 0, .ns = ns, .waited = true, .valid = true);
 }
 
 /* ---- on and off ---- */
@@ -270,12 +123,12 @@ void vcpu_watch_stats(struct vcpu *vcpu)
 	for (unsigned i = 0; i < NR_STATS_VCPU; i++)
 		__atomic_store_n(&w->page->stats[i], values[i], __ATOMIC_RELAXED);
 	if (vcpu->running != VCPU_OUTSIDE)
-		add(&w->page->stats[STAT_VCPU_instructions], vcpu->cpu.retired - w->counted);
+		watch_add(&w->page->stats[STAT_VCPU_instructions], vcpu->cpu.retired - w->counted);
 }
 
 /*
  * Copies that few guest instructions and returns from KVM_RUN would change are left out, but not many in a row. A session is told
- * all, for its program may end at any time.
+ * the instructions in any case, for its program may end at any time.
  */
 #define STATS_INSTRUCTIONS 4096
 #define STATS_RETURNS	   16
@@ -283,16 +136,23 @@ void vcpu_watch_stats(struct vcpu *vcpu)
 void vcpu_watch_stats_soon(struct vcpu *vcpu)
 {
 	struct vcpu_watch *w = &vcpu->watch;
+	const uint64_t *values = stats_values(vcpu->stats);
 
-	if (!w->session && vcpu->cpu.retired - w->copied < STATS_INSTRUCTIONS &&
-	    ++w->skipped < STATS_RETURNS)
+	if (vcpu->cpu.retired - w->copied < STATS_INSTRUCTIONS && ++w->skipped < STATS_RETURNS) {
+		if (w->session && values)
+			__atomic_store_n(&w->page->stats[STAT_VCPU_instructions],
+					 values[STAT_VCPU_instructions], __ATOMIC_RELAXED);
 		return;
+	}
 	w->copied = vcpu->cpu.retired;
 	w->skipped = 0;
 	vcpu_watch_stats(vcpu);
 }
 
-static bool wanted(const struct vcpu_watch *w)
+/* Whoever looks on says until when. While that is so, the clock is asked only now and then. */
+#define LOOKS 64
+
+static bool wanted(struct vcpu_watch *w)
 {
 	uint64_t until;
 
@@ -301,12 +161,41 @@ static bool wanted(const struct vcpu_watch *w)
 	if (w->session || probes_wanted())
 		return true;
 	until = __atomic_load_n(&w->page->want_until, __ATOMIC_RELAXED);
-	return unlikely(until) && host_monotonic_ns() < until;
+	if (likely(!until))
+		return false;
+	return (w->on && ++w->looks % LOOKS) || host_monotonic_ns() < until;
 }
 
-bool vcpu_watch_changed(const struct vcpu *vcpu)
+static uint64_t telling(const struct vcpu_watch *w)
 {
-	return wanted(&vcpu->watch) != vcpu->watch.on;
+	if (probes_wanted())
+		return BIT(NR_WATCH_EVENTS) - 1;
+	return w->ring ? w->session->events : 0;
+}
+
+bool vcpu_watch_changed(struct vcpu *vcpu)
+{
+	struct vcpu_watch *w = &vcpu->watch;
+
+	return wanted(w) != w->on || (w->on && telling(w) != w->telling);
+}
+
+static void turn_on(struct vcpu *vcpu)
+{
+	struct vcpu_watch *w = &vcpu->watch;
+
+	watch_platform(&w->platform);
+	vcpu->cpu.platform = &w->platform;
+	w->touched = calloc(WATCH_CHUNKS, sizeof(*w->touched));
+	w->random = host_rdtsc() | 1;
+	watch_sample_start(vcpu);
+}
+
+static void turn_off(struct vcpu *vcpu)
+{
+	vcpu->cpu.platform = &vcpu_platform;
+	watch_forget_touched(&vcpu->watch);
+	watch_sample_stop(vcpu);
 }
 
 void vcpu_watch_look(struct vcpu *vcpu)
@@ -314,7 +203,10 @@ void vcpu_watch_look(struct vcpu *vcpu)
 	struct vcpu_watch *w = &vcpu->watch;
 	bool on = wanted(w);
 
-	if (on && !w->session)
+	if (likely(!on && !w->on))
+		return;
+	w->telling = telling(w);
+	if (!w->session)
 		vcpu_watch_stats_soon(vcpu);
 	if (likely(on == w->on))
 		return;
@@ -322,15 +214,9 @@ void vcpu_watch_look(struct vcpu *vcpu)
 	w->on = on;
 	w->open = false;
 	if (on)
-		watch_platform(&w->platform);
-	vcpu->cpu.platform = on ? &w->platform : &vcpu_platform;
-	if (on) {
-		w->touched = calloc(WATCH_CHUNKS, sizeof(*w->touched));
-		watch_sample_start(vcpu);
-	} else {
-		watch_forget_touched(w);
-		watch_sample_stop(vcpu);
-	}
+		turn_on(vcpu);
+	else
+		turn_off(vcpu);
 }
 
 static uint32_t take_slot(struct watch_session *session)
@@ -370,6 +256,8 @@ void vcpu_watch_create(struct vcpu *vcpu, void *own, struct watch_session *sessi
 		w->session = session;
 		w->page = watch_slot(session, slot);
 		w->ring = session->flags ? watch_ring(session, slot) : NULL;
+		if (w->ring)
+			host_pages_populate(w->ring, session->ring_size);
 		page_init(vcpu, w->page);
 	}
 	page_init(vcpu, page);

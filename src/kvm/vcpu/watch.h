@@ -14,10 +14,11 @@
 #ifndef KVM_VCPU_WATCH_H
 #define KVM_VCPU_WATCH_H
 
+#include "kvm/vcpu/watch_clock.h"
 #include "kvm/vm/stats.h"
 
 #define WATCH_MAGIC   0x6b767761u
-#define WATCH_VERSION 1u
+#define WATCH_VERSION 2u
 #define WATCH_PAGE    3 /* of the vCPU's file */
 #define WATCH_FILE    "anykvm:vcpu"
 
@@ -72,17 +73,16 @@ struct ev_sample {
 	uint64_t cr3, rip[WATCH_MAX_FRAMES]; /* innermost first */
 };
 
-/* Ahead of each event in a ring. The sizes of events are multiples of 8. */
+#define WATCH_MAX_EVENT sizeof(struct ev_sample)
+
+/*
+ * Ahead of each event in a ring. Events are padded to multiples of 8 and lie in one piece: where there is no room for a
+ * record before the ring's end, or one of size 0 lies there, the next one is at the ring's start.
+ */
 struct watch_record {
 	uint64_t tsc;  /* the host's */
 	uint32_t size; /* of the event */
 	uint32_t unused;
-};
-
-struct watch_cost {
-	uint64_t count;
-	uint64_t timed, ticks, min,
-		max; /* from leaving the guest to entering it again, TSC ticks */
 };
 
 struct watch_page {
@@ -124,6 +124,7 @@ struct watch_session {
 	uint64_t sample_ns;
 	uint32_t dropped; /* vCPUs that found no slot; atomic */
 	uint32_t over;	  /* nobody reads any more */
+	uint32_t asleep;  /* futex: the reader waits for a ring to fill to a quarter */
 };
 
 static inline uint64_t watch_session_size(const struct watch_session *s)

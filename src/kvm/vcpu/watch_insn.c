@@ -33,6 +33,12 @@ static bool read_virtual(struct vcpu *vcpu, gva_t addr, void *to, unsigned size)
 	return true;
 }
 
+static void record(struct vcpu *vcpu, unsigned id, const void *ev, uint32_t size)
+{
+	memcpy(watch_event_begin(vcpu, id, size, 0), ev, size);
+	watch_event_end(vcpu, id, ev);
+}
+
 static unsigned read_code(struct vcpu *vcpu, uint8_t bytes[16])
 {
 	for (unsigned n = 15; n; n--)
@@ -45,6 +51,7 @@ static void tell(struct vcpu *vcpu)
 {
 	const struct cpu *cpu = &vcpu->cpu;
 	struct ev_insn ev = {
+		.c = watch_event_common(vcpu, EV_insn),
 		.vcpu_id = vcpu->id,
 		.retired = cpu->retired,
 		.rip = cpu->rip,
@@ -54,7 +61,7 @@ static void tell(struct vcpu *vcpu)
 
 	memcpy(ev.gpr, cpu->gpr, sizeof(ev.gpr));
 	ev.nr_bytes = read_code(vcpu, ev.bytes);
-	watch_record(vcpu, EV_insn, &ev, sizeof(ev), 0);
+	record(vcpu, EV_insn, &ev, sizeof(ev));
 }
 
 static enum cpu_exit_kind run_to(struct cpu *cpu, enum cpu_exit_kind (*run)(struct cpu *cpu),
@@ -75,7 +82,7 @@ bool watch_insn_step(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cp
 	const struct watch_session *s = vcpu->watch.session;
 	struct cpu *cpu = &vcpu->cpu;
 
-	if (!(s->flags & WATCH_INSNS) || cpu->retired >= s->insn_from + s->insn_count)
+	if (cpu->retired >= s->insn_from + s->insn_count)
 		return false;
 	if (cpu->retired < s->insn_from) {
 		*ret = run_to(cpu, run, s->insn_from);
@@ -145,12 +152,15 @@ void watch_sample(struct vcpu *vcpu)
 	if (!w->session || !__atomic_exchange_n(&w->sample, false, __ATOMIC_RELAXED))
 		return;
 	ev = (struct ev_sample){
-		.vcpu_id = vcpu->id, .cpl = vcpu->cpu.mode.cpl, .cr3 = vcpu->cpu.cr3};
+		.c = watch_event_common(vcpu, EV_sample),
+		.vcpu_id = vcpu->id,
+		.cpl = vcpu->cpu.mode.cpl,
+		.cr3 = vcpu->cpu.cr3,
+	};
 	ev.rip[0] = vcpu_linear_rip(vcpu);
 	ev.nr = 1;
 	if (cpu_64bit(&vcpu->cpu))
 		ev.nr += walk_frames(vcpu, ev.rip + 1,
 				     min(w->session->depth, 0u + WATCH_MAX_FRAMES) - 1);
-	watch_record(vcpu, EV_sample, &ev,
-		     offsetof(struct ev_sample, rip) + ev.nr * sizeof(ev.rip[0]), 0);
+	record(vcpu, EV_sample, &ev, offsetof(struct ev_sample, rip) + ev.nr * sizeof(ev.rip[0]));
 }

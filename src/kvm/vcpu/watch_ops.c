@@ -52,46 +52,41 @@ void watch_forget_touched(struct vcpu_watch *w)
 static void op_memory(void *opaque, gpa_t gpa, struct ram_page *ret)
 {
 	struct vcpu *vcpu = opaque;
-	struct ev_kvm_page_fault ev = {
-		.vcpu_id = vcpu->id,
-		.guest_rip = vcpu->cpu.rip,
-		.fault_address = gpa,
-	};
 	bool inside = !vcpu->watch.open;
+	uint64_t tsc;
 
 	vcpu_platform.memory(opaque, gpa, ret);
 	if (!ret->hva || !inside || !vcpu->watch.touched ||
 	    !first_touch(&vcpu->watch, gpa >> PAGE_SHIFT))
 		return;
-	watch_open(vcpu, WATCH_PAGE_FAULT, 0, gpa);
-	watch_event(vcpu, EV_kvm_page_fault, &ev, sizeof(ev));
+	tsc = watch_open(vcpu, WATCH_PAGE_FAULT, 0, gpa);
+	watch_event(vcpu, kvm_page_fault, tsc, .vcpu_id = vcpu->id, .guest_rip = vcpu->cpu.rip,
+		    .fault_address = gpa);
 	watch_close(vcpu);
 }
 
 /* ---- devices ---- */
 
-static void mmio_event(struct vcpu *vcpu, uint32_t type, gpa_t gpa, unsigned size, uint64_t val)
-{
-	struct ev_kvm_mmio ev = {.type = type, .len = size, .gpa = gpa, .val = val};
-
-	watch_event(vcpu, EV_kvm_mmio, &ev, sizeof(ev));
-}
-
 static enum platform_answer op_mmio_read(void *opaque, gpa_t gpa, unsigned size, uint64_t *ret)
 {
 	enum platform_answer answer;
+	bool done;
 
 	watch_open(opaque, WATCH_MMIO, 0, gpa);
 	answer = vcpu_platform.mmio_read(opaque, gpa, size, ret);
-	mmio_event(opaque, answer == PLATFORM_DONE, gpa, size, answer == PLATFORM_DONE ? *ret : 0);
+	done = answer == PLATFORM_DONE;
+	watch_event((struct vcpu *)opaque, kvm_mmio, 0, .type = done, .len = size, .gpa = gpa,
+		    .val = done ? *ret : 0);
 	return answered(opaque, answer);
 }
 
 static enum platform_answer op_mmio_write(void *opaque, gpa_t gpa, unsigned size, uint64_t val)
 {
-	watch_open(opaque, WATCH_MMIO, 1, gpa);
-	mmio_event(opaque, 2, gpa, size, val);
-	return answered(opaque, vcpu_platform.mmio_write(opaque, gpa, size, val));
+	struct vcpu *vcpu = opaque;
+	uint64_t tsc = watch_open(vcpu, WATCH_MMIO, 1, gpa);
+
+	watch_event(vcpu, kvm_mmio, tsc, .type = 2, .len = size, .gpa = gpa, .val = val);
+	return answered(vcpu, vcpu_platform.mmio_write(vcpu, gpa, size, val));
 }
 
 /* Size, direction, port: as the SDM's exit qualification, or the APM's EXITINFO1 has them. */
@@ -115,43 +110,50 @@ static enum platform_answer op_pio_read(void *opaque, uint16_t port, unsigned si
 
 static enum platform_answer op_pio_write(void *opaque, uint16_t port, unsigned size, uint64_t val)
 {
-	struct ev_kvm_pio ev = {.rw = 1, .port = port, .size = size, .count = 1, .val = val};
+	struct vcpu *vcpu = opaque;
+	uint64_t tsc;
 
-	watch_open(opaque, WATCH_IO_INSTRUCTION, io_info(opaque, false, port, size), 0);
-	watch_event(opaque, EV_kvm_pio, &ev, sizeof(ev));
-	return answered(opaque, vcpu_platform.pio_write(opaque, port, size, val));
+	tsc = watch_open(vcpu, WATCH_IO_INSTRUCTION, io_info(vcpu, false, port, size), 0);
+	watch_event(vcpu, kvm_pio, tsc, .rw = 1, .port = port, .size = size, .count = 1,
+		    .val = val);
+	return answered(vcpu, vcpu_platform.pio_write(vcpu, port, size, val));
 }
 
 /* ---- MSRs ---- */
 
-static void msr_event(struct vcpu *vcpu, uint32_t index, bool write, bool refused)
+static void msr_told(struct vcpu *vcpu, uint32_t index, bool write, bool refused)
 {
-	struct ev_kvm_msr ev = {.write = write, .ecx = index, .exception = refused};
+	uint64_t data = 0;
 
 	if (write)
-		ev.data = (uint32_t)vcpu->cpu.gpr[RAX] | vcpu->cpu.gpr[RDX] << 32;
-	else if (!refused && sys_msr_get(&vcpu->cpu, index, MSR_GUEST, &ev.data) != MSR_OK)
-		ev.exception = 1;
-	watch_event(vcpu, EV_kvm_msr, &ev, sizeof(ev));
+		data = (uint32_t)vcpu->cpu.gpr[RAX] | vcpu->cpu.gpr[RDX] << 32;
+	else if (!refused && sys_msr_get(&vcpu->cpu, index, MSR_GUEST, &data) != MSR_OK)
+		refused = true;
+	watch_event_tell(vcpu, kvm_msr, 0, .write = write, .ecx = index, .data = data,
+			 .exception = refused);
 }
 
 static enum platform_answer op_msr_gate(void *opaque, uint32_t index, bool write)
 {
+	struct vcpu *vcpu = opaque;
 	enum platform_answer answer;
 
-	watch_open(opaque, write ? WATCH_MSR_WRITE : WATCH_MSR_READ, 0, index);
-	answer = vcpu_platform.msr_gate(opaque, index, write);
-	msr_event(opaque, index, write, answer != PLATFORM_DONE);
-	return answered(opaque, answer);
+	watch_open(vcpu, write ? WATCH_MSR_WRITE : WATCH_MSR_READ, 0, index);
+	answer = vcpu_platform.msr_gate(vcpu, index, write);
+	if (watch_event_count(vcpu, EV_kvm_msr))
+		msr_told(vcpu, index, write, answer != PLATFORM_DONE);
+	return answered(vcpu, answer);
 }
 
-/* Rows of silicon's have no place to be timed at; those that come here take the time. */
+/* Rows of silicon's have no place to be timed at; those that come here take the time, if the exit was timed. */
 static enum platform_answer op_msr_write(void *opaque, uint32_t index, uint64_t val)
 {
-	uint64_t since = host_rdtsc();
+	const struct vcpu_watch *w = &((struct vcpu *)opaque)->watch;
+	uint64_t since = w->stands ? host_rdtsc() : 0;
 	enum platform_answer answer = vcpu_platform.msr_write(opaque, index, val);
 
-	watch_more_time(opaque, WATCH_MSR_WRITE, since);
+	if (since && w->reason == WATCH_MSR_WRITE)
+		watch_clock_more(&w->page->costs[WATCH_MSR_WRITE], host_rdtsc() - since, w->stands);
 	return answer;
 }
 
@@ -159,25 +161,22 @@ static enum platform_answer op_msr_write(void *opaque, uint32_t index, uint64_t 
 
 static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
 {
-	struct ev_kvm_cpuid ev = {.function = leaf, .index = subleaf, .found = 1};
+	struct vcpu *vcpu = opaque;
+	uint64_t tsc = watch_open(vcpu, WATCH_CPUID, 0, 0);
 
-	watch_open(opaque, WATCH_CPUID, 0, 0);
-	vcpu_platform.cpuid(opaque, leaf, subleaf, ret);
-	ev.rax = ret[CPUID_EAX];
-	ev.rbx = ret[CPUID_EBX];
-	ev.rcx = ret[CPUID_ECX];
-	ev.rdx = ret[CPUID_EDX];
-	watch_event(opaque, EV_kvm_cpuid, &ev, sizeof(ev));
-	watch_close(opaque);
+	vcpu_platform.cpuid(vcpu, leaf, subleaf, ret);
+	watch_event(vcpu, kvm_cpuid, tsc, .function = leaf, .index = subleaf, .rax = ret[CPUID_EAX],
+		    .rbx = ret[CPUID_EBX], .rcx = ret[CPUID_ECX], .rdx = ret[CPUID_EDX],
+		    .found = 1);
+	watch_close(vcpu);
 }
 
 static int op_interrupt_ack(void *opaque)
 {
 	int vector = vcpu_platform.interrupt_ack(opaque);
-	struct ev_kvm_inj_virq ev = {.vector = vector};
 
 	if (vector >= 0)
-		watch_event(opaque, EV_kvm_inj_virq, &ev, sizeof(ev));
+		watch_event((struct vcpu *)opaque, kvm_inj_virq, 0, .vector = vector);
 	return vector;
 }
 
@@ -190,18 +189,13 @@ static void op_set_tpr(void *opaque, uint8_t tpr)
 
 static enum platform_answer op_hypercall(void *opaque, bool foreign, uint64_t *ret)
 {
-	const uint64_t *gpr = ((struct vcpu *)opaque)->cpu.gpr;
-	struct ev_kvm_hypercall ev = {
-		.nr = gpr[RAX],
-		.a0 = gpr[RBX],
-		.a1 = gpr[RCX],
-		.a2 = gpr[RDX],
-		.a3 = gpr[RSI],
-	};
+	struct vcpu *vcpu = opaque;
+	const uint64_t *gpr = vcpu->cpu.gpr;
+	uint64_t tsc = watch_open(vcpu, WATCH_HYPERCALL, 0, 0);
 
-	watch_open(opaque, WATCH_HYPERCALL, 0, 0);
-	watch_event(opaque, EV_kvm_hypercall, &ev, sizeof(ev));
-	return answered(opaque, vcpu_platform.hypercall(opaque, foreign, ret));
+	watch_event(vcpu, kvm_hypercall, tsc, .nr = gpr[RAX], .a0 = gpr[RBX], .a1 = gpr[RCX],
+		    .a2 = gpr[RDX], .a3 = gpr[RSI]);
+	return answered(vcpu, vcpu_platform.hypercall(vcpu, foreign, ret));
 }
 
 static bool op_service(void *opaque)
@@ -221,60 +215,29 @@ static bool op_service(void *opaque)
 
 static void nested_enter(struct vcpu *vcpu, const struct virt_note *n)
 {
-	struct ev_kvm_nested_vmenter ev = {
-		.rip = n->rip,
-		.vmcb = n->control,
-		.nested_rip = n->guest_rip,
-		.int_ctl = n->int_ctl,
-		.event_inj = n->injects,
-		.tdp_enabled = n->stage2,
-		.guest_pgd = n->tables,
-		.isa = vcpu->watch.page->isa,
-	};
-
-	watch_event(vcpu, EV_kvm_nested_vmenter, &ev, sizeof(ev));
-}
-
-static void nested_interrupt(struct vcpu *vcpu, const struct virt_note *n)
-{
-	struct ev_kvm_nested_intr_vmexit ev = {.rip = n->rip};
-
-	if (n->by_interrupt)
-		watch_event(vcpu, EV_kvm_nested_intr_vmexit, &ev, sizeof(ev));
+	watch_event(vcpu, kvm_nested_vmenter, 0, .rip = n->rip, .vmcb = n->control,
+		    .nested_rip = n->guest_rip, .int_ctl = n->int_ctl, .event_inj = n->injects,
+		    .tdp_enabled = n->stage2, .guest_pgd = n->tables, .isa = vcpu->watch.page->isa);
 }
 
 /* Only exits to the guest hypervisor are exits of guest mode here, so each is injected. */
 static void nested_exit(struct vcpu *vcpu, const struct virt_note *n)
 {
-	struct ev_kvm_nested_vmexit ev = {
-		.exit_reason = n->reason,
-		.guest_rip = n->rip,
-		.isa = vcpu->watch.page->isa,
-		.info1 = n->info[0],
-		.info2 = n->info[1],
-		.intr_info = n->int_info,
-		.error_code = n->int_error,
-		.vcpu_id = vcpu->id,
-	};
-	struct ev_kvm_nested_vmexit_inject inject = {
-		.exit_code = n->reason,
-		.exit_info1 = n->info[0],
-		.exit_info2 = n->info[1],
-		.exit_int_info = n->int_info,
-		.exit_int_info_err = n->int_error,
-		.isa = vcpu->watch.page->isa,
-	};
+	uint32_t isa = vcpu->watch.page->isa;
 
-	watch_event(vcpu, EV_kvm_nested_vmexit, &ev, sizeof(ev));
-	nested_interrupt(vcpu, n);
-	watch_event(vcpu, EV_kvm_nested_vmexit_inject, &inject, sizeof(inject));
+	watch_event(vcpu, kvm_nested_vmexit, 0, .exit_reason = n->reason, .guest_rip = n->rip,
+		    .isa = isa, .info1 = n->info[0], .info2 = n->info[1], .intr_info = n->int_info,
+		    .error_code = n->int_error, .vcpu_id = vcpu->id);
+	if (n->by_interrupt)
+		watch_event(vcpu, kvm_nested_intr_vmexit, 0, .rip = n->rip);
+	watch_event(vcpu, kvm_nested_vmexit_inject, 0, .exit_code = n->reason,
+		    .exit_info1 = n->info[0], .exit_info2 = n->info[1],
+		    .exit_int_info = n->int_info, .exit_int_info_err = n->int_error, .isa = isa);
 }
 
 static void nested_flush(struct vcpu *vcpu, const struct virt_note *n)
 {
-	struct ev_kvm_invlpga ev = {.rip = n->rip, .asid = n->info[1], .address = n->info[0]};
-
-	watch_event(vcpu, EV_kvm_invlpga, &ev, sizeof(ev));
+	watch_event(vcpu, kvm_invlpga, 0, .rip = n->rip, .asid = n->info[1], .address = n->info[0]);
 }
 
 static void op_guest_mode(void *opaque, const struct virt_note *note)
