@@ -7,7 +7,7 @@
  * with them (direct.h); entering another takes its own out again. A context that is flushed from outside is
  * simply forgotten: whoever comes back to its PCID finds none, and begins with new generations. Entries that are
  * global in the lower half stay their context's own; INVLPG of another one forgets contexts that have some. A world is
- * an upper half with the contexts that name it (world.c).
+ * an upper half with the contexts that name it.
  */
 #include "silicon/mmu/direct.h"
 #include "silicon/mmu/tlb.h"
