@@ -311,7 +311,7 @@ static void count_entry(struct run *run, uint32_t block)
 	};
 	unsigned why = counts[run->leave >> LEAVE_SHIFT];
 
-	if (why == COUNT_EXIT && run->exit[run->leave & LEAVE_INDEX].page == RUN_NONE)
+	if (why == COUNT_EXIT && run->exit[run->leave & LEAVE_INDEX].page == RUN_NO_PAGE)
 		why = COUNT_CROSS;
 	run->count[why]++;
 }

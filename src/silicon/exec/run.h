@@ -32,6 +32,7 @@ struct run_record;
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
 #define RUN_PAGES	2048u
+#define RUN_LINE	64u /* bytes: what pages are watched and compared by */
 #define RUN_KEYS	16u
 #define RUN_BLOCK_INSNS 64u
 #define RUN_SITE_BITS	7u /* of a site's number within its block */
@@ -72,8 +73,10 @@ struct run_record;
 #define RUN_COMPARE	32u
 #define RUN_SAVED	512u
 #define RUN_NONE	0xffffffffu
+#define RUN_NO_PAGE	0xffffu
 #define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
 #define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
+#define RUN_EXIT_FIND	10u	   /* from an exit's leave to its look in the jump cache */
 #define RUN_HEAD_LEAVE	10u	   /* from a block's way out at its head to its cross entry */
 #define RUN_MAX_INSN	15u	   /* bytes of an instruction */
 #define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
@@ -142,36 +145,55 @@ struct run_group {
 struct run_block {
 	uint64_t rip;
 	uint64_t lines; /* of ->page: those that it was made of */
-	uint32_t key;
-	uint32_t entry; /* offset of its code */
-	uint32_t inner; /* behind the look at attention */
-	uint32_t cross; /* entry from other pages */
-	uint32_t page;
-	uint32_t site;	    /* its first, in ->kept */
-	uint32_t group;	    /* its first */
-	uint32_t next;	    /* in the hash chain */
-	uint32_t page_next; /* of the same page */
-	uint32_t second; /* page that its one instruction ends in; RUN_NONE: it stays in ->page */
+	uint32_t key : 24;
+	uint32_t dead : 1;
+	uint32_t replaced : 1; /* by a trace */
+	uint32_t counts : 1;   /* its visits, down from ->hot */
+	uint32_t entry;	       /* offset of its code */
+	uint8_t to_inner;      /* from there: run_block_inner(), */
+	uint8_t to_cross;      /* and back: run_block_cross() */
+	uint16_t page;
+	uint16_t
+		second; /* page that its one instruction ends in; RUN_NO_PAGE: it stays in ->page */
+	uint16_t hot;	/* visits that it needed, when it was made */
+	uint32_t site;	/* its first, in ->kept */
+	uint32_t group; /* its first */
+	uint32_t next;	/* in the hash chain */
+	uint32_t page_next;   /* of the same page */
 	uint32_t second_next; /* of the same second page */
 	uint32_t links;	      /* first exit that leads to it */
-	bool dead;
-	bool replaced; /* by a trace */
-	bool counts;   /* its visits, down from ->hot */
-	uint32_t hot;  /* visits that it needed, when it was made */
 };
+
+_Static_assert(sizeof(struct run_block) == 56, "there are 200,000");
+
+/* Offset of the entry behind the look at attention. */
+static inline uint32_t run_block_inner(const struct run_block *b)
+{
+	return b->entry + b->to_inner;
+}
+
+/* And of that from other pages. */
+static inline uint32_t run_block_cross(const struct run_block *b)
+{
+	return b->entry - b->to_cross;
+}
 
 /* A direct branch out of a block. */
 struct run_exit {
 	uint64_t target;
-	uint32_t patch; /* offset of the jump's displacement; 0: not to be patched */
-	uint32_t leave; /* where it leads while it has no link, */
-	uint32_t find;	/* and to look in the jump cache, if it can have none; 0: to ->leave */
-	uint32_t page;	/* that target is in, if it is the exit's own; or RUN_NONE */
-	uint32_t block; /* that it leads to by now, or RUN_NONE */
-	uint32_t next;	/* exit to the same */
-	bool forward; /* no loop is closed by it: attention can wait for the next that may close one */
-	bool plain; /* to a block under RUN_KEY_PLAIN */
-};
+	uint32_t patch : 30; /* offset of the jump's displacement; 0: not to be patched */
+	uint32_t
+		forward : 1; /* no loop is closed by it: attention can wait for the next that may close one */
+	uint32_t plain : 1;  /* to a block under RUN_KEY_PLAIN */
+	uint32_t leave;	     /* where it leads while it has no link */
+	uint32_t block : 31; /* 1 + that it leads to by now; 0: none */
+	uint32_t
+		finds : 1; /* it can look in the jump cache, if it can have no link: RUN_EXIT_FIND behind ->leave */
+	uint32_t next; /* exit to the same */
+	uint16_t page; /* that target is in, if it is the exit's own; or RUN_NO_PAGE */
+} __attribute__((packed, aligned(4)));
+
+_Static_assert(sizeof(struct run_exit) == 28, "there are 400,000");
 
 struct run_page {
 	const uint8_t *hva;
@@ -186,7 +208,8 @@ struct run_page {
 	bool guest;   /* its first block was made in guest mode, */
 	bool user;    /* and in ring 3 */
 	uint64_t gen; /* in which other processors give up their write tags: codemap.h */
-	uint8_t copy[PAGE_SIZE];
+	uint32_t copy[PAGE_SIZE /
+		      RUN_LINE]; /* of each line, in ->line, plus one; 0: there was none yet */
 };
 
 /*
@@ -196,10 +219,9 @@ struct run_page {
 struct run_jumps {
 	struct {
 		uint64_t neg, code;
-	} * to;		 /* 1 << ->jump_bits, low */
-	uint32_t *block; /* as many */
-	uint32_t nr;	 /* that are entered */
-	bool large;	 /* ->to is in huge pages, as far as the host gives any */
+	} * to;	     /* 1 << ->jump_bits, low */
+	uint32_t nr; /* that are entered */
+	bool large;  /* ->to is in huge pages, as far as the host gives any */
 };
 
 /* Code that was stepped. */
@@ -337,6 +359,8 @@ struct run {
 	uint32_t *visits;      /* by block, low: left until it is hot */
 	struct run_exit *exit;
 	struct run_page *page;
+	uint8_t (*line)[RUN_LINE]; /* copies of lines that blocks were made of */
+	uint32_t nr_lines;
 	uint32_t page_table[1 << RUN_PAGE_BITS];
 	uint32_t cold_site[RUN_COLD]; /* 1 + the number of what ->cold has */
 	uint32_t key[RUN_KEYS];
@@ -494,6 +518,9 @@ uint32_t run_site_at(const struct run *run, uint32_t offset);
 struct run_site run_site_get(const struct run *run, uint32_t number);
 /* Keep what a block has of sites, in place of number on. False: an offset is too large. */
 bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr);
+/* Bytes of a page's copy that blocks were made of. */
+void run_page_bytes(const struct run *run, const struct run_page *page, unsigned from, unsigned nr,
+		    uint8_t *ret);
 /* The site's instruction, decoded again if need be: then vector state is saved. Good until another one is asked for. */
 const struct insn *run_site_insn(struct run *run, uint32_t number);
 /* The same, or NULL if it would have to be decoded. */

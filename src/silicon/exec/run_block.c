@@ -37,8 +37,8 @@ static void write_jump(struct run *run, uint32_t from, uint32_t to)
 static void lead_on(struct run *run, uint32_t old, uint32_t new)
 {
 	write_jump(run, run->block[old].entry, run->block[new].entry);
-	write_jump(run, run->block[old].inner, run->block[new].inner);
-	write_jump(run, run->block[old].cross, run->block[new].cross);
+	write_jump(run, run_block_inner(&run->block[old]), run_block_inner(&run->block[new]));
+	write_jump(run, run_block_cross(&run->block[old]), run_block_cross(&run->block[new]));
 	run_link_move(run, old, new);
 }
 
@@ -91,8 +91,8 @@ static void block_kill(struct run *run, struct run_block *b)
 	block_hide(run, b);
 	b->dead = true;
 	run->page[b->page].nr_dead++;
-	write_jump(run, b->entry, b->cross - RUN_HEAD_LEAVE);
-	write_jump(run, b->inner, b->cross - RUN_HEAD_LEAVE);
+	write_jump(run, b->entry, run_block_cross(b) - RUN_HEAD_LEAVE);
+	write_jump(run, run_block_inner(b), run_block_cross(b) - RUN_HEAD_LEAVE);
 	run_jump_drop(run, b);
 	run_link_cut(run, b - run->block);
 }
@@ -109,7 +109,7 @@ void run_block_link(struct run *run, uint32_t block)
 		replace_dead(run, page, block);
 	b->page_next = page->first;
 	page->first = block;
-	if (b->second == RUN_NONE)
+	if (b->second == RUN_NO_PAGE)
 		return;
 	b->second_next = run->page[b->second].first_over;
 	run->page[b->second].first_over = block;
@@ -189,7 +189,7 @@ static uint64_t page_changed(struct run *run, const struct run_page *page, uint6
 		unsigned at = __builtin_ctzll(lines) << LINE_SHIFT;
 
 		run->count[COUNT_LINES]++;
-		if (!line_same(page->hva + at, page->copy + at))
+		if (!line_same(page->hva + at, run->line[page->copy[at / RUN_LINE] - 1]))
 			changed |= lines & -lines;
 	}
 	return changed;
@@ -359,6 +359,7 @@ static struct run_page *page_make(struct run *run, const uint8_t *hva, uint64_t 
 	page->user = in_user(run);
 	page->aliased = false;
 	page->lines = 0;
+	__builtin_memset(page->copy, 0, sizeof(page->copy));
 	page->first = page->first_over = RUN_NONE;
 	page->nr_dead = page->nr_drops = 0;
 	page->gen = 0;
@@ -611,7 +612,7 @@ static bool second_valid(struct run *run, const struct run_block *b)
 {
 	const uint8_t *host;
 
-	if (b->second == RUN_NONE)
+	if (b->second == RUN_NO_PAGE)
 		return true;
 	host = run_second_page(run->cpu);
 	if (!host || run->page[b->second].hva != host)

@@ -39,6 +39,7 @@ static void drop_tables(struct run *run)
 	drop(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 	drop(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
 	drop(run->page, run->most * RUN_PAGES * sizeof(*run->page));
+	drop(run->line, run->most * RUN_PAGES * PAGE_SIZE);
 }
 
 /* All but what stands before the first block. */

@@ -110,9 +110,8 @@ void run_jump_add(struct run *run, uint32_t block)
 		log_clear(run, log);
 	if (jumps->to[index].neg == no_jump(index))
 		count_jump(run, jumps);
-	jumps->to[index].code = (uint64_t)run->code.rx + b->cross;
+	jumps->to[index].code = (uint64_t)run->code.rx + run_block_cross(b);
 	jumps->to[index].neg = -b->rip;
-	jumps->block[index] = block;
 	if (!logged)
 		log->v[log->nr++] = key << RUN_JUMP_BITS | index;
 }

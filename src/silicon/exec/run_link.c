@@ -18,28 +18,28 @@ static void point(const struct run *run, const struct run_exit *exit, uint32_t t
 
 static bool crosses(const struct run_exit *exit, const struct run_block *b)
 {
-	return exit->page != b->page || b->second != RUN_NONE;
+	return exit->page != b->page || b->second != RUN_NO_PAGE;
 }
 
 static bool aliased(const struct run *run, const struct run_block *b)
 {
 	return run->page[b->page].aliased ||
-	       (b->second != RUN_NONE && run->page[b->second].aliased);
+	       (b->second != RUN_NO_PAGE && run->page[b->second].aliased);
 }
 
 static void point_to_block(const struct run *run, const struct run_exit *exit)
 {
-	const struct run_block *b = &run->block[exit->block];
+	const struct run_block *b = &run->block[exit->block - 1];
 
 	if (crosses(exit, b))
-		point(run, exit, b->cross);
+		point(run, exit, run_block_cross(b));
 	else
-		point(run, exit, exit->forward ? b->inner : b->entry);
+		point(run, exit, exit->forward ? run_block_inner(b) : b->entry);
 }
 
 static void enlist(struct run *run, uint32_t number, uint32_t block)
 {
-	run->exit[number].block = block;
+	run->exit[number].block = 1 + block;
 	run->exit[number].next = run->block[block].links;
 	run->block[block].links = number;
 }
@@ -49,10 +49,10 @@ bool run_link(struct run *run, uint32_t number, uint32_t block)
 	struct run_exit *exit = &run->exit[number];
 	const struct run_block *b = &run->block[block];
 
-	if (!exit->patch || exit->block != RUN_NONE)
+	if (!exit->patch || exit->block)
 		return false;
 	if (crosses(exit, b) && aliased(run, b)) {
-		point(run, exit, exit->find ? exit->find : exit->leave);
+		point(run, exit, exit->leave + (exit->finds ? RUN_EXIT_FIND : 0));
 		return false;
 	}
 	enlist(run, number, block);
@@ -77,17 +77,19 @@ void run_link_move(struct run *run, uint32_t old, uint32_t new)
 void run_link_cut(struct run *run, uint32_t block)
 {
 	struct run_block *b = &run->block[block];
-	uint32_t *link = &b->links;
+	uint32_t number = b->links;
 
-	while (*link != RUN_NONE) {
-		struct run_exit *exit = &run->exit[*link];
+	b->links = RUN_NONE;
+	while (number != RUN_NONE) {
+		struct run_exit *exit = &run->exit[number];
+		uint32_t next = exit->next;
 
-		if (!crosses(exit, b)) {
-			link = &exit->next;
-			continue;
+		if (crosses(exit, b)) {
+			exit->block = 0;
+			point(run, exit, exit->leave);
+		} else {
+			enlist(run, number, block);
 		}
-		*link = exit->next;
-		exit->block = RUN_NONE;
-		point(run, exit, exit->leave);
+		number = next;
 	}
 }

@@ -227,19 +227,13 @@ static size_t jumps_size(const struct run *run)
 	return sizeof(*run->jumps[0].to) << run->jump_bits;
 }
 
-static size_t jump_blocks_size(const struct run *run)
-{
-	return sizeof(*run->jumps[0].block) << run->jump_bits;
-}
-
 static bool make_jumps(struct run *run)
 {
 	bool good = true;
 
 	for (unsigned i = 0; i < run->nr_keys_most; i++) {
 		run->jumps[i].to = host_low_alloc(jumps_size(run));
-		run->jumps[i].block = pages_alloc(jump_blocks_size(run));
-		good = good && run->jumps[i].to && run->jumps[i].block;
+		good = good && run->jumps[i].to;
 		if (run->jumps[i].to)
 			host_pages_small(run->jumps[i].to, jumps_size(run));
 	}
@@ -260,13 +254,14 @@ static bool make_tables(struct run *run)
 	run->block_table = pages_alloc(run->most * block_table_size);
 	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
 	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
+	run->line = pages_alloc(run->most * RUN_PAGES * PAGE_SIZE);
 	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
 	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
 	run->part = pages_alloc(RUN_PARTS * sizeof(*run->part));
 	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
 	return run->record && run->part && run->group && run->near && run->visits && run->kept &&
-	       run->cold && run->block && run->block_table && run->exit && run->page && run->heat &&
-	       make_jumps(run);
+	       run->cold && run->block && run->block_table && run->exit && run->page && run->line &&
+	       run->heat && make_jumps(run);
 }
 
 /*
@@ -301,14 +296,13 @@ static void free_tables(struct run *run)
 	unmap(run->block_table, run->most * block_table_size);
 	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
 	unmap(run->page, run->most * RUN_PAGES * sizeof(*run->page));
+	unmap(run->line, run->most * RUN_PAGES * PAGE_SIZE);
 	unmap(run->part, RUN_PARTS * sizeof(*run->part));
 	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
 	unmap(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 	unmap(run->heat, sizeof(*run->heat) << RUN_HEAT_BITS);
-	for (unsigned i = 0; i < run->nr_keys_most; i++) {
+	for (unsigned i = 0; i < run->nr_keys_most; i++)
 		unmap(run->jumps[i].to, jumps_size(run));
-		unmap(run->jumps[i].block, jump_blocks_size(run));
-	}
 }
 
 /* The later a processor came into the machine, the less it may take. */
@@ -378,7 +372,7 @@ void run_flush(struct run *run)
 	for (unsigned i = 0; i < RUN_KEYS; i++)
 		run->stubs[i].made = false;
 	run->nr_near = run->nr_groups = run->nr_sites = run->nr_blocks = run->nr_exits =
-		run->nr_pages = 0;
+		run->nr_pages = run->nr_lines = 0;
 	run->nr_keys = run->nr_aliased = run->nr_open = run->nr_traces = 0;
 	for (unsigned i = 0; i < RUN_PARTS; i++) {
 		run->part[i].nr_fresh = 0;
@@ -483,8 +477,9 @@ void run_perf_note(struct run *run, uint32_t block)
 	const struct run_block *b = &run->block[block];
 
 	if (run->perf)
-		fprintf(run->perf, "%lx %x guest_%lx_%u\n", (long)(run->code.rx + b->cross),
-			run->used - b->cross, b->rip, run->nr_sites - b->site);
+		fprintf(run->perf, "%lx %x guest_%lx_%u\n",
+			(long)(run->code.rx + run_block_cross(b)), run->used - run_block_cross(b),
+			b->rip, run->nr_sites - b->site);
 }
 
 static void open_perf_map(struct run *run)

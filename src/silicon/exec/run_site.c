@@ -100,18 +100,28 @@ static uint32_t slot_of(uint32_t number)
 	return number * 0x9e3779b1u >> (32 - RUN_COLD_BITS);
 }
 
+void run_page_bytes(const struct run *run, const struct run_page *page, unsigned from, unsigned nr,
+		    uint8_t *ret)
+{
+	for (unsigned i = 0; i < nr; i++, from++) {
+		uint32_t copy = page->copy[from / RUN_LINE];
+
+		ret[i] = copy ? run->line[copy - 1][from % RUN_LINE] : 0;
+	}
+}
+
 /* Decode what the block was made of, as it was then. */
 static void decode(struct run *run, uint32_t number, struct insn *ret)
 {
 	const struct run_block *b = &run->block[number >> RUN_SITE_BITS];
 	unsigned off = run_site_get(run, number).rip & ~PAGE_MASK;
 	unsigned nr = min((unsigned)PAGE_SIZE - off, MAX_INSN);
-	uint8_t bytes[MAX_INSN + 1] = {0};
+	uint8_t bytes[MAX_INSN];
 
 	fpu_save(run->cpu);
-	__builtin_memcpy(bytes, run->page[b->page].copy + off, nr);
-	if (b->second != RUN_NONE) {
-		__builtin_memcpy(bytes + nr, run->page[b->second].copy, MAX_INSN - nr);
+	run_page_bytes(run, &run->page[b->page], off, nr, bytes);
+	if (b->second != RUN_NO_PAGE) {
+		run_page_bytes(run, &run->page[b->second], 0, MAX_INSN - nr, bytes + nr);
 		nr = MAX_INSN;
 	}
 	decode_insn(run->cpu, b->key, bytes, nr, ret);

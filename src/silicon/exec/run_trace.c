@@ -14,7 +14,7 @@
 #include "silicon/exec/decode.h"
 #include "silicon/mmu/tlb.h"
 
-#define LINE	 64ul
+#define LINE	 ((uint64_t)RUN_LINE)
 #define MAX_INSN 15u
 #define UNROLL	 4 /* rounds of a loop in a trace */
 #define MUCH	 8 /* times as frequented: worth more than what happened once */
@@ -26,14 +26,25 @@ static uint64_t lines_of(unsigned from, unsigned to)
 	return GENMASK((to - 1) / LINE, from / LINE);
 }
 
+/* The place for a copy, which stays the line's. */
+static uint8_t *copy_of(struct run *run, struct run_page *page, unsigned line)
+{
+	if (!page->copy[line])
+		page->copy[line] = ++run->nr_lines;
+	return run->line[page->copy[line] - 1];
+}
+
 /* Bring the page's copy up to date where no block was made of it yet, nor by now this one. */
-static void cover(struct run_page *page, unsigned from, unsigned to, uint64_t *covered)
+static void cover(struct run *run, struct run_page *page, unsigned from, unsigned to,
+		  uint64_t *covered)
 {
 	for (unsigned line = from / LINE; line <= (to - 1) / LINE; line++) {
+		uint8_t *copy = copy_of(run, page, line);
+
 		if ((page->lines | *covered) & BIT(line))
 			continue;
-		if (!host_copy_guarded(page->copy + line * LINE, page->hva + line * LINE, LINE))
-			memset(page->copy + line * LINE, 0, LINE);
+		if (!host_copy_guarded(copy, page->hva + line * LINE, LINE))
+			memset(copy, 0, LINE);
 		*covered |= BIT(line);
 	}
 }
@@ -77,9 +88,11 @@ static bool decode_bytes(struct translation *t, struct run_record *rec, const ui
 static bool decode(struct translation *t, struct run_record *rec)
 {
 	unsigned off = rec->rip & ~PAGE_MASK, nr = min((unsigned)PAGE_SIZE - off, MAX_INSN);
+	uint8_t bytes[MAX_INSN];
 
-	cover(t->page, off, off + nr, &t->covered);
-	if (!decode_bytes(t, rec, t->page->copy + off, nr))
+	cover(t->run, t->page, off, off + nr, &t->covered);
+	run_page_bytes(t->run, t->page, off, nr, bytes);
+	if (!decode_bytes(t, rec, bytes, nr))
 		return false;
 	t->lines |= lines_of(off, off + (rec->insn.trap ? nr : rec->insn.len));
 	return true;
@@ -96,10 +109,10 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 	t->second = host ? run_page_get(t->run, host, t->cpu->rip + PAGE_SIZE) : NULL;
 	if (!t->second)
 		return false;
-	cover(t->second, 0, MAX_INSN - nr, &covered);
+	cover(t->run, t->second, 0, MAX_INSN - nr, &covered);
 	t->lines |= lines_of(off, PAGE_SIZE);
-	memcpy(bytes, t->page->copy + off, nr);
-	memcpy(bytes + nr, t->second->copy, MAX_INSN - nr);
+	run_page_bytes(t->run, t->page, off, nr, bytes);
+	run_page_bytes(t->run, t->second, 0, MAX_INSN - nr, bytes + nr);
 	return decode_bytes(t, rec, bytes, MAX_INSN);
 }
 

@@ -70,8 +70,7 @@ static uint32_t exit_new(struct translation *t, uint64_t target)
 
 	run->exit[run->nr_exits] = (struct run_exit){
 		.target = target,
-		.page = chainable(t, target) ? t->page - run->page : RUN_NONE,
-		.block = RUN_NONE,
+		.page = chainable(t, target) ? t->page - run->page : RUN_NO_PAGE,
 		.forward = target > t->start,
 	};
 	return run->nr_exits++;
@@ -152,9 +151,10 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	exit->leave = emit_pos(e);
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | end->to);
 	emit_jmp(e, t->run->stub_leave);
-	if (exit->page != RUN_NONE)
+	if (exit->page != RUN_NO_PAGE)
 		return;
-	exit->find = emit_pos(e);
+	t->failed |= emit_pos(e) != exit->leave + RUN_EXIT_FIND;
+	exit->finds = true;
 	emit_find(t, exit);
 }
 
@@ -490,7 +490,8 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		t->sites[i].left = nr - i;
 	run->code.rw[count] = nr;
 	emit_ends(t);
-	if (!run_site_keep(run, t->entry, t->sites, t->nr_sites))
+	t->failed |= t->entry - t->cross > UINT8_MAX || t->inner - t->entry > UINT8_MAX;
+	if (t->failed || !run_site_keep(run, t->entry, t->sites, t->nr_sites))
 		return RUN_NONE;
 	run->nr_blocks++;
 	run->used = ALIGN_UP(emit_pos(&t->e), 16);
@@ -502,10 +503,10 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.lines = t->lines,
 		.key = t->key,
 		.entry = t->entry,
-		.inner = t->inner,
-		.cross = t->cross,
+		.to_inner = t->inner - t->entry,
+		.to_cross = t->entry - t->cross,
 		.page = t->page - run->page,
-		.second = t->second ? t->second - run->page : RUN_NONE,
+		.second = t->second ? t->second - run->page : RUN_NO_PAGE,
 		.site = site,
 		.group = t->first_group,
 		.links = RUN_NONE,
