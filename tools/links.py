@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: MIT
 """links.py - hold the texts to the tree: what they name is there.
 
-Checked are, of every tracked Markdown file, relative links, their anchors and the names of files; of every source file,
-the names of files in its comments; of every room's README, that it names the room's .c files. A name without a folder may
-be any file's of the tree; one with a folder is looked for beside the text, at the top, in src/, src/silicon/ and tests/.
+Checked are, of every tracked Markdown file, relative links and their anchors; of it and of every source file's comments, the
+names of files and functions; of every room's README, that it names the room's .c files. A name without a folder may be
+any file's of the tree; one with a folder is looked for beside the text, at the top, in src/, src/silicon/ and tests/.
 Prints one line per breach; exit status 1 if there is any, 77 outside of a git checkout.
 """
 import fnmatch, os, re, subprocess, sys
@@ -14,6 +14,11 @@ SUFFIX = r"\.(?:c|h|py|sh|md|def|tsv|svg)"
 NAME = re.compile(r"(?<![\w./*<$-])((?:[A-Za-z0-9_.-]+/)*[A-Za-z0-9_-]+" + SUFFIX + r")(?![\w/*(-]|\.\w)")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COMMENT = re.compile(r'/\*.*?\*/|//[^\n]*|(?:^|\s)#(?!\s*(?:include|define|if|el|en|un|er|pr|line))[^\n]*|"""[\s\S]*?"""', re.S)
+CODE = (".c", ".h", ".S", ".def")
+FUNCTION = re.compile(r"\b([a-z_][a-z0-9_]+)\(\)")
+# Linux's.
+LINUX = {"fpu_enable_guest_xfd_features", "fpu_xstate_prctl", "svm_set_nested_state", "trace_printk", "vmx_set_nested_state", "yield_to",
+         "__kvm_set_memory_region", "kvm_clear_dirty_log_protect", "kvm_vcpu_has_run", "kvm_vcpu_ioctl_x86_get_vcpu_events"}
 PLACES = ["", "src", "src/silicon", "tests"]
 # Made by the build or by a run; another tree's; placeholders in capitals.
 ELSEWHERE = re.compile(r"build/|results\.|arch/x86/|virt/|(?:linux|sys|asm|kernelshark)/\w+\.h|(?:.*/)?[A-Z]+[./]")
@@ -65,6 +70,12 @@ def check_names(path, text, names):
             yield "no file %s" % name
 
 
+def check_functions(path, comments, words):
+    for name in sorted(set(FUNCTION.findall(comments))):
+        if name not in words and name not in LINUX:
+            yield "no function %s()" % name
+
+
 def check_room(path, text):
     """A room's README names each of its .c files, or its header, or several by NAME_*.c."""
     folder = os.path.join(TOP, os.path.dirname(path))
@@ -77,17 +88,24 @@ def check_room(path, text):
 def main():
     files = tracked()
     names = {os.path.basename(f) for f in files}
+    words = set()
+    for path in files:
+        if path.endswith(CODE):
+            words |= set(re.findall(r"[A-Za-z_]\w*", COMMENT.sub(" ", read(path))))
     bad, nr = [], 0
     for path in files:
         if path.endswith(".md"):
             text = read(path)
-            found = list(check_links(path, text))
+            found = list(check_links(path, text)) + list(check_functions(path, text, words))
             if not os.path.basename(path).startswith("tutorial-"):  # a reader's own files
                 found += check_names(path, text, names)
             if path.startswith("src/"):
                 found += check_room(path, text)
-        elif path.endswith((".c", ".h", ".S", ".py", ".sh", ".def")) or path.endswith("meson.build"):
-            found = list(check_names(path, "\n".join(COMMENT.findall(read(path))), names))
+        elif path.endswith(CODE + (".py", ".sh", "meson.build")):
+            comments = "\n".join(COMMENT.findall(read(path)))
+            found = list(check_names(path, comments, names))
+            if path.endswith(CODE):
+                found += check_functions(path, comments, words)
         else:
             continue
         nr += 1

@@ -20,7 +20,7 @@ enum file_kind {
 
 struct file {
 	enum file_kind kind;
-	const char *name; /* FILE_TEXT: what files_text() knows it by; FILE_FOLDER: its path */
+	const char *name; /* FILE_TEXT: which text it is, by files_open(); FILE_FOLDER: its path */
 };
 
 /* files.c; any thread. What path, the caller's pointer, names: never touches a pointer that is none. */

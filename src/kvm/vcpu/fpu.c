@@ -99,7 +99,7 @@ static void init_components(struct vcpu *vcpu, uint8_t *image, uint64_t keep)
 			memset(image + off, 0, size);
 }
 
-/* Where component i of the image is, or NULL: the image has no room for it. */
+/* Where the component of this bit is in the image, or NULL: the image has no room for it. */
 static uint8_t *tiles_in(const struct vcpu *vcpu, uint8_t *image, uint64_t bit)
 {
 	const struct cpuid_row *row = model_cpuid(vcpu->cpu.model, 0xd, __builtin_ctzll(bit));

@@ -5,7 +5,7 @@
  * Two looks at the clock take some 30 ns, which is half of an exit that never leaves the library. So exits go by in blocks, and of
  * each block one is timed, drawn at random: it stands for the others, whatever pattern they come in. A block is of one exit,
  * which is to say that all are timed, for the first CLOCK_EXACT, and then as long as exits take CLOCK_WORTH ticks in
- * the mean; else of as many as take so long together, but never more than CLOCK_BLOCK. The length of a block is settled
+ * the mean; else of as many as take so long together, but never more than 2^CLOCK_SHIFT. The length of a block is settled
  * before any of its exits is seen: so the sum of what the timed ones stand for has no bias.
  */
 #ifndef KVM_VCPU_WATCH_CLOCK_H

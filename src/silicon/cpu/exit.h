@@ -9,8 +9,7 @@
  * when an instruction retires, faults, or RIP is no longer the one they were recorded at.
  *
  * Writes go the other way: the instruction commits, its writes that nobody in the process took
- * stand in cpu->out, and cpu_run() returns CPU_EXIT_MMIO or CPU_EXIT_IO with RESULT_STOP. The caller
- * hands them to user space one by one.
+ * stand in cpu->out, and cpu_run() returns CPU_EXIT_WRITES. The caller hands them to user space one by one.
  */
 #ifndef SILICON_CPU_EXIT_H
 #define SILICON_CPU_EXIT_H

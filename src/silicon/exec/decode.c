@@ -4,7 +4,7 @@
  *
  * The order is that of the manuals: what is no instruction raises #UD (or #GP(0) beyond 15 bytes), then
  * come feature bits and control registers (legal.c), then emulated mnemonics (tables/insns.def), then
- * the borrowed classes that need care (borrow_class()), and at last the plain thunk.
+ * the borrowed classes that need care (borrow_choose()), and at last the plain thunk.
  */
 #include "silicon/exec/borrow.h"
 #include "silicon/exec/decode.h"

@@ -320,7 +320,7 @@ struct run {
 	/* 0: ->stale is not: the page is to be looked at before control gets into it. */
 	uint8_t fresh[RUN_GROWTH * RUN_PAGES];
 
-	uint8_t stale[RUN_GROWTH * RUN_PAGES]; /* STALE_*, by set_stale() */
+	uint8_t stale[RUN_GROWTH * RUN_PAGES]; /* STALE_*, by run_stale_set() */
 
 	struct cpu *cpu;
 	struct run_options opt;

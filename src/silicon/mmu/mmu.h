@@ -2,7 +2,7 @@
 /*
  * Guest memory as instructions see it: linear address -> page walk -> RAM or platform.
  *
- * The inline hit is in tlb.h; everything else passes mmu_access_slow(), which owns the order:
+ * The inline hit is in tlb.h; everything else passes the slow path of access.c, which owns the order:
  * split at the page, walk, memory lookup, then RAM | in-kernel device | exit to user space.
  * Nothing is committed before the last check of the last byte.
  *
