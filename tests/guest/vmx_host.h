@@ -144,7 +144,7 @@ static inline struct host *host_open(void)
 {
 	static const enum feature wanted[] = {FEAT_VMX, FEAT_RDTSCP, FEAT_INVPCID, FEAT_XSAVES};
 	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
+					       true, true, true, true};
 	struct host *h = calloc(1, sizeof(*h));
 	struct vmx_caps caps;
 	struct cpu *cpu;

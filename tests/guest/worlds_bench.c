@@ -101,7 +101,7 @@ static void vmx_fields(struct bench *b)
 static void vmx_open(struct bench *b)
 {
 	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
+					       true, true, true, true};
 	struct cpu *cpu = b->f->cpu;
 	struct vmx_caps caps;
 

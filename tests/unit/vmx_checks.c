@@ -33,7 +33,7 @@ static void put(struct bench *b, enum vmcs_field f, uint64_t val)
 static void set_up(struct bench *b)
 {
 	static const struct vmx_options all = {true, true, true, true, true,
-					       true, true, true, true, false};
+					       true, true, true, true};
 	uint32_t revision = VMX_REVISION;
 	struct vmx_caps caps;
 

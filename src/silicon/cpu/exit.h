@@ -36,8 +36,6 @@ enum cpu_exit_kind {
 	CPU_EXIT_DEBUG,	    /* guest debugging: dr6, dr7, pc, exception */
 	CPU_EXIT_EMULATION, /* an instruction that cannot be executed here; bytes are in ->bytes */
 	CPU_EXIT_MEMORY,    /* the program took guest memory away: KVM_RUN answers EFAULT */
-	CPU_EXIT_TPR,	    /* TPR access report */
-	CPU_EXIT_EOI,	    /* EOI for a user-space I/O APIC */
 	CPU_EXIT_DEAD,	    /* the state of an SMI has no memory: the machine cannot go on */
 	CPU_EXIT_INTERNAL,  /* anykvm's own fault */
 };

@@ -42,7 +42,6 @@ struct vmx_caps {
 /* What the owner of the processor takes from it. */
 struct vmx_options {
 	bool ept, ept_ad, unrestricted, vpid, flexpriority, apicv, preemption_timer, pml, shadow;
-	bool pmu; /* IA32_PERF_GLOBAL_CTRL exists */
 };
 
 /* ---- a second form of the VMCS ---- */
