@@ -70,6 +70,41 @@ GUEST(x87, 64,
       "mov word ptr [rdi],0x33b; fldcw [rdi]; mov ebp,1\n"
       "3: fld1; fldz; fdivp; fld1; fldpi; hlt");
 
+/*
+ * Registers that a trace exchanges: parts of them, in memory over pages and in a device, where it is left by branches and by calls that
+ * lead elsewhere, and at last by a fault of the host.
+ */
+GUEST(homes, 64,
+      "mov ebp,2000; mov rsi,0x100000; mov rdi,0xf1000000; lea r10,[rip+5f]; lea r11,[rip+6f]\n"
+      "1: add r12,rbp; mov r13,r12; ror r13d,11; xor r14d,r13d; lea r15,[r14+r12*4+7]; add "
+      "r15b,r12b\n"
+      "adc r14w,r15w; mov eax,r15d; and eax,0x1ff8; mov rbx,rsi; test bpl,127; cmove rbx,rdi\n"
+      "add r13,[rbx+rax]; mov [rbx+rax],r13; mov [rsi+rbp],r14b; movzx r9d,r14b; add r8,r9\n"
+      "mov rdx,r10; test bpl,63; cmove rdx,r11; call rdx; test r15b,15; je 4f\n"
+      "2: dec ebp; jne 1b\n"
+      "mov ecx,700\n"
+      "3: mov eax,1000; xor edx,edx; mov r13d,ecx; dec r13d; div r13d; add r14,r13; add r15,r14\n"
+      "xor r15,r13; ror r14,3; sub r12,r15; dec ecx; jne 3b; hlt\n"
+      "4: add r12d,r15d; inc r14; jmp 2b\n"
+      "5: add r15,r13; sub r14,r15; ret\n"
+      "6: sub r15,r12; xor r14,r15; ret");
+
+/* Loops within loops: a trace goes round the outer one, in step with the inner one. An index is set to zero again and again. */
+GUEST(rounds, 64,
+      "mov ebp,400; mov rsi,0x100000; mov rdi,0x100f80; mov rdx,0x102f80\n"
+      "1: mov rbx,rsi; mov r9,rdi; mov r8d,12\n"
+      "2: xor eax,eax\n"
+      "3: mov rcx,[rbx+rax]; add rcx,[r9+rax]; add [rdx+rax],rcx; add rax,8; cmp rax,32; jne 3b\n"
+      "add rbx,32; add r9,32; mov [rdx+rax*2],r12; add r12,rcx; dec r8d; jne 2b; add rdx,8\n"
+      "dec ebp; jne 1b; hlt");
+
+/* A loop of more instructions than a trace may have, with more groups than there are slots. */
+GUEST(long_loop, 64,
+      "mov ebp,1500; mov rsi,0x100000\n"
+      "1: .rept 50; add r12,[rsi]; xor r13,r12; add [rsi+8],r13; lea rsi,[rsi+16]; and "
+      "rsi,0x100ff0; .endr\n"
+      "dec ebp; jne 1b; hlt");
+
 static struct flat *machine(const char *tempo)
 {
 	struct flat *f = flat_new(FLAT_RAM);
@@ -137,6 +172,9 @@ TRACE_TEST(device)
 TRACE_TEST(faults)
 TRACE_TEST(writes_code)
 TRACE_TEST(x87)
+TRACE_TEST(homes)
+TRACE_TEST(rounds)
+TRACE_TEST(long_loop)
 
 /* The programs above do make traces, with groups, and leave them for plain blocks. */
 static void makes_traces(void **state)
@@ -152,6 +190,21 @@ static void makes_traces(void **state)
 	done(f);
 }
 
+/* The loop is one of few traces, wherever these end, and some have registers of their own. */
+static void makes_few_traces(void **state)
+{
+	struct flat *f = machine("run");
+	const struct run *run = f->cpu->exec->run;
+	unsigned nr_own = 0;
+
+	run_some(f, long_loop, long_loop_end - long_loop);
+	assert_in_range(run->nr_traces, 1, 5);
+	for (uint32_t i = 0; i < run->nr_blocks; i++)
+		nr_own += run->block[i].homes;
+	assert_true(nr_own > 0);
+	done(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -159,6 +212,8 @@ int main(void)
 		cmocka_unit_test(test_elsewhere),  cmocka_unit_test(test_device),
 		cmocka_unit_test(test_faults),	   cmocka_unit_test(test_writes_code),
 		cmocka_unit_test(makes_traces),	   cmocka_unit_test(test_x87),
+		cmocka_unit_test(test_homes),	   cmocka_unit_test(test_rounds),
+		cmocka_unit_test(test_long_loop),  cmocka_unit_test(makes_few_traces),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

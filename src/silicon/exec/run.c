@@ -529,6 +529,15 @@ static bool may_promote(const struct run *run, uint32_t block)
 	return !b->dead && !(run->stale[b->page] & STALE_MAP);
 }
 
+/* Something came in between: what was stepped through tells little, so do it once more. */
+static bool disturbed(struct run *run, uint32_t block)
+{
+	if (!attention(run->cpu) || run->disturbed == block)
+		return false;
+	run->disturbed = block;
+	return true;
+}
+
 /* Make a trace that begins where the block does, by the way that the guest goes from there this time. */
 static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 {
@@ -537,7 +546,7 @@ static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 	uint64_t nr_flushes = run->count[COUNT_FLUSH];
 	enum cpu_exit_kind kind = step_path(run, key);
 
-	if (run_key(run->cpu) == key && run_translatable(run->cpu)) {
+	if (!disturbed(run, block) && run_key(run->cpu) == key && run_translatable(run->cpu)) {
 		look_around(run);
 		trace = may_promote(run, block) ? translate(run, host, key, true) : RUN_NONE;
 		if (trace != RUN_NONE && run->count[COUNT_FLUSH] == nr_flushes)

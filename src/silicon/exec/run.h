@@ -34,8 +34,8 @@ struct run_record;
 #define RUN_PAGES	2048u
 #define RUN_LINE	64u /* bytes: what pages are watched and compared by */
 #define RUN_KEYS	16u
-#define RUN_BLOCK_INSNS 64u
-#define RUN_SITE_BITS	7u /* of a site's number within its block */
+#define RUN_BLOCK_INSNS 120u
+#define RUN_SITE_BITS	8u /* of a site's number within its block */
 #define RUN_COLD_BITS	12
 #define RUN_COLD	(1u << RUN_COLD_BITS) /* instructions that are kept decoded */
 #define RUN_KEPT_BITS	14		      /* of an offset within a block's code */
@@ -52,35 +52,38 @@ struct run_record;
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
-#define RUN_LARGE_CODE	(1u << 20) /* of code, from which on the tables are in huge pages */
-#define RUN_JUMP_BITS	18	   /* of an index into a jump cache, */
-#define RUN_JUMP_FEW	15	   /* and where vCPUs are many */
-#define RUN_JUMP_DENSE	2048u	   /* entries of a jump cache that is worth huge pages */
-#define RUN_LARGE_CPUS	4u	   /* vCPUs that have all the memory that helps, */
-#define RUN_MIDDLE_CPUS 16u	   /* or at least some of it */
-#define RUN_JUMPS	(1u << RUN_JUMP_BITS)
-#define RUN_JUMP_LOG	(2 * RUN_JUMPS)
-#define RUN_JUMP_FILTER 32768u /* bits */
-#define RUN_SLOTS	11u    /* of the frame that translated code has on the host's stack */
-#define RUN_RETIRED	15u    /* ->retired there */
-#define RUN_GROUPS	(128u << 10)
-#define RUN_CHECKS	7u /* sizes of accesses that there are stubs for: 1 to 64 */
-#define RUN_NEAR_SHIFT	7
-#define RUN_NEAR	(RUN_CODE >> RUN_NEAR_SHIFT)
-#define RUN_FRESH_FEW	24u
-#define RUN_ALIASED	64u
-#define RUN_OPEN	64u
-#define RUN_COMPARE	32u
-#define RUN_SAVED	512u
-#define RUN_NONE	0xffffffffu
-#define RUN_NO_PAGE	0xffffu
-#define RUN_DEAD	64u	   /* blocks that a page keeps though they are */
-#define RUN_DROPS	2u	   /* after more it is being rewritten as a whole */
-#define RUN_EXIT_FIND	10u	   /* from an exit's leave to its look in the jump cache */
-#define RUN_HEAD_LEAVE	10u	   /* from a block's way out at its head to its cross entry */
-#define RUN_MAX_INSN	15u	   /* bytes of an instruction */
-#define RUN_SYNC_TICKS	(1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
-#define RUN_SYNC_BURST	64u	   /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
+#define RUN_LARGE_CODE	 (1u << 20) /* of code, from which on the tables are in huge pages */
+#define RUN_JUMP_BITS	 18	    /* of an index into a jump cache, */
+#define RUN_JUMP_FEW	 15	    /* and where vCPUs are many */
+#define RUN_JUMP_DENSE	 2048u	    /* entries of a jump cache that is worth huge pages */
+#define RUN_LARGE_CPUS	 4u	    /* vCPUs that have all the memory that helps, */
+#define RUN_MIDDLE_CPUS	 16u	    /* or at least some of it */
+#define RUN_JUMPS	 (1u << RUN_JUMP_BITS)
+#define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
+#define RUN_JUMP_FILTER	 32768u /* bits */
+#define RUN_SLOTS	 11u	/* of the frame that translated code has on the host's stack */
+#define RUN_RETIRED	 15u	/* ->retired there */
+#define RUN_GROUPS	 (128u << 10)
+#define RUN_TRACE_GROUPS 64u
+#define RUN_EXCHANGES	 4u  /* of registers, in a trace: as many as have none */
+#define RUN_HOMES_STUB	 64u /* bytes before the head of a trace that has some */
+#define RUN_CHECKS	 7u  /* sizes of accesses that there are stubs for: 1 to 64 */
+#define RUN_NEAR_SHIFT	 7
+#define RUN_NEAR	 (RUN_CODE >> RUN_NEAR_SHIFT)
+#define RUN_FRESH_FEW	 24u
+#define RUN_ALIASED	 64u
+#define RUN_OPEN	 64u
+#define RUN_COMPARE	 32u
+#define RUN_SAVED	 512u
+#define RUN_NONE	 0xffffffffu
+#define RUN_NO_PAGE	 0xffffu
+#define RUN_DEAD	 64u	    /* blocks that a page keeps though they are */
+#define RUN_DROPS	 2u	    /* after more it is being rewritten as a whole */
+#define RUN_EXIT_FIND	 10u	    /* from an exit's leave to its look in the jump cache */
+#define RUN_HEAD_LEAVE	 10u	    /* from a block's way out at its head to its cross entry */
+#define RUN_MAX_INSN	 15u	    /* bytes of an instruction */
+#define RUN_SYNC_TICKS	 (1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
+#define RUN_SYNC_BURST	 64u	    /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
 #define RUN_SYNC_PAGE \
 	(1u << 17) /* and for each page that the last one had compared: some 5 % of the time */
 
@@ -113,11 +116,11 @@ struct run_kept {
 	uint64_t last : 8;
 	uint64_t flags : 7;
 	uint64_t nr_groups : 2;
-	uint64_t left : RUN_SITE_BITS;
+	uint64_t left : 7;
 	uint64_t behind_x87 : 1;
 };
 
-_Static_assert(sizeof(struct run_kept) == 8 && RUN_BLOCK_INSNS < 1u << RUN_SITE_BITS &&
+_Static_assert(sizeof(struct run_kept) == 8 && RUN_BLOCK_INSNS < 1u << 7 &&
 		       2 * RUN_BLOCK_INSNS <= 1u << RUN_SITE_BITS,
 	       "what they hold");
 
@@ -129,6 +132,7 @@ struct run_group {
 	uint8_t seg;		    /* whose base is added; 0: none */
 	uint8_t base, index, scale; /* registers, or REG_NONE */
 	uint8_t slot, kind;
+	uint8_t number; /* in its trace */
 	uint32_t cold;	/* offset of the displacement of the jump to the cold path */
 	uint32_t plain; /* where that is to lead if one check cannot serve all */
 };
@@ -149,6 +153,7 @@ struct run_block {
 	uint32_t dead : 1;
 	uint32_t replaced : 1; /* by a trace */
 	uint32_t counts : 1;   /* its visits, down from ->hot */
+	uint32_t homes : 1;    /* registers stand elsewhere: run_homes.c */
 	uint32_t entry;	       /* offset of its code */
 	uint8_t to_inner;      /* from there: run_block_inner(), */
 	uint8_t to_cross;      /* and back: run_block_cross() */
@@ -369,7 +374,8 @@ struct run {
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 	/* RIPs by which a trace goes, as they were stepped through, and the one behind; none: by guessing. */
 	uint64_t path[RUN_BLOCK_INSNS + 1];
-	uint32_t nr_path; /* instructions */
+	uint32_t nr_path;   /* instructions */
+	uint32_t disturbed; /* block that last did not become a trace for attention's sake */
 
 	uint32_t seen_told;   /* of cpu->told, at an epoch's begin */
 	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */

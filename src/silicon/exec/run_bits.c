@@ -16,11 +16,11 @@ static unsigned log2_size(const struct translation *t)
 /* The index register's home, or free, loaded. */
 static unsigned index_register(struct translation *t, unsigned free)
 {
-	uint8_t home = run_home(t->insn.reg);
+	uint8_t home = run_home(t, t->insn.reg);
 
 	if (home != REG_NONE)
 		return home;
-	emit_load_gpr(&t->e, free, t->insn.reg);
+	run_load_gpr(t, free, t->insn.reg);
 	return free;
 }
 

@@ -168,22 +168,6 @@ static inline void emit_store_slot(struct emit *e, unsigned reg, unsigned slot)
 #define EMIT_SLOT_RETIRED 15u
 #define EMIT_SLOTS	  16u
 
-static inline unsigned emit_gpr_slot(unsigned guest)
-{
-	return EMIT_SLOT_GPR + guest - R12;
-}
-
-/* Guest r12 to r15. */
-static inline void emit_load_gpr(struct emit *e, unsigned reg, unsigned guest)
-{
-	emit_load_slot(e, reg, emit_gpr_slot(guest));
-}
-
-static inline void emit_store_gpr(struct emit *e, unsigned reg, unsigned guest)
-{
-	emit_store_slot(e, reg, emit_gpr_slot(guest));
-}
-
 /* A jump to an offset; returns the offset of the displacement. */
 static inline uint32_t emit_jmp(struct emit *e, uint32_t to)
 {

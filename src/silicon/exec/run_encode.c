@@ -5,15 +5,6 @@
  */
 #include "silicon/exec/run_translate.h"
 
-uint8_t run_home(unsigned guest)
-{
-	if (guest == RCX)
-		return R12;
-	if (guest == RSP)
-		return R13;
-	return guest < R12 ? guest : REG_NONE;
-}
-
 /* What reg becomes: general registers move, others stay. */
 static ZydisRegister moved(ZydisRegister reg, const uint8_t map[NR_GPRS])
 {

@@ -28,12 +28,12 @@ static unsigned address_register(struct translation *t, ZydisRegister reg, unsig
 
 	if (gpr == REG_NONE)
 		return REG_NONE;
-	home = run_home(gpr);
+	home = run_home(t, gpr);
 	if (home != REG_NONE)
 		return home;
 	if (free == R15)
-		t->slot = -1;
-	emit_load_gpr(&t->e, free, gpr);
+		t->in_r15 = NULL;
+	run_load_gpr(t, free, gpr);
 	return free;
 }
 
@@ -124,13 +124,13 @@ void run_emit_addend(struct translation *t, enum direct_kind kind)
 /* Traces have their lookups inline, but for what seldom runs. */
 static bool calls_stubs(const struct translation *t)
 {
-	return !t->hot || t->apart;
+	return !t->hot || (t->apart && !t->nr_exchanges);
 }
 
 static void looked_up(struct translation *t)
 {
 	t->place = (struct place){.base = R14, .index = R15};
-	t->slot = -1;
+	t->in_r15 = NULL;
 }
 
 void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
@@ -155,10 +155,10 @@ static void note_access(struct translation *t)
 	site->last = min(emit_pos(&t->e) - site->code, 255u);
 }
 
-static void identity(uint8_t map[NR_GPRS])
+static void identity(const struct translation *t, uint8_t map[NR_GPRS])
 {
 	for (unsigned i = 0; i < NR_GPRS; i++)
-		map[i] = run_home(i);
+		map[i] = run_home(t, i);
 }
 
 /* ---- borrowed instructions ---- */
@@ -222,7 +222,7 @@ static bool add_register(const struct translation *t, struct borrowed *b,
 	}
 	if (gpr == RCX)
 		lend_rcx(b, write);
-	return gpr == RCX || run_home(gpr) == gpr;
+	return gpr == RCX || run_home(t, gpr) == gpr;
 }
 
 static bool has_high(const struct translation *t)
@@ -268,7 +268,7 @@ static bool assign_free(struct borrowed *b, bool mem)
 
 static bool assign_registers(struct translation *t, struct borrowed *b, bool mem)
 {
-	identity(b->map);
+	identity(t, b->map);
 	b->high = has_high(t);
 	for (unsigned i = 0; i < t->z.operand_count; i++) {
 		uint8_t gpr;
@@ -392,9 +392,9 @@ static enum form form_borrowed(struct translation *t)
 			 t->place.disp);
 	for (unsigned i = 0; i < b.nr; i++) {
 		if (b.map[b.guest[i]] == R15)
-			t->slot = -1;
+			t->in_r15 = NULL;
 		if (b.read[i])
-			emit_load_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+			run_load_gpr(t, b.map[b.guest[i]], b.guest[i]);
 	}
 	if (mem)
 		note_access(t);
@@ -402,7 +402,7 @@ static enum form form_borrowed(struct translation *t)
 		return FORM_NONE;
 	for (unsigned i = 0; i < b.nr; i++)
 		if (b.write[i])
-			emit_store_gpr(&t->e, b.map[b.guest[i]], b.guest[i]);
+			run_store_gpr(t, b.map[b.guest[i]], b.guest[i]);
 	if (b.store_rcx)
 		emit_mov(&t->e, R12, RCX);
 	if (x87 && mem && t->place.base == R15 && !emit_address(t, mem, R14, true))
@@ -417,7 +417,7 @@ static enum form form_borrowed(struct translation *t)
 
 static enum form form_lea(struct translation *t)
 {
-	uint8_t gpr = zreg_gpr(t->ops[0].reg.value), home = run_home(gpr);
+	uint8_t gpr = zreg_gpr(t->ops[0].reg.value), home = run_home(t, gpr);
 	unsigned dst = home == REG_NONE ? R14 : home;
 
 	if (t->ops[0].size < 32)
@@ -431,7 +431,7 @@ static enum form form_lea(struct translation *t)
 	else if (!emit_address(t, &t->ops[1], dst, t->ops[0].size == 64))
 		return FORM_NONE;
 	if (home == REG_NONE)
-		emit_store_gpr(&t->e, R14, gpr);
+		run_store_gpr(t, R14, gpr);
 	return FORM_DONE;
 }
 
@@ -548,11 +548,11 @@ static void emit_push_imm(struct translation *t, uint64_t val)
 
 static void emit_push_gpr(struct translation *t, unsigned gpr)
 {
-	uint8_t home = run_home(gpr);
+	uint8_t home = run_home(t, gpr);
 
 	emit_push_address(t);
 	if (home == REG_NONE)
-		emit_load_gpr(&t->e, home = RCX, gpr);
+		run_load_gpr(t, home = RCX, gpr);
 	emit_store_word(t, home);
 	emit_move_rsp(t, -run_word(t));
 }
@@ -610,7 +610,7 @@ static enum form form_pop(struct translation *t)
 	if (narrow(t) || (t->z.opcode & 0xf8) != 0x58)
 		return FORM_NONE;
 	gpr = zreg_gpr(t->ops[0].reg.value);
-	home = run_home(gpr);
+	home = run_home(t, gpr);
 	emit_pop_address(t);
 	if (gpr == RSP) {
 		emit_load_word(t, R13);
@@ -618,7 +618,7 @@ static enum form form_pop(struct translation *t)
 	}
 	emit_load_word(t, home == REG_NONE ? RCX : home);
 	if (home == REG_NONE)
-		emit_store_gpr(&t->e, RCX, gpr);
+		run_store_gpr(t, RCX, gpr);
 	emit_move_rsp(t, run_word(t));
 	return FORM_DONE;
 }
@@ -666,7 +666,7 @@ void run_emit_find(struct translation *t)
 /* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index, times 16. */
 static void emit_find_code(struct translation *t)
 {
-	t->slot = -1;
+	t->in_r15 = NULL;
 	if (calls_stubs(t)) {
 		emit_call_stub(&t->e, t->stubs->find);
 		return;
@@ -677,6 +677,7 @@ static void emit_find_code(struct translation *t)
 
 static void emit_jump_found(struct translation *t)
 {
+	run_exchange(t);
 	emit_mem(&t->e, 0x40, 0xff, 4, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
 }
 
@@ -692,9 +693,9 @@ static bool emit_target(struct translation *t)
 		return true;
 	}
 	gpr = zreg_gpr(t->ops[0].reg.value);
-	home = run_home(gpr);
+	home = run_home(t, gpr);
 	if (home == REG_NONE)
-		emit_load_gpr(&t->e, R14, gpr);
+		run_load_gpr(t, R14, gpr);
 	else
 		emit_lea_word(t, R14, home, REG_NONE, 0);
 	return true;
@@ -716,6 +717,7 @@ static void emit_call(struct translation *t)
 	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
 	emit_push_imm(t, t->rip + t->z.length);
 	run_retire_here(t);
+	run_exchange(t);
 	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
 }
 

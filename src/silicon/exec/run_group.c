@@ -42,6 +42,7 @@ struct candidate {
 	int64_t low, high, first;
 	bool write;
 	unsigned branches, members;
+	unsigned last; /* of ->ref */
 };
 
 struct tracker {
@@ -150,8 +151,22 @@ static const struct {
 	{ZYDIS_MNEMONIC_DEC, track_count}, {ZYDIS_MNEMONIC_LEA, track_lea},
 };
 
+/* XOR of a register with itself. */
+static bool track_zero(struct tracker *k, const struct run_record *rec)
+{
+	const ZydisDecodedOperand *to = &rec->ops[0], *from = &rec->ops[1];
+
+	if (rec->z.mnemonic != ZYDIS_MNEMONIC_XOR || to->type != ZYDIS_OPERAND_TYPE_REGISTER ||
+	    from->type != to->type || from->reg.value != to->reg.value || to->size < 32)
+		return false;
+	k->reg[zreg_gpr(to->reg.value)] = (struct value){0};
+	return true;
+}
+
 static bool track(struct tracker *k, const struct run_record *rec)
 {
+	if (track_zero(k, rec))
+		return true;
 	if (!is_reg64(&rec->ops[0]))
 		return false;
 	for (unsigned i = 0; i < ARRAY_SIZE(tracked); i++)
@@ -227,6 +242,7 @@ static void join(struct tracker *k, struct access_ref *r)
 		c->high = max(c->high, r->at + r->size);
 		c->write |= r->write;
 		c->members++;
+		c->last = k->nr_refs;
 		r->group = i;
 		return;
 	}
@@ -242,6 +258,7 @@ static void join(struct tracker *k, struct access_ref *r)
 		.write = r->write,
 		.branches = k->branches,
 		.members = 1,
+		.last = k->nr_refs,
 	};
 }
 
@@ -257,6 +274,8 @@ static void note(struct tracker *k, struct access_ref r, int64_t disp)
 	r.at = disp + r.b.add + r.x.add * (1 << r.scale);
 	if (r.base == REG_NONE && r.index != REG_NONE)
 		return; /* a table: nothing else is likely to be near */
+	if (r.base != REG_NONE && !r.b.root)
+		return; /* groups without roots are known addresses */
 	if (r.base != REG_NONE && (r.at > FAR || r.at < -FAR || disp > FAR || disp < -FAR))
 		return;
 	join(k, &r);
@@ -351,22 +370,45 @@ static struct group group_of(const struct candidate *c)
 	};
 }
 
-/* Give slots to the candidates that have more than one member, and tell these. */
+/* A slot that no group has from the access on; RUN_SLOTS: all are in use. */
+static unsigned free_slot(const unsigned until[RUN_SLOTS], unsigned ref)
+{
+	unsigned slot = 0;
+
+	while (slot < RUN_SLOTS && until[slot] > ref)
+		slot++;
+	return slot;
+}
+
+/* Make a group of the candidate whose first member the access is. Returns its number + 1; 0: it gets no slot. */
+static uint8_t group_new(struct translation *t, const struct candidate *c, unsigned ref,
+			 unsigned until[RUN_SLOTS])
+{
+	unsigned slot = free_slot(until, ref);
+
+	if (c->members < 2 || slot == RUN_SLOTS || t->nr_groups == RUN_TRACE_GROUPS)
+		return 0;
+	until[slot] = c->last + 1;
+	t->group[t->nr_groups] = group_of(c);
+	t->group[t->nr_groups].slot = slot;
+	return ++t->nr_groups;
+}
+
+/* Give slots to the candidates that have more than one member, from the first to the last of these, and tell them. */
 static void settle(struct translation *t, struct tracker *k)
 {
 	uint8_t number[MAX_REFS] = {0};
+	bool seen[MAX_REFS] = {0};
+	unsigned until[RUN_SLOTS] = {0};
 
-	for (unsigned i = 0; i < k->nr && t->nr_groups < RUN_SLOTS; i++) {
-		if (k->candidate[i].members < 2)
-			continue;
-		t->group[t->nr_groups] = group_of(&k->candidate[i]);
-		number[i] = ++t->nr_groups;
-	}
 	for (unsigned i = 0; i < k->nr_refs; i++) {
 		const struct access_ref *r = &k->ref[i];
 		const struct candidate *c = &k->candidate[r->group];
 		int64_t index = r->x.add * (1 << r->scale);
 
+		if (!seen[r->group])
+			number[r->group] = group_new(t, c, i, until);
+		seen[r->group] = true;
 		if (!number[r->group])
 			continue;
 		index += t->group[number[r->group] - 1].root;
@@ -398,11 +440,11 @@ void run_group(struct translation *t)
 
 static unsigned home_or(struct translation *t, uint8_t gpr, unsigned free)
 {
-	uint8_t home = run_home(gpr);
+	uint8_t home = run_home(t, gpr);
 
 	if (home != REG_NONE)
 		return home;
-	emit_load_gpr(&t->e, free, gpr);
+	run_load_gpr(t, free, gpr);
 	return free;
 }
 
@@ -465,7 +507,8 @@ static void note_check(struct translation *t, const struct group *g, const struc
 		.base = ref->base,
 		.index = ref->index,
 		.scale = ref->scale,
-		.slot = g - t->group,
+		.slot = g->slot,
+		.number = g - t->group,
 		.kind = g->write ? DIRECT_WRITE : DIRECT_READ,
 	};
 }
@@ -476,7 +519,7 @@ static void emit_check(struct translation *t, struct group *g, const struct run_
 	emit_lowest(t, g, ref);
 	run_emit_check(t, g->write ? DIRECT_WRITE : DIRECT_READ, g->size);
 	emit_root(t, g, ref);
-	emit_store_slot(&t->e, R15, g - t->group);
+	emit_store_slot(&t->e, R15, g->slot);
 	g->ready = true;
 }
 
@@ -490,9 +533,9 @@ bool run_member(struct translation *t, enum ref_kind kind)
 	g = &t->group[ref->group - 1];
 	if (!g->ready)
 		emit_check(t, g, ref);
-	else if (t->slot != g - t->group)
-		emit_load_slot(&t->e, R15, g - t->group);
-	t->slot = g - t->group;
+	else if (t->in_r15 != g)
+		emit_load_slot(&t->e, R15, g->slot);
+	t->in_r15 = g;
 	t->place = (struct place){.base = R15, .index = REG_NONE, .disp = ref->disp};
 	if (ref->index != REG_NONE) {
 		t->place.index = home_or(t, ref->index, R14);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Instructions on one of R12 to R15, which have no register in translated code, as operations on struct cpu itself
- * (run_translate.h): ModRM's register becomes memory, in the frame. If it is in the other field of ModRM, the opcode's
+ * Instructions on a guest register that has no register in translated code, as operations on its slot in the frame
+ * (run_translate.h): ModRM's register becomes memory. If it is in the other field of ModRM, the opcode's
  * direction is turned.
  *
  * Only where that means the same: a 32-bit result zeroes the upper half of a register, but not of memory; XCHG with
@@ -94,11 +94,11 @@ static bool fit(const ZydisDecodedOperand *op)
 	return !(op->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) || op->size != 32;
 }
 
-static bool homeless(const ZydisDecodedOperand *op)
+static bool homeless(const struct translation *t, const ZydisDecodedOperand *op)
 {
 	uint8_t gpr = op ? zreg_gpr(op->reg.value) : REG_NONE;
 
-	return gpr != REG_NONE && run_home(gpr) == REG_NONE;
+	return gpr != REG_NONE && run_home(t, gpr) == REG_NONE;
 }
 
 /* [reg] op [memory of gpr]; digit: ModRM.reg is none. */
@@ -113,7 +113,7 @@ static void emit_it(struct translation *t, uint8_t opcode, unsigned reg, unsigne
 	if (z->opcode_map == ZYDIS_OPCODE_MAP_0F)
 		emit8(e, 0x0f);
 	emit8(e, opcode);
-	emit_modrm_mem(e, reg, RSP, REG_NONE, 0, 8 * emit_gpr_slot(gpr));
+	emit_modrm_mem(e, reg, RSP, REG_NONE, 0, 8 * t->home_slot[gpr]);
 	if (z->raw.imm[0].size)
 		emit_bytes(e, (const uint8_t *)t->insn.bytes + z->raw.imm[0].offset,
 			   z->length - z->raw.imm[0].offset);
@@ -126,21 +126,22 @@ bool run_encode_homeless(struct translation *t)
 	uint8_t ways = allowed(&t->z), other = t->z.raw.modrm.reg;
 
 	if (t->z.encoding != ZYDIS_INSTRUCTION_ENCODING_LEGACY || !rm || !ways ||
-	    t->insn.flags & INSN_FPU || !prefixes_plain(&t->z) || homeless(rm) == homeless(reg))
+	    t->insn.flags & INSN_FPU || !prefixes_plain(&t->z) ||
+	    homeless(t, rm) == homeless(t, reg))
 		return false;
 	if (zreg_high(rm->reg.value) || (reg && zreg_high(reg->reg.value)))
 		return false;
-	if (homeless(rm)) {
+	if (homeless(t, rm)) {
 		if (!(ways & RM) || !fit(rm))
 			return false;
 		if (reg)
-			other = run_home(zreg_gpr(reg->reg.value));
+			other = run_home(t, zreg_gpr(reg->reg.value));
 		emit_it(t, t->z.opcode, other, zreg_gpr(rm->reg.value));
 		return true;
 	}
 	if (!(ways & (TURN | SAME)) || !fit(reg))
 		return false;
-	emit_it(t, ways & SAME ? t->z.opcode : t->z.opcode ^ 2, run_home(zreg_gpr(rm->reg.value)),
-		zreg_gpr(reg->reg.value));
+	emit_it(t, ways & SAME ? t->z.opcode : t->z.opcode ^ 2,
+		run_home(t, zreg_gpr(rm->reg.value)), zreg_gpr(reg->reg.value));
 	return true;
 }

@@ -186,6 +186,11 @@ static void make_stubs(struct run *run)
 
 /* ---- host faults ---- */
 
+static uint32_t stub_cold_of(const struct run *run, const struct run_block *b)
+{
+	return b->homes ? run_block_cross(b) - RUN_HEAD_LEAVE - RUN_HOMES_STUB : run->stub_cold;
+}
+
 /*
  * In the signal handler: nothing of the instruction is committed, so let its handler run it again. An access that
  * waits will wait in the handler, where it can be called out of.
@@ -208,7 +213,8 @@ static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc
 		return false;
 	}
 	uc->uc_mcontext.gregs[REG_RCX] = number;
-	uc->uc_mcontext.gregs[REG_RIP] = (uint64_t)run->code.rx + run->stub_cold;
+	uc->uc_mcontext.gregs[REG_RIP] =
+		(uint64_t)run->code.rx + stub_cold_of(run, &run->block[number >> RUN_SITE_BITS]);
 	return true;
 }
 

@@ -205,17 +205,17 @@ static enum form form_rdtscp(struct translation *t)
 		return FORM_NONE;
 	EMIT(&t->e, "\x0f\x01\xf9");
 	emit_guest_tsc(t);
-	emit_load32_cpu(&t->e, run_home(RCX), offsetof(struct cpu, msr.tsc_aux));
+	emit_load32_cpu(&t->e, run_home(t, RCX), offsetof(struct cpu, msr.tsc_aux));
 	return FORM_DONE;
 }
 
 static enum form form_rdpid(struct translation *t)
 {
-	uint8_t home = run_home(t->insn.rm);
+	uint8_t home = run_home(t, t->insn.rm);
 
 	emit_load32_cpu(&t->e, home == REG_NONE ? RCX : home, offsetof(struct cpu, msr.tsc_aux));
 	if (home == REG_NONE)
-		emit_store_gpr(&t->e, RCX, t->insn.rm);
+		run_store_gpr(t, RCX, t->insn.rm);
 	return FORM_DONE;
 }
 
@@ -225,13 +225,13 @@ static enum form form_mov_from_cr(struct translation *t)
 {
 	static const uint16_t at[] = {offsetof(struct cpu, cr0), 0, offsetof(struct cpu, cr2),
 				      offsetof(struct cpu, cr3), offsetof(struct cpu, cr4)};
-	uint8_t home = run_home(t->insn.rm);
+	uint8_t home = run_home(t, t->insn.rm);
 
 	if (!cpl0(t) || t->insn.reg >= ARRAY_SIZE(at) || !at[t->insn.reg])
 		return FORM_NONE;
 	emit_load_cpu(&t->e, home == REG_NONE ? RCX : home, at[t->insn.reg]);
 	if (home == REG_NONE)
-		emit_store_gpr(&t->e, RCX, t->insn.rm);
+		run_store_gpr(t, RCX, t->insn.rm);
 	return FORM_DONE;
 }
 

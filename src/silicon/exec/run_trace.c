@@ -254,6 +254,22 @@ static bool decode_next(struct translation *t, uint64_t rip)
 	return true;
 }
 
+/*
+ * True if the record closes a loop whose head begins a trace: that leads here again. Going on into the loop, traces of one that is
+ * longer than they may be would begin at ever other places of it.
+ */
+static bool closes_loop(const struct translation *t, const struct run_record *rec)
+{
+	const struct run *run = t->run;
+	uint32_t block;
+
+	if (rec->follow != FOLLOW_TARGET || rec->z.mnemonic == ZYDIS_MNEMONIC_CALL ||
+	    rec->next > rec->rip || rec->next == t->start)
+		return false;
+	block = run_block_at(run, rec->next, t->key, t->page - run->page);
+	return block != RUN_NONE && !run->block[block].dead && !run->block[block].counts;
+}
+
 /* True if the trace goes on behind its newest record. */
 static bool goes_on(const struct translation *t, unsigned *body)
 {
@@ -265,7 +281,7 @@ static bool goes_on(const struct translation *t, unsigned *body)
 		return false;
 	if (!t->hot)
 		return t->nr_records < min(RUN_PLAIN_INSNS, (uint32_t)t->run->opt.max_insns);
-	if (t->nr_records == t->run->opt.max_insns)
+	if (t->nr_records == t->run->opt.max_insns || closes_loop(t, rec))
 		return false;
 	if (t->nr_records < t->run->nr_path && t->run->path[t->nr_records] == rec->next)
 		return true;
@@ -274,14 +290,29 @@ static bool goes_on(const struct translation *t, unsigned *body)
 	return *body || !seen(t, rec->next);
 }
 
-/* A trace that came by its head again had better end there, unless most of it lies behind. */
+/* Whether all records stand there once more nr behind, as far as there are any. */
+static bool repeats(const struct translation *t, unsigned nr)
+{
+	for (unsigned i = nr; i < t->nr_records; i++)
+		if (t->record[i].rip != t->record[i - nr].rip)
+			return false;
+	return true;
+}
+
+/* A trace that came by its head again had better end there, and in step: loops within it take as many rounds the next time. */
 static void cut(struct translation *t)
 {
-	for (unsigned nr = t->nr_records; nr > t->nr_records / 2; nr--)
-		if (t->record[nr - 1].next == t->start) {
-			t->nr_records = nr;
-			return;
-		}
+	unsigned nr = t->nr_records;
+
+	for (unsigned round = 1; round <= nr; round++) {
+		if (t->record[round - 1].next != t->start || !repeats(t, round))
+			continue;
+		nr -= nr % round;
+		if (t->record[nr - 1].next != t->start)
+			nr -= round;
+		t->nr_records = nr;
+		return;
+	}
 }
 
 bool run_collect(struct translation *t)

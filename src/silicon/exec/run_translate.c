@@ -26,8 +26,8 @@ static bool has_room(const struct run *run)
 	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_CODE, run->code.size) &&
 	       run->nr_sites + 2 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
 	       run->nr_blocks < times * RUN_BLOCKS &&
-	       run->nr_exits + MAX_ENDS + RUN_SLOTS <= times * RUN_EXITS &&
-	       run->nr_groups + RUN_SLOTS <= times * RUN_GROUPS &&
+	       run->nr_exits + MAX_ENDS + RUN_TRACE_GROUPS <= times * RUN_EXITS &&
+	       run->nr_groups + RUN_TRACE_GROUPS <= times * RUN_GROUPS &&
 	       run->nr_pages + 2 <= times * RUN_PAGES;
 }
 
@@ -76,6 +76,12 @@ static uint32_t exit_new(struct translation *t, uint64_t target)
 	return run->nr_exits++;
 }
 
+static void emit_load_calm(struct translation *t)
+{
+	EMIT(&t->e, "\x65\x8b\x0c\x25"); /* mov %gs:calm,%ecx */
+	emit32(&t->e, offsetof(struct cpu, calm));
+}
+
 static void end_at(struct translation *t, uint32_t at, uint32_t to)
 {
 	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to, .site = t->site};
@@ -95,8 +101,18 @@ static void emit_find(struct translation *t, const struct run_exit *exit)
 	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->to[index].code));
 }
 
+/* The trace once more, unless attention asks for a look: that is its head's. */
+static void emit_again(struct translation *t)
+{
+	emit_load_calm(t);
+	EMIT(&t->e, "\xe3\x05"); /* jrcxz over the next */
+	emit_jmp(&t->e, t->again);
+}
+
 void run_end(struct translation *t, uint64_t target)
 {
+	if (target == t->start && !run_next(t) && run_loops(t))
+		emit_again(t);
 	end_at(t, emit_jmp(&t->e, 0), exit_new(t, target));
 }
 
@@ -143,8 +159,9 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	emit_patch(e, end->at, emit_pos(e));
 	if (rest)
 		emit_add_retired(t, -(int32_t)rest);
+	run_exchange(t);
 	exit->patch = end->at;
-	if (rest) {
+	if (rest || t->nr_exchanges) {
 		exit->patch = emit_jmp(e, 0);
 		emit_patch(e, exit->patch, emit_pos(e));
 	}
@@ -177,6 +194,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 
 	run->exit[exit].plain = true;
 	emit_add_retired(t, -(int32_t)not_done(t, number) - 1);
+	run_exchange(t);
 	if (chainable(t, site->rip)) {
 		run->exit[exit].patch = emit_jmp(&t->e, 0);
 		emit_patch(&t->e, run->exit[exit].patch, emit_pos(&t->e));
@@ -194,7 +212,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 static uint32_t emit_cold_path(struct translation *t, uint32_t site)
 {
 	bool string = t->sites[site].flags & SITE_STRING;
-	uint32_t stub = string ? t->run->stub_span : t->run->stub_cold;
+	uint32_t stub = string ? t->run->stub_span : t->stub_cold;
 	uint32_t at = emit_pos(&t->e), cold = emit_cold_jump(t, site, stub);
 
 	if (t->sites[site].nr_groups)
@@ -202,11 +220,13 @@ static uint32_t emit_cold_path(struct translation *t, uint32_t site)
 	return at;
 }
 
-/* Behind the cold path of a site that leaves a slot's content in r15. */
+/* Behind the cold path of a site that leaves a slot's content in r15, or guest registers elsewhere. */
 static void emit_resume(struct translation *t, const struct loose_end *resume)
 {
 	t->sites[resume->site].next = emit_pos(&t->e);
-	emit_load_slot(&t->e, R15, resume->to);
+	run_exchange(t);
+	if (resume->to != RUN_NONE)
+		emit_load_slot(&t->e, R15, resume->to);
 	emit_jmp(&t->e, resume->at);
 }
 
@@ -247,6 +267,8 @@ static void emit_ends(struct translation *t)
 
 	for (unsigned i = 0; i < t->nr_guards; i++)
 		emit_elsewhere(t, &t->guard[i]);
+	for (unsigned i = 0; i < t->nr_resumes; i++)
+		emit_resume(t, &t->resume[i]);
 	for (unsigned i = 0; i < t->nr_cold; i++) {
 		uint32_t *at = &made[t->cold[i].to];
 
@@ -256,8 +278,6 @@ static void emit_ends(struct translation *t)
 	}
 	for (unsigned i = 0; i < t->nr_ends; i++)
 		emit_exit(t, &t->end[i]);
-	for (unsigned i = 0; i < t->nr_resumes; i++)
-		emit_resume(t, &t->resume[i]);
 }
 
 /* ---- one instruction ---- */
@@ -268,7 +288,7 @@ static enum form form_handler(struct translation *t, const struct run_record *re
 	insn_fn *fn = t->insn.run;
 	bool level = fn == emul_syscall || fn == emul_sysret; /* these have a short way first */
 
-	emit_cold_jump(t, t->site, level ? t->run->stub_level : t->run->stub_cold);
+	emit_cold_jump(t, t->site, level ? t->run->stub_level : t->stub_cold);
 	t->site_flags &= SITE_SHADOW | SITE_APART;
 	return rec->ends ? FORM_END : FORM_DONE;
 }
@@ -291,12 +311,12 @@ static void set_next(struct translation *t, bool has_cold)
 {
 	struct run_site *site = &t->sites[t->site];
 
-	if (t->slot < 0)
+	if (!t->in_r15 && !t->nr_exchanges)
 		site->next = emit_pos(&t->e);
 	else if (has_cold)
 		t->resume[t->nr_resumes++] = (struct loose_end){
 			.at = emit_pos(&t->e),
-			.to = t->slot,
+			.to = t->in_r15 ? t->in_r15->slot : RUN_NONE,
 			.site = t->site,
 		};
 }
@@ -307,7 +327,7 @@ static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsi
 	struct run_site *site = &t->sites[t->site];
 
 	for (unsigned i = 0; i < site->nr_groups; i++)
-		t->group[t->run->group[site->group + i].slot].ready = false;
+		t->group[t->run->group[site->group + i].number].ready = false;
 	t->run->nr_groups -= site->nr_groups;
 	site->nr_groups = 0;
 	site->last = 0;
@@ -315,30 +335,32 @@ static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsi
 	t->nr_cold = nr_cold;
 	t->nr_ends = nr_ends;
 	t->nr_guards -= t->nr_guards && t->guard[t->nr_guards - 1].site == t->site;
-	t->slot = -1;
+	t->in_r15 = NULL;
 }
 
 static enum form translate_one(struct translation *t, const struct run_record *rec)
 {
 	uint8_t *at = t->e.at;
 	unsigned nr_cold = t->nr_cold, nr_ends = t->nr_ends;
+	bool by_handler;
 	enum form form;
 
 	present(t, rec);
 	new_site(t);
 	if (!rec->keeps)
-		t->slot = -1;
+		t->in_r15 = NULL;
 	form = t->insn.trap ? FORM_NONE : run_form(t);
-	if (form == FORM_NONE) {
+	by_handler = form == FORM_NONE;
+	if (by_handler) {
 		take_back(t, at, nr_cold, nr_ends);
 		form = form_handler(t, rec);
 	}
 	if (!rec->keeps)
-		t->slot = -1;
+		t->in_r15 = NULL;
 	t->sites[t->site].flags = t->site_flags;
 	/* Behind a branch that the trace follows its cold path may lead elsewhere: even to where no branch would. */
 	if (form == FORM_DONE && rec->next == t->rip + t->insn.len)
-		set_next(t, t->nr_cold != nr_cold);
+		set_next(t, t->nr_cold != nr_cold || by_handler);
 	t->rip = rec->next;
 	return form;
 }
@@ -354,8 +376,7 @@ static void emit_if_zero(struct translation *t, uint32_t leave)
 
 static void emit_calm(struct translation *t, uint32_t leave)
 {
-	EMIT(&t->e, "\x65\x8b\x0c\x25"); /* mov %gs:calm,%ecx */
-	emit32(&t->e, offsetof(struct cpu, calm));
+	emit_load_calm(t);
 	emit_if_zero(t, leave);
 }
 
@@ -418,9 +439,13 @@ static void emit_limit(struct translation *t)
 	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext sign,%rcx,%rcx */
 	emit32(e, emit_low(&t->run->sign));
 	emit_lea(e, RCX, RCX, REG_NONE, 0, -1);
-	EMIT(e, "\xe3\x0a"); /* jrcxz over the exit */
+	EMIT(e, "\xe3"); /* jrcxz over the exit */
+	emit8(e, 0);
+	uint8_t *from = e->at;
+	run_exchange(t);
 	emit_mov_imm(e, RCX, (uint32_t)LEAVE_HEAD << LEAVE_SHIFT | t->run->nr_blocks);
 	emit_jmp(e, t->run->stub_leave);
+	from[-1] = e->at - from;
 	emit_mov(e, RCX, R15);
 }
 
@@ -439,6 +464,8 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	t->inner = emit_pos(e);
 	if (t->counts)
 		emit_visit(t, hot);
+	run_exchange(t);
+	t->again = emit_pos(e);
 	emit_load_slot(e, RCX, EMIT_SLOT_RETIRED);
 	EMIT(e, "\x48\x8d\x49"); /* lea count(%rcx),%rcx */
 	count = emit_pos(e);
@@ -503,6 +530,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.lines = t->lines,
 		.key = t->key,
 		.entry = t->entry,
+		.homes = !!t->nr_exchanges,
 		.to_inner = t->inner - t->entry,
 		.to_cross = t->entry - t->cross,
 		.page = t->page - run->page,
@@ -534,16 +562,18 @@ static bool collect(struct translation *t, bool hot)
 	if (!run_collect(t))
 		return false;
 	t->counts &= !t->second;
-	t->slot = -1;
-	if (t->hot && !t->code32) /* whose sums wrap */
+	t->in_r15 = NULL;
+	if (t->hot && !t->code32) { /* whose sums wrap */
 		run_group(t);
+		run_homes(t);
+	}
 	return true;
 }
 
 /* Who enters a trace waits for the fewest lines of code if its head begins one; blocks are entered too seldom for that. */
 static uint32_t start_of(const struct translation *t)
 {
-	uint32_t used = t->run->used;
+	uint32_t used = t->run->used + (t->nr_exchanges ? RUN_HOMES_STUB : 0);
 
 	return t->hot ? ALIGN_UP(used + RUN_HEAD_LEAVE, CACHE_LINE) - RUN_HEAD_LEAVE : used;
 }
@@ -559,6 +589,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	uint32_t head, count;
 	int jumps;
 
+	run_homes_usual(&t);
 	make_room(run, key);
 	jumps = run_key_index(run, key & ~RUN_KEY_PLAIN);
 	t.start = t.rip = hot && run->nr_path ? run->path[0] : run->cpu->rip;
@@ -572,8 +603,10 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	if (!collect(&t, hot))
 		return RUN_NONE;
 	run_stubs_make(&t);
-	t.e = (struct emit){.at = run->code.rw + start_of(&t), .base = run->code.rw};
-	head = emit_pos(&t.e);
+	head = start_of(&t);
+	t.e.base = run->code.rw;
+	run_homes_stub(&t, head);
+	t.e.at = run->code.rw + head;
 	if (t.counts)
 		emit_hot(&t);
 	count = emit_head(&t, head);

@@ -41,7 +41,8 @@ struct run_ref {
 struct group {
 	uint8_t seg; /* 0: none that has a base */
 	bool write;
-	bool ready;    /* checked by what was emitted until now */
+	bool ready; /* checked by what was emitted until now */
+	uint8_t slot;
 	uint16_t size; /* from the lowest byte to the highest */
 	uint64_t root; /* without a base: the address that displacements count from */
 };
@@ -65,6 +66,11 @@ struct run_record {
 	struct insn insn;
 	ZydisDecodedInstruction z;
 	ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+/* A register of the host and a slot of the frame that a trace has the other way round (run_homes.c). */
+struct exchange {
+	uint8_t host, slot;
 };
 
 struct translation {
@@ -93,9 +99,16 @@ struct translation {
 	struct run_record *record; /* all instructions of the block, in order */
 	unsigned nr_records;
 
-	struct group group[RUN_SLOTS];
+	uint8_t home[NR_GPRS];	    /* of guest registers; REG_NONE: */
+	uint8_t home_slot[NR_GPRS]; /* in the frame */
+	struct exchange exchange[RUN_EXCHANGES];
+	unsigned nr_exchanges;
+	uint32_t stub_cold; /* to which cold paths lead */
+	uint32_t again;	    /* offset behind the exchanges: where a loop goes on */
+
+	struct group group[RUN_TRACE_GROUPS];
 	unsigned nr_groups;
-	int slot; /* whose content is in r15; -1: none */
+	const struct group *in_r15; /* whose slot's content is there, or NULL */
 
 	/* The present instruction, out of its record. */
 	const struct run_record *now;
@@ -129,6 +142,23 @@ static inline int run_word(const struct translation *t)
 static inline uint8_t run_rex(const struct translation *t)
 {
 	return t->code32 ? 0x40 : 0x48;
+}
+
+/* Where a guest register is in translated code, or REG_NONE: in a slot of the frame. */
+static inline uint8_t run_home(const struct translation *t, unsigned guest)
+{
+	return t->home[guest];
+}
+
+/* Guest registers without a home. */
+static inline void run_load_gpr(struct translation *t, unsigned reg, unsigned guest)
+{
+	emit_load_slot(&t->e, reg, t->home_slot[guest]);
+}
+
+static inline void run_store_gpr(struct translation *t, unsigned reg, unsigned guest)
+{
+	emit_store_slot(&t->e, reg, t->home_slot[guest]);
 }
 
 enum form {
@@ -192,10 +222,19 @@ void run_group(struct translation *t);
  */
 bool run_member(struct translation *t, enum ref_kind kind);
 
+/* run_homes.c */
+
+/* Registers as all that is no trace has them. */
+void run_homes_usual(struct translation *t);
+/* Choose the homes that suit the records. */
+void run_homes(struct translation *t);
+/* Make the stub for cold paths before the head, if the trace has homes of its own. */
+void run_homes_stub(struct translation *t, uint32_t head);
+/* Into the trace, or out of it. Uses rcx, if there is anything to do. */
+void run_exchange(struct translation *t);
+
 /* run_encode.c */
 
-/* Where a guest register is in translated code, or REG_NONE: in memory. */
-uint8_t run_home(unsigned guest);
 /*
  * The present instruction with its explicit registers replaced by map[], and its memory operand by
  * [base + index] (index may be REG_NONE); [r14 + r15] stands for t->place. False if it cannot be encoded so.
@@ -213,6 +252,13 @@ bool run_encode_homeless(struct translation *t);
 static inline bool run_next(const struct translation *t)
 {
 	return t->record[t->nr_records - 1].rip != t->rip;
+}
+
+/* True if the trace's end leads to its head. */
+static inline bool run_loops(const struct translation *t)
+{
+	return t->hot && !t->second && t->run->opt.chain &&
+	       t->record[t->nr_records - 1].next == t->start;
 }
 
 /* Before a way out in the middle of the trace: take back what the head counted and is not done. Uses rcx. */
