@@ -89,7 +89,7 @@ struct virt_world {
 	uint32_t id; /* VPID, ASID */
 	uint64_t
 		second; /* bits 51:12: where the second stage's tables are; others: its form. 0: there is none */
-	uint64_t apic; /* the APIC-access page | 1; 0: none */
+	uint64_t apic; /* the APIC-access page, or AVIC's, | 1; 0: none */
 };
 
 /* When ->attend() is called: between which servers of docs/events.md. */
