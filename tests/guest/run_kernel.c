@@ -501,18 +501,28 @@ extern const uint8_t calls_back[];
 
 #define SERVER 0x9000
 
-/* What SYSCALL hands over, what the mask takes away, and what SYSRET brings back, AC and all. */
-static void system_calls(void **state)
+#define MASKED (FLAG_IF | FLAG_DF | FLAG_AC | FLAG_TF)
+
+static struct flat *serving_machine(uint64_t sfmask, const uint8_t *server, const uint8_t *end)
 {
 	struct flat *f = tempo_machine();
 	struct cpu *cpu = f->cpu;
 
 	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
 	cpu->msr.lstar = SERVER;
-	cpu->msr.sfmask = FLAG_IF | FLAG_DF | FLAG_AC | FLAG_TF;
+	cpu->msr.sfmask = sfmask;
 	flat_set_efer(f, cpu->msr.efer | EFER_SCE);
-	flat_write(f, SERVER, serves, serves_end - serves);
+	flat_write(f, SERVER, server, end - server);
 	flat_user(f);
+	return f;
+}
+
+/* What SYSCALL hands over, what the mask takes away, and what SYSRET brings back, AC and all. */
+static void check_system_calls(uint64_t sfmask)
+{
+	struct flat *f = serving_machine(sfmask, serves, serves_end);
+	struct cpu *cpu = f->cpu;
+
 	cpu->gpr[RBX] = cpu->gpr[R9] = 0;
 	cpu->gpr[R12] = FLAG_DF | FLAG_ID;
 	load(f, calls);
@@ -523,7 +533,7 @@ static void system_calls(void **state)
 	assert_int_equal(cpu->seg[SEG_CS].sel, FLAT_CS64);
 	assert_int_equal(cpu->seg[SEG_SS].sel, FLAT_CS64 + 8);
 	/* Flags in the kernel: never what the mask has. Back in user mode: the caller's. */
-	assert_int_equal(cpu->gpr[R9] & (FLAG_IF | FLAG_DF | FLAG_AC), 0);
+	assert_int_equal(cpu->gpr[R9] & sfmask & ~(uint64_t)FLAGS_ARITH, 0);
 	assert_int_equal(cpu->gpr[R9] & FLAG_ID, FLAG_ID);
 	assert_int_equal(cpu->gpr[R13] & (FLAG_IF | FLAG_DF | FLAG_AC | FLAG_ID),
 			 FLAG_IF | FLAG_DF | FLAG_ID | ((ROUNDS - 1) & 1 ? FLAG_AC : 0));
@@ -531,6 +541,106 @@ static void system_calls(void **state)
 	assert_int_equal(cpu->gpr[RBP], FLAT_CODE + (calls_end - calls));
 	assert_int_equal(cpu->gpr[RCX], FLAT_CODE + (calls_end - calls));
 	assert_true(cpu->gpr[R11] & FLAG_IF);
+	flat_free(f);
+}
+
+static void system_calls(void **state)
+{
+	check_system_calls(MASKED);
+	check_system_calls(MASKED | FLAGS_ARITH);
+}
+
+GUEST(calls_flagged, 64,
+      "1: cmp r12d,edx; syscall; pushfq; pop rax; add r13,rax; dec r12d; jnz 1b; syscall");
+GUEST(sees_flags, 64,
+      "pushfq; pop rax; or r9,rax; add r10,r11; inc rbx; cmp rbx,41; je 1f; sysretq; 1: hlt");
+
+/* Arithmetic flags: R11 has the caller's, the server none that the mask has, and the caller its own again. */
+static void syscall_arithmetic_flags(void **state)
+{
+	struct flat *f = serving_machine(MASKED | FLAGS_ARITH, sees_flags, sees_flags_end);
+	struct cpu *cpu = f->cpu;
+
+	cpu->gpr[RBX] = cpu->gpr[R9] = cpu->gpr[R10] = cpu->gpr[R13] = 0;
+	cpu->gpr[RDX] = ROUNDS / 2;
+	cpu->gpr[R12] = ROUNDS;
+	load(f, calls_flagged);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(cpu->gpr[RBX], ROUNDS + 1);
+	assert_int_equal(cpu->gpr[R9] & FLAGS_ARITH, 0);
+	/* The last call is made with DEC's flags, and its server does not return. */
+	assert_true(cpu->gpr[R10] - cpu->gpr[R11] == cpu->gpr[R13]);
+	assert_int_equal(cpu->gpr[R11] & FLAGS_ARITH, FLAG_ZF | FLAG_PF);
+	flat_free(f);
+}
+
+#define SECOND 0x9800
+
+GUEST(calls_on, 64, "1: syscall; mov r10d,cs; jmp 1b");
+GUEST(moves_on, 64,
+      "inc rbx; cmp rbx,50; jne 1f; mov r15,rcx; mov ecx,0xc0000082; mov eax,0x9800; xor edx,edx; "
+      "wrmsr; mov rcx,r15; 1: sysretq");
+GUEST(closes, 64,
+      "inc rsi; mov r15,rcx; cmp rsi,50; jne 1f; mov ecx,0xc0000081; rdmsr; add edx,0x400000; "
+      "wrmsr; 1: cmp rsi,90; jne 2f; mov ecx,0xc0000080; rdmsr; and eax,-2; wrmsr; "
+      "2: mov rcx,r15; sysretq");
+
+/* LSTAR, STAR and EFER.SCE change between calls of code that is translated. */
+static void syscall_settings_change(void **state)
+{
+	struct flat *f = serving_machine(MASKED | FLAGS_ARITH, moves_on, moves_on_end);
+	struct cpu *cpu = f->cpu;
+
+	flat_write(f, SECOND, closes, closes_end - closes);
+	cpu->gpr[RBX] = cpu->gpr[RSI] = 0;
+	load(f, calls_on);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_UD);
+	assert_int_equal(on_stack(f, 0, 8), SECOND + (closes_end - closes) - 3);
+	assert_int_equal(cpu->gpr[RBX], 50);
+	assert_int_equal(cpu->gpr[RSI], 90);
+	assert_int_equal(cpu->gpr[R10], ((FLAT_CS32_USER | 3) + 0x40 + 16) | 3);
+	flat_free(f);
+}
+
+GUEST(calls_open, 64, "1: syscall; calls_open_inc: inc rbx; jmp 1b");
+GUEST(reads_port, 64, "in al,0x10; sysretq");
+extern const uint8_t calls_open_inc[];
+
+/* SYSRET opens IF: what waits goes in at once. */
+static void sysret_opens(void **state)
+{
+	struct flat *f = serving_machine(MASKED | FLAGS_ARITH, reads_port, reads_port_end);
+	unsigned nr = 0;
+
+	f->opaque = &nr;
+	f->port_in = pends;
+	f->cpu->gpr[RBX] = 0;
+	load(f, calls_open);
+	set_flags(f, FLAG_IF);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (calls_open_inc - calls_open));
+	assert_int_equal(on_stack(f, 1, 8) & 3, 3);
+	assert_int_equal(f->cpu->gpr[RBX], 9);
+	flat_free(f);
+}
+
+GUEST(calls_stepped, 64, "1: syscall; calls_stepped_inc: inc rbx; calls_stepped_jmp: jmp 1b");
+GUEST(steps, 64, "inc rsi; cmp rsi,30; jne 1f; or r11,0x100; 1: sysretq");
+extern const uint8_t calls_stepped_inc[], calls_stepped_jmp[];
+
+/* SYSRET sets TF: the instruction behind it is stepped. */
+static void sysret_steps(void **state)
+{
+	struct flat *f = serving_machine(MASKED | FLAGS_ARITH, steps, steps_end);
+
+	f->cpu->gpr[RBX] = f->cpu->gpr[RSI] = 0;
+	load(f, calls_stepped);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VEC_DB);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (calls_stepped_jmp - calls_stepped));
+	assert_int_equal(f->cpu->gpr[RBX], 30);
 	flat_free(f);
 }
 
@@ -605,6 +715,10 @@ int main(void)
 		cmocka_unit_test(control_registers),
 		cmocka_unit_test(string_loop),
 		cmocka_unit_test(system_calls),
+		cmocka_unit_test(syscall_arithmetic_flags),
+		cmocka_unit_test(syscall_settings_change),
+		cmocka_unit_test(sysret_opens),
+		cmocka_unit_test(sysret_steps),
 		cmocka_unit_test(sysret_refused),
 		cmocka_unit_test(string_without_memory),
 		cmocka_unit_test(string_over_pages),

@@ -269,38 +269,6 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 	return next;
 }
 
-/* ---- system calls ---- */
-
-static bool change_level(struct cpu *cpu, const struct run_site *site, const struct insn *insn)
-{
-	if (insn->run == emul_syscall)
-		return sys_syscall_plain(cpu, site->rip + insn->len);
-	return insn->flags & INSN_REX_W && sys_sysret_plain(cpu);
-}
-
-const uint8_t *run_level(struct cpu *cpu, uint32_t number, uint64_t frame[])
-{
-	struct run *run = cpu->exec->run;
-	const struct run_site site = run_site_get(run, number);
-	const struct insn *insn = run_site_insn_known(run, number);
-	const uint8_t *next = NULL;
-
-	if (!FPU_STAYS_LIVE || !run->opt.chain || site.left != 1 || site.flags & SITE_SHADOW ||
-	    cpu->counted || cpu->out.nr || attention(cpu) || !insn ||
-	    !change_level(cpu, &site, insn))
-		return NULL;
-	cpu->exec->key = decode_key(cpu);
-	if (run_translatable(cpu)) {
-		look_around(run);
-		next = run_jump_find(run, run_key(cpu), cpu->rip);
-	}
-	if (likely(next))
-		return next;
-	frame[RUN_RETIRED]--;
-	run->result = RESULT_OK;
-	return run->code.rx + run->stub_settle;
-}
-
 /* ---- entering and leaving ---- */
 
 static void count_entry(struct run *run, uint32_t block)

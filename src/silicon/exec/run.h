@@ -62,7 +62,6 @@ struct run_record;
 #define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER	 32768u /* bits */
 #define RUN_SLOTS	 11u	/* of the frame that translated code has on the host's stack */
-#define RUN_RETIRED	 15u	/* ->retired there */
 #define RUN_GROUPS	 (128u << 10)
 #define RUN_TRACE_GROUPS 64u
 #define RUN_EXCHANGES	 4u  /* of registers, in a trace: as many as have none */
@@ -301,6 +300,15 @@ enum run_count {
 #define LEAVE_SHIFT 28
 #define LEAVE_INDEX (BIT(LEAVE_SHIFT) - 1)
 
+/* Bits that SYSCALL and SYSRET look at (run_level.c). */
+struct run_masks {
+	uint64_t step;	/* of RFLAGS: what makes single-step of it */
+	uint64_t sce;	/* of EFER */
+	uint64_t taken; /* of SFMASK: what it must take away */
+	uint64_t back;	/* of R11: what SYSRET is not to bring back */
+	uint64_t upper; /* of RCX: of addresses that are not the lower half's */
+};
+
 /* Called by the blocks of a key; offsets. Uses rcx and r15; a miss goes to the caller's cold path. */
 struct run_stubs {
 	bool made;
@@ -316,6 +324,7 @@ struct run {
 	uint64_t no_if, no_df; /* all bits but these of RFLAGS */
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t only_if, only_df, only_smap, only_tsd;
+	struct run_masks masks;
 	uint64_t no_count; /* what REP's count inline has none of */
 	uint64_t target;
 	uint64_t tmp;
@@ -341,7 +350,7 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_settle, stub_span, stub_level, stub_miss;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used, */
@@ -539,11 +548,6 @@ const struct insn *run_site_insn_known(const struct run *run, uint32_t number);
 
 /* From translated code: run site's instruction by its handler. Where to go on, or NULL to leave. */
 const uint8_t *run_cold(struct cpu *cpu, uint32_t site, uint64_t frame[RUN_SLOTS]);
-/*
- * From translated code, as run_string_span(): the site's SYSCALL or SYSRET, where nothing but the level, the flags and the
- * flat segments change. NULL: nothing is done, and the cold path does it.
- */
-const uint8_t *run_level(struct cpu *cpu, uint32_t site, uint64_t frame[]);
 enum cpu_exit_kind run_loop(struct cpu *cpu);
 enum result run_bare(struct cpu *cpu);
 

@@ -40,7 +40,6 @@ static const struct {
 };
 
 _Static_assert(EMIT_SLOT_GPR == RUN_SLOTS, "behind the slots of groups");
-_Static_assert(EMIT_SLOT_RETIRED == RUN_RETIRED, "as run_level() has it");
 _Static_assert(offsetof(struct cpu, retired) <= 0xffff, "fits framed[]");
 
 static const uint8_t callee_saved[] = {RBX, RBP, R12, R13, R14, R15};
@@ -172,13 +171,8 @@ static void make_stubs(struct run *run)
 	emit_return(&e);
 	run->stub_cold = emit_pos(&e);
 	emit_cold(&e, run);
-	run->stub_settle = emit_pos(&e);
-	emit_mov_imm(&e, RCX, (uint32_t)LEAVE_COLD << LEAVE_SHIFT);
-	emit_jmp(&e, run->stub_leave);
 	run->stub_span = emit_pos(&e);
 	emit_short(&e, run, (uintptr_t)run_string_span);
-	run->stub_level = emit_pos(&e);
-	emit_short(&e, run, (uintptr_t)run_level);
 	run->stub_miss = emit_pos(&e);
 	emit_miss(&e, run);
 	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);
@@ -578,6 +572,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run->no_count = ~(2 * PAGE_SIZE - 1);
 	run->only_smap = CR4_SMAP;
 	run->only_tsd = CR4_TSD;
+	run_masks_init(&run->masks);
 	run->sign = BIT(63);
 	run->half_shift[0] = run->half_shift[1] = 63;
 	if (!make_direct(run) || !make_tables(run) || !make_code(run)) {

@@ -22,26 +22,23 @@ static bool cpl0(const struct translation *t)
 	return t->key & RUN_KEY_CPL0;
 }
 
-/* ecx = the bits of rcx that mask, in the low 2 GiB, has; in their order, without gaps. */
-static void emit_pick(struct translation *t, const uint64_t *mask)
+void run_emit_pick(struct translation *t, const uint64_t *mask)
 {
 	EMIT(&t->e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext mask,%rcx,%rcx */
 	emit32(&t->e, emit_low(mask));
 }
 
-/* To the cold path unless the bit is 0 in a register of struct cpu. */
-static void emit_unless_clear(struct translation *t, size_t offset, const uint64_t *mask)
+void run_unless_clear(struct translation *t, size_t offset, const uint64_t *mask)
 {
 	emit_load_cpu(&t->e, RCX, offset);
-	emit_pick(t, mask);
+	run_emit_pick(t, mask);
 	run_to_cold(t, emit_jmp_rcx(&t->e));
 }
 
-/* To the cold path unless the bit is 1. */
-static void emit_unless_set(struct translation *t, size_t offset, const uint64_t *mask)
+void run_unless_set(struct translation *t, size_t offset, const uint64_t *mask)
 {
 	emit_load_cpu(&t->e, RCX, offset);
-	emit_pick(t, mask);
+	run_emit_pick(t, mask);
 	emit_lea(&t->e, RCX, RCX, REG_NONE, 0, -1);
 	run_to_cold(t, emit_jmp_rcx(&t->e));
 }
@@ -56,6 +53,16 @@ static void emit_set_sflag(struct translation *t, int32_t flag)
 
 /* ---- the interrupt flag ---- */
 
+void run_unless_looked(struct translation *t)
+{
+	struct emit *e = &t->e;
+
+	EMIT(e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:looked,%ecx */
+	emit32(e, offsetof(struct cpu, looked));
+	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
+	run_to_cold(t, emit_jmp_rcx(e));
+}
+
 /*
  * Interrupts stay shut over the next instruction, which is in this block: events are looked for behind it. If it
  * goes to its cold path, that makes the shadow. Where IF is open already there is none: then the next instruction
@@ -69,12 +76,9 @@ static enum form form_sti(struct translation *t)
 	if (!cpl0(t) || !run_next(t))
 		return FORM_NONE;
 	emit_load_cpu(e, RCX, AT_SFLAGS);
-	emit_pick(t, &t->run->only_if);
+	run_emit_pick(t, &t->run->only_if);
 	run_end_at(t, emit_jmp_rcx(e), t->rip + t->insn.len);
-	EMIT(e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:looked,%ecx */
-	emit32(e, offsetof(struct cpu, looked));
-	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
-	run_to_cold(t, emit_jmp_rcx(e));
+	run_unless_looked(t);
 	emit_set_sflag(t, FLAG_IF);
 	t->next_flags = SITE_SHADOW;
 	return FORM_DONE;
@@ -82,12 +86,10 @@ static enum form form_sti(struct translation *t)
 
 /* ---- PUSHF ---- */
 
-static enum form form_pushf(struct translation *t)
+void run_emit_rflags(struct translation *t)
 {
 	struct emit *e = &t->e;
 
-	if (narrow(t))
-		return FORM_NONE;
 	emit_mov(e, R14, RAX);
 	EMIT(e, "\x9f\x0f\x90\xc0"     /* lahf; seto %al */
 		"\x0f\xb6\xcc"	       /* movzbl %ah,%ecx: the fixed bit, too */
@@ -98,6 +100,15 @@ static enum form form_pushf(struct translation *t)
 	emit_lea(e, RCX, RCX, R15, 0, 0);
 	emit_load_cpu(e, R15, AT_SFLAGS);
 	emit_lea(e, RCX, RCX, R15, 0, 0);
+}
+
+static enum form form_pushf(struct translation *t)
+{
+	struct emit *e = &t->e;
+
+	if (narrow(t))
+		return FORM_NONE;
+	run_emit_rflags(t);
 	emit_abs(e, 0x48, 0x89, RCX, emit_low(&t->run->tmp));
 	t->site_flags |= SITE_PUSH;
 	emit_lea(e, R14, R13, REG_NONE, 0, -8);
@@ -149,7 +160,7 @@ static enum form form_clac(struct translation *t)
 		return FORM_DONE;
 	if (!goes_on_here(t))
 		return FORM_NONE;
-	emit_unless_set(t, offsetof(struct cpu, cr4), &t->run->only_smap);
+	run_unless_set(t, offsetof(struct cpu, cr4), &t->run->only_smap);
 	emit_load_cpu(&t->e, RCX, AT_SFLAGS);
 	emit_lea(&t->e, RCX, RCX, REG_NONE, 0, -(int32_t)FLAG_AC);
 	emit_store_cpu(&t->e, RCX, AT_SFLAGS);
@@ -180,7 +191,7 @@ static bool time_here(struct translation *t)
 	if (!t->cpu->tsc_offset)
 		return false;
 	if (!cpl0(t))
-		emit_unless_clear(t, offsetof(struct cpu, cr4), &t->run->only_tsd);
+		run_unless_clear(t, offsetof(struct cpu, cr4), &t->run->only_tsd);
 	return true;
 }
 
@@ -251,6 +262,8 @@ enum form run_form_system(struct translation *t)
 {
 	if (t->insn.run == emul_mov_from_cr)
 		return form_mov_from_cr(t);
+	if (t->insn.run == emul_syscall || t->insn.run == emul_sysret)
+		return run_form_level(t);
 	if (t->insn.run == emul_movs || t->insn.run == emul_stos)
 		return run_form_string(t);
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)

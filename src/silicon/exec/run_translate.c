@@ -285,10 +285,7 @@ static void emit_ends(struct translation *t)
 /* By its handler alone. */
 static enum form form_handler(struct translation *t, const struct run_record *rec)
 {
-	insn_fn *fn = t->insn.run;
-	bool level = fn == emul_syscall || fn == emul_sysret; /* these have a short way first */
-
-	emit_cold_jump(t, t->site, level ? t->run->stub_level : t->stub_cold);
+	emit_cold_jump(t, t->site, t->stub_cold);
 	t->site_flags &= SITE_SHADOW | SITE_APART;
 	return rec->ends ? FORM_END : FORM_DONE;
 }

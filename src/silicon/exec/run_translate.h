@@ -206,6 +206,20 @@ bool run_string_fixup(struct run *run, const struct run_site *site, uint32_t off
 /* run_system.c: FORM_NONE where it has none */
 enum form run_form_system(struct translation *t);
 
+/* r14 and r15 are free for: rcx = RFLAGS. */
+void run_emit_rflags(struct translation *t);
+/* ecx = the bits of rcx that mask, in the low 2 GiB, has; in their order, without gaps. */
+void run_emit_pick(struct translation *t, const uint64_t *mask);
+/* To the cold path unless all bits of mask are 0, or its one bit is 1, in a register of struct cpu. Uses rcx. */
+void run_unless_clear(struct translation *t, size_t offset, const uint64_t *mask);
+void run_unless_set(struct translation *t, size_t offset, const uint64_t *mask);
+/* To the cold path unless IF may open without a look at what is pending. Uses rcx. */
+void run_unless_looked(struct translation *t);
+
+/* run_level.c: SYSCALL and SYSRET */
+enum form run_form_level(struct translation *t);
+void run_masks_init(struct run_masks *ret);
+
 /* run_stubs.c: what the blocks of the key call, if it is not there yet. Uses ->e. */
 void run_stubs_make(struct translation *t);
 

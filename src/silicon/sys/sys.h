@@ -29,14 +29,10 @@ enum result sys_call_far(struct cpu *cpu, uint16_t sel, uint64_t off, unsigned o
 			 uint64_t next);
 enum result sys_ret_far(struct cpu *cpu, unsigned opsize, unsigned pop_bytes);
 enum result sys_iret(struct cpu *cpu, unsigned opsize, uint64_t next);
+/* RFLAGS bits that SYSRET takes from R11. */
+#define SYSRET_FLAGS 0x3c7fd7ull
 enum result sys_syscall(struct cpu *cpu, uint64_t next);
 enum result sys_sysret(struct cpu *cpu, unsigned opsize);
-/*
- * The same in 64-bit mode, with 64-bit operands, where registers alone change: nothing raises attention. False: nothing
- * is done; ask the ones above.
- */
-bool sys_syscall_plain(struct cpu *cpu, uint64_t next);
-bool sys_sysret_plain(struct cpu *cpu);
 enum result sys_sysenter(struct cpu *cpu);
 enum result sys_sysexit(struct cpu *cpu, unsigned opsize);
 

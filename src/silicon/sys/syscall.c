@@ -6,8 +6,6 @@
 #include "silicon/sys/sys_internal.h"
 
 #define FLAT_LIMIT 0xffffffffu
-/* RFLAGS bits that SYSRET takes from R11. */
-#define SYSRET_FLAGS (0x3c7fd7ull)
 
 static struct segment flat_code(uint16_t sel, unsigned dpl, bool wide)
 {
@@ -66,38 +64,6 @@ static void syscall_legacy(struct cpu *cpu, uint64_t next)
 	enter(cpu, cpu->msr.star >> 32, false, (uint32_t)cpu->msr.star);
 }
 
-/* RFLAGS and the privilege level change, and neither attention nor the mode but for that. */
-static void change_level(struct cpu *cpu, uint64_t rflags, unsigned cpl)
-{
-	cpu->aflags = flags_to_arith(rflags);
-	cpu->sflags = rflags & FLAGS_SYSTEM;
-	cpu->mode.cpl = cpl;
-	cpu_update_access(cpu);
-}
-
-/* What single-step and code breakpoints hang on stays, and no interrupt has to be looked for. */
-static bool flags_plain(const struct cpu *cpu, uint64_t rflags)
-{
-	return !((cpu->sflags | rflags) & (FLAG_TF | FLAG_RF | FLAG_VM)) &&
-	       (cpu->looked || !(rflags & ~cpu->sflags & FLAG_IF));
-}
-
-bool sys_syscall_plain(struct cpu *cpu, uint64_t next)
-{
-	uint64_t rflags = cpu_rflags(cpu), masked = rflags & ~cpu->msr.sfmask;
-	uint16_t sel = cpu->msr.star >> 32;
-
-	if (!cpu_64bit(cpu) || !(cpu->msr.efer & EFER_SCE) || !flags_plain(cpu, rflags))
-		return false;
-	cpu->gpr[RCX] = next;
-	cpu->gpr[R11] = rflags;
-	cpu->seg[SEG_CS] = flat_code(sel & 0xfffc, 0, true);
-	cpu->seg[SEG_SS] = flat_stack((sel & 0xfffc) + 8, 0);
-	cpu->rip = cpu->msr.lstar;
-	change_level(cpu, masked, 0);
-	return true;
-}
-
 enum result sys_syscall(struct cpu *cpu, uint64_t next)
 {
 	if (!syscall_here(cpu))
@@ -127,21 +93,6 @@ static uint64_t sysret_flags(const struct cpu *cpu)
 	if (cpu_long_mode(cpu))
 		return (cpu->gpr[R11] & SYSRET_FLAGS) & ~(uint64_t)(FLAG_RF | FLAG_VM);
 	return cpu_rflags(cpu) | FLAG_IF;
-}
-
-bool sys_sysret_plain(struct cpu *cpu)
-{
-	uint64_t rip = cpu->gpr[RCX], rflags = cpu->gpr[R11] & SYSRET_FLAGS & ~(uint64_t)FLAG_RF;
-	uint16_t sel = cpu->msr.star >> 48;
-
-	if (!cpu_64bit(cpu) || cpu->mode.cpl || !(cpu->msr.efer & EFER_SCE) ||
-	    !gva_canonical(cpu, rip) || !flags_plain(cpu, rflags))
-		return false;
-	cpu->seg[SEG_CS] = flat_code((sel + 16) | 3, 3, true);
-	sysret_stack(cpu, (sel + 8) | 3);
-	cpu->rip = rip;
-	change_level(cpu, rflags, 3);
-	return true;
 }
 
 enum result sys_sysret(struct cpu *cpu, unsigned opsize)
