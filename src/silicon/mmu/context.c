@@ -18,12 +18,14 @@
 
 static void forget(struct tlb *tlb, unsigned i)
 {
+	tlb_forget_paths(tlb);
 	tlb->context[i].used = false;
 	direct_forget(tlb->direct, 0, i);
 }
 
 static void forget_world(struct tlb *tlb, unsigned i)
 {
+	tlb_forget_paths(tlb);
 	tlb->worlds[i].used = false;
 	direct_forget(tlb->direct, 1, i);
 }
@@ -69,6 +71,7 @@ void tlb_forget_writes(struct tlb *tlb)
 static void renew_half(struct tlb *tlb, unsigned half)
 {
 	direct_flush_half(tlb->direct, half);
+	tlb_forget_paths(tlb);
 	tlb->gen[half] = tlb->next_gen++;
 	tlb->gen_write[half] = tlb->next_gen++;
 	tlb->local[half] = false;
@@ -249,6 +252,7 @@ static void enter_world(struct tlb *tlb, unsigned to)
 	struct tlb_world *from = &tlb->worlds[tlb->world], *w = &tlb->worlds[to];
 
 	direct_switch(tlb->direct, 1, to, tlb->half_shift);
+	tlb_forget_paths(tlb);
 	from->used = true;
 	from->local = tlb->local[1];
 	from->pcid = tlb->context[tlb->now].pcid;
@@ -367,6 +371,7 @@ static void flush_context_page(struct tlb *tlb, unsigned i, gva_t addr)
 		forget(tlb, i);
 		return;
 	}
+	tlb_forget_paths(tlb);
 	tlb_drop_page(tlb, addr, tlb_salt(i));
 	direct_forget_page(tlb->direct, i, addr);
 }
@@ -425,6 +430,7 @@ void mmu_flush_pcids(struct cpu *cpu, bool global)
 {
 	struct tlb *tlb = cpu->tlb;
 
+	tlb_forget_paths(tlb);
 	forget_contexts_of(tlb, tlb->world);
 	for (unsigned half = 0; half < 2; half++)
 		if (global || tlb->local[half])

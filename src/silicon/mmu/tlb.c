@@ -66,6 +66,7 @@ void mmu_flush_translations(struct cpu *cpu)
 
 void tlb_flush_local(struct tlb *tlb)
 {
+	tlb_forget_paths(tlb);
 	for (unsigned half = 0; half < 2; half++)
 		if (tlb->local[half])
 			tlb_flush_half(tlb, half);
@@ -205,6 +206,7 @@ void tlb_flush_page(struct tlb *tlb, gva_t addr)
 {
 	gva_t granule = ALIGN_DOWN(addr, 1ull << TLB_LARGE_SHIFT);
 
+	tlb_forget_paths(tlb);
 	if (!tlb_half(tlb, addr))
 		tlb_forget_globals(tlb);
 	if (tlb->huge & huge_bit(addr)) {

@@ -31,8 +31,10 @@
 #define TLB_LARGE_SHIFT 22 /* 4 MiB: the granule in which 2 and 4 MiB pages are remembered */
 #define TLB_LARGE_BITS	10
 #define TLB_HUGE_SHIFT	30
-#define TLB_CONTEXTS	8 /* of the lower half, */
-#define TLB_WORLDS	4 /* and of the upper */
+#define TLB_CONTEXTS	8  /* of the lower half, */
+#define TLB_WORLDS	4  /* and of the upper */
+#define TLB_PATHS	32 /* for page tables, and for directories */
+#define TLB_PATH_LEVELS 2
 
 struct tlb_entry {
 	uint64_t tag_read, tag_write, tag_fetch; /* 0: no such tag */
@@ -78,6 +80,17 @@ struct tlb_world {
 	uint64_t last;
 };
 
+/*
+ * A table that a recent walk came to, and what the entries on the way there said (SDM, paging-structure caches). Good
+ * as long as nothing was flushed since, whatever it was.
+ */
+struct tlb_path {
+	uint64_t flushes; /* 1 + ->nr_flushes then */
+	uint64_t span;	  /* addresses that the table maps, by their upper bits */
+	gpa_t root, table;
+	uint64_t all, any; /* AND and OR of the entries */
+};
+
 /* For who looks for what is slow. */
 struct tlb_counters {
 	uint64_t walks, stage2, fills,
@@ -117,6 +130,8 @@ struct tlb {
 	uint32_t pkru_used; /* bits of PKRU that some entry rests on */
 	uint64_t huge;	    /* by hashed GiB: pages of 1 GiB were filled */
 	uint64_t large[(1 << TLB_LARGE_BITS) / 64];
+	uint64_t nr_flushes; /* of anything */
+	struct tlb_path path[TLB_PATH_LEVELS][TLB_PATHS];
 	struct tlb_memory memory[TLB_MEMORY];
 	struct tlb_entry table[NR_ACCESS_STATES][TLB_ENTRIES] __aligned_(64);
 };
@@ -210,6 +225,11 @@ static inline void tlb_forget_code(struct tlb *tlb)
 {
 	for (unsigned state = 0; state < NR_ACCESS_STATES; state++)
 		tlb->code[state].base = TLB_NO_CODE;
+}
+
+static inline void tlb_forget_paths(struct tlb *tlb)
+{
+	tlb->nr_flushes++;
 }
 
 /* ---- context.c, for tlb.c ---- */

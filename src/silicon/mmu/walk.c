@@ -7,6 +7,9 @@
  * asked; only then set A and D bits, each by a compare and exchange against the value that was judged. If
  * one fails, somebody changed the tables: the whole walk starts anew.
  *
+ * A walk begins at the last table that is known to be on its way (struct tlb_path). If it comes to nothing, tables may have
+ * been changed where no flush is asked for: it begins anew at the root.
+ *
  * With a second stage (virt.h) the address of each entry, and of the page, goes through it. A bits and D bits of the
  * tables are set before the page itself is looked up there.
  *
@@ -28,6 +31,7 @@ struct step {
 	uint8_t *hva;
 	uint64_t val;
 	bool writable, log;
+	uint64_t all, any; /* as in struct walker, of the entries above */
 };
 
 struct walker {
@@ -41,8 +45,9 @@ struct walker {
 	unsigned level;
 	struct step step[PTE_LEVELS + 1];
 	unsigned top;
-	uint64_t all; /* AND of all entries: W and U */
-	uint64_t any; /* OR of all entries: NX */
+	unsigned first; /* level to begin with: ->top, unless a path is known */
+	uint64_t all;	/* AND of all entries: W and U */
+	uint64_t any;	/* OR of all entries: NX */
 };
 
 enum result mmu_exit(struct cpu *cpu, enum cpu_exit_kind kind, gpa_t addr, unsigned size)
@@ -82,6 +87,10 @@ static enum result refuse(struct walker *w, uint32_t error)
 	const struct cpu *cpu = w->cpu;
 	const struct access *a = w->a;
 
+	if (w->first != w->top) {
+		tlb_forget_paths(cpu->tlb);
+		return RESULT_AGAIN;
+	}
 	if (a->op & ACCESS_WRITE)
 		error |= PFERR_W;
 	if (is_user(a->state))
@@ -221,17 +230,72 @@ static enum result read_entry(struct walker *w, gpa_t table, struct step *step)
 	return RESULT_OK;
 }
 
-static enum result descend(struct walker *w, gpa_t table)
+/* ---- paths ---- */
+
+static bool has_paths(const struct walker *w)
 {
+	return w->paging == PAGING_LONG && !w->stage2;
+}
+
+static uint64_t span_of(const struct walker *w, unsigned level)
+{
+	return w->a->addr >> (PAGE_SHIFT + 9 * level);
+}
+
+static struct tlb_path *path_of(const struct walker *w, unsigned level, gpa_t root)
+{
+	uint64_t span = span_of(w, level);
+
+	return &w->cpu->tlb->path[level - 1][(span ^ root >> PAGE_SHIFT) % TLB_PATHS];
+}
+
+/* The table to begin with. */
+static gpa_t begin(struct walker *w, gpa_t root)
+{
+	w->first = w->top;
 	w->all = ~0ull;
 	w->any = 0;
-	for (w->level = w->top;; w->level--) {
+	for (unsigned level = 1; has_paths(w) && level <= TLB_PATH_LEVELS; level++) {
+		const struct tlb_path *p = path_of(w, level, root);
+
+		if (p->flushes != w->cpu->tlb->nr_flushes + 1 || p->span != span_of(w, level) ||
+		    p->root != root)
+			continue;
+		w->first = level;
+		w->all = p->all;
+		w->any = p->any;
+		return p->table;
+	}
+	return root;
+}
+
+/* A and D bits are set. */
+static void note_paths(const struct walker *w, gpa_t root)
+{
+	if (!has_paths(w))
+		return;
+	for (unsigned level = w->level; level < w->first && level <= TLB_PATH_LEVELS; level++)
+		*path_of(w, level, root) = (struct tlb_path){
+			.flushes = w->cpu->tlb->nr_flushes + 1,
+			.span = span_of(w, level),
+			.root = root,
+			.table = w->step[level].gpa & PAGE_MASK,
+			.all = w->step[level].all,
+			.any = w->step[level].any,
+		};
+}
+
+static enum result descend(struct walker *w, gpa_t table)
+{
+	for (w->level = w->first;; w->level--) {
 		struct step *step = &w->step[w->level];
 		enum result r = read_entry(w, table, step);
 		bool leaf;
 
 		if (r)
 			return r;
+		step->all = w->all;
+		step->any = w->any;
 		if (!(step->val & PTE_P))
 			return refuse(w, 0);
 		leaf = is_leaf(w, step->val);
@@ -345,7 +409,7 @@ static enum result set_bits(struct walker *w, struct step *step, uint64_t bits)
 
 static enum result set_accessed(struct walker *w)
 {
-	for (unsigned level = w->top; level >= w->level; level--) {
+	for (unsigned level = w->first; level >= w->level; level--) {
 		bool dirty = level == w->level && (w->a->op & ACCESS_WRITE);
 		enum result r = set_bits(w, &w->step[level], PTE_A | (dirty ? PTE_D : 0));
 
@@ -400,7 +464,7 @@ static enum result translate_page(struct walker *w)
 
 static enum result walk_tables(struct walker *w, gpa_t root)
 {
-	enum result r = descend(w, root);
+	enum result r = descend(w, begin(w, root));
 
 	if (!r)
 		r = check_rights(w);
@@ -408,6 +472,8 @@ static enum result walk_tables(struct walker *w, gpa_t root)
 		r = set_accessed(w);
 	if (r)
 		return r;
+	if (!w->dry)
+		note_paths(w, root);
 	finish(w);
 	return translate_page(w);
 }
@@ -441,6 +507,7 @@ static void choose_paging(struct walker *w)
 		w->paging = cpu->cr4 & CR4_PAE ? PAGING_PAE : PAGING_32;
 		w->top = 2;
 	}
+	w->first = w->top;
 	w->entry_bytes = w->paging == PAGING_32 ? 4 : 8;
 }
 
