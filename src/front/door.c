@@ -143,6 +143,7 @@ __attribute__((constructor)) static void door_start(void)
 
 	const char *patch;
 
+	host_clock_start();
 	door_next();
 	owner = getpid();
 	pthread_atfork(NULL, NULL, forked);

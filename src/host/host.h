@@ -47,6 +47,8 @@ static inline uint64_t host_rdtsc(void)
 }
 /* TSC and CLOCK_REALTIME of one moment, which no interruption of the thread pulls apart. */
 void host_clock_pair(uint64_t *ret_tsc, uint64_t *ret_realtime_ns);
+void host_clock_start(
+	void); /* at the process's start: what may be measured is measured from here on */
 uint64_t host_tsc_khz(void); /* measured or read once at start; kHz */
 uint64_t host_monotonic_ns(void);
 uint64_t host_realtime_ns(void);
