@@ -52,12 +52,13 @@ struct run_record;
 #define RUN_SOON \
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
-#define RUN_LARGE_CODE	 (1u << 20) /* of code, from which on the tables are in huge pages */
-#define RUN_JUMP_BITS	 18	    /* of an index into a jump cache, */
-#define RUN_JUMP_FEW	 15	    /* and where vCPUs are many */
-#define RUN_JUMP_DENSE	 2048u	    /* entries of a jump cache that is worth huge pages */
-#define RUN_LARGE_CPUS	 4u	    /* vCPUs that have all the memory that helps, */
-#define RUN_MIDDLE_CPUS	 16u	    /* or at least some of it */
+#define RUN_LARGE_CODE	 (1u << 20)   /* of code, from which on the tables are in huge pages, */
+#define RUN_LARGE_AGE	 (3ull << 30) /* retired instructions, too: more than most boots take */
+#define RUN_JUMP_BITS	 18	      /* of an index into a jump cache, */
+#define RUN_JUMP_FEW	 15	      /* and where vCPUs are many */
+#define RUN_JUMP_DENSE	 2048u	      /* entries of a jump cache that is worth huge pages */
+#define RUN_LARGE_CPUS	 4u	      /* vCPUs that have all the memory that helps, */
+#define RUN_MIDDLE_CPUS	 16u	      /* or at least some of it */
 #define RUN_JUMPS	 (1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER	 32768u /* bits */

@@ -487,7 +487,8 @@ static void translate_all(struct translation *t)
 
 static void settle(struct run *run)
 {
-	if (run->most == RUN_GROWTH && !run->large && run->used > RUN_LARGE_CODE)
+	if (run->most == RUN_GROWTH && !run->large && run->used > RUN_LARGE_CODE &&
+	    run->cpu->retired > RUN_LARGE_AGE)
 		run_large_tables(run);
 	if (run->most == RUN_GROWTH && run->used + RUN_CODE_ROOM > run->prepared &&
 	    run->prepared < run->code.size)
