@@ -8,7 +8,8 @@ that end in _2 are of guests with two vCPUs; pipe_2, threads_2 and boots are wal
 nanoseconds by the guest's own clock, in seconds. dirty_log: CPU seconds of a vCPU that rewrites 100 MB/s while they are logged, against
 the same without (bench/kit/logged.c; the limit is of that). memory_ rows: MiB that the VMM has resident beside guest RAM, its own included, after
 a boot and after gcc. off_, stat_ and trace_ rows: of a guest under
-`anykvm run`, `run --stat` and `trace`, against one without the command, and one without either (CPU seconds of QEMU for a boot; for exits as above). scale_ rows: twice the work on two vCPUs, in times the speed of one.
+`anykvm run`, `run --stat` and `trace`, against one without the command, and one without either (CPU seconds of QEMU for a boot; for exits as above,
+of guests side by side that take turns every few milliseconds, for a busy machine's speed changes sooner than a guest boots). scale_ rows: twice the work on two vCPUs, in times the speed of one.
 The kit's rows are for --scale times the kit's own counts; native and anykvm do LONGER times that, and a LONGERth of their time is shown:
 the clock of another process goes in ticks of 4 ms, and some rows take TCG a thousand times as long.
 Native runs of one vCPU's rows are bound to one CPU. Engines take turns in each round, and medians are shown, so that a

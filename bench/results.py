@@ -33,6 +33,10 @@ class Table:
         return statistics.median(values) if values else None
 
     def ratio(self, name, engine, of):
+        """Of medians; what is measured in pairs has the median of the pairs' ratios, for each pair has its own state of the machine."""
+        if of == "off":
+            pairs = list(zip(self.seconds.get(name, {}).get(engine, []), self.seconds.get(name, {}).get(of, [])))
+            return statistics.median(a / b for a, b in pairs) if pairs else None
         value, base = self.median(name, engine), self.median(name, of)
         return value / base if value and base else None
 

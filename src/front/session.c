@@ -87,10 +87,12 @@ int session_run(struct session *s, const char *path, char **argv, void (*poll)(v
 	if (!s->child)
 		become_child(path, argv, parent);
 	child_of_handler = s->child;
-	while (!(got = waitpid(s->child, &status, WNOHANG)) || (got < 0 && errno == EINTR)) {
+	while (!(got = waitpid(s->child, &status, poll ? WNOHANG : 0)) ||
+	       (got < 0 && errno == EINTR)) {
+		if (!poll)
+			continue;
 		__atomic_store_n(&s->map->asleep, 1, __ATOMIC_SEQ_CST);
-		if (poll)
-			poll(arg);
+		poll(arg);
 		host_futex_wait_shared(&s->map->asleep, 1, POLL_NS);
 	}
 	child_of_handler = 0;

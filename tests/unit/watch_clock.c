@@ -140,7 +140,7 @@ static void unbiased(void **state)
 	}
 }
 
-/* The clock is worth at most 1/200 of what it times, beyond the first few. */
+/* The clock is worth at most 1/800 of what it times, beyond the first few. */
 static void seldom(void **state)
 {
 	struct told t = watch(1000000, cheap, 1);

@@ -88,34 +88,37 @@ struct dirty_ring {
 
 /* Who watches, and where it is told: watch.h. */
 struct vcpu_watch {
+	/* Of each exit. */
 	struct watch_page *page; /* NULL: the vCPU has no file */
 	struct watch_session *session;
-	uint8_t *ring;	    /* the session's; NULL: only counters */
-	uint64_t telling;   /* bits of enum watch_event: whose details the ring or a probe wants */
-	bool on;	    /* cpu.platform is ->platform */
-	bool open;	    /* guest code was left, for ->reason */
-	uint8_t reason;	    /* enum watch_reason */
-	uint8_t stands;	    /* exits that this one, or the last, stands for; 0: it is not timed */
-	bool stepping;	    /* the window's next instruction follows without an exit */
-	bool silent;	    /* KVM_RUN did nothing */
-	bool impatient;	    /* the ring's reader did not make room */
-	bool sampling;	    /* ->sample_timer is in use */
-	bool sample;	    /* is due; atomic */
-	uint64_t **touched; /* bitmaps of pages that were told of, by chunk; NULL while off */
-	uint64_t since;	    /* TSC as it was left, if it is timed or told */
-	uint64_t random;    /* for ->clocks */
+	uint64_t telling; /* bits of enum watch_event: whose details the ring or a probe wants */
+	uint64_t copied;  /* cpu.retired as counters were copied into the page, */
+	uint32_t skipped; /* and looks at them since then */
+	uint32_t looks;	  /* since the clock was asked for how long somebody watches */
+	bool on;	  /* cpu.platform is ->platform */
+	bool open;	  /* guest code was left, for ->reason */
+	uint8_t reason;	  /* enum watch_reason */
+	uint8_t stands;	  /* exits that this one, or the last, stands for; 0: it is not timed */
+	bool window;	  /* the session wants one of instructions */
+	bool stepping;	  /* the window's next instruction follows without an exit */
+	bool silent;	  /* KVM_RUN did nothing */
+	bool sampling;	  /* ->sample_timer is in use */
+	bool sample;	  /* is due; atomic */
+	uint64_t counted; /* cpu.retired as KVM_RUN began */
 	struct watch_clock clocks[NR_WATCH_REASONS];
+	uint64_t since;	 /* TSC as it was left, if it is timed or told */
+	uint64_t random; /* for ->clocks */
+
+	uint8_t *ring;	     /* the session's; NULL: only counters */
 	uint64_t end;	     /* of the ring with the event at hand; 0: it is not in the ring */
 	uint64_t room_until; /* the ring's head may go as far without a look at its tail */
-	uint64_t counted;    /* cpu.retired as KVM_RUN began */
-	uint64_t copied;     /* cpu.retired as counters were copied into the page, */
-	uint32_t skipped;    /* and looks at them since then */
-	uint32_t looks;	     /* since the clock was asked for how long somebody watches */
+	bool impatient;	     /* the ring's reader did not make room */
 	uint64_t told;	     /* cpu.retired at the last instruction of the window */
+	uint64_t **touched;  /* bitmaps of pages that were told of, by chunk; NULL while off */
 	struct service_timer sample_timer;
 	struct platform platform;	       /* the vCPU's, watched */
 	uint64_t scratch[WATCH_MAX_EVENT / 8]; /* events that do not go to the ring */
-};
+} __aligned_(64);
 
 struct vcpu {
 	struct cpu cpu; /* first: struct platform's opaque is the vcpu */

@@ -32,7 +32,7 @@ void watch_open_told(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1
 				 .info2 = info2, .vcpu_id = vcpu->id);
 }
 
-static void entry(struct vcpu *vcpu, uint64_t tsc)
+static __noinline void entry(struct vcpu *vcpu, uint64_t tsc)
 {
 	const struct event *inject = &vcpu->cpu.inject;
 
@@ -69,24 +69,41 @@ static const uint8_t reasons_of[] = {
 	[CPU_EXIT_MEMORY] = WATCH_PAGE_FAULT,
 };
 
+static __noinline void open_by_exit(struct vcpu *vcpu, enum cpu_exit_kind kind)
+{
+	if ((unsigned)kind < ARRAY_SIZE(reasons_of))
+		watch_open(vcpu, reasons_of[kind], 0, 0);
+}
+
+static __noinline enum cpu_exit_kind run_window(struct vcpu *vcpu,
+						enum cpu_exit_kind (*run)(struct cpu *cpu))
+{
+	struct vcpu_watch *w = &vcpu->watch;
+	enum cpu_exit_kind kind;
+
+	w->stepping = watch_insn_step(vcpu, run, &kind);
+	if (!w->stepping)
+		kind = run(&vcpu->cpu);
+	w->stepping = w->stepping && kind == CPU_EXIT_REQUEST;
+	if (!w->stepping)
+		open_by_exit(vcpu, kind);
+	return kind;
+}
+
 enum cpu_exit_kind vcpu_watch_run(struct vcpu *vcpu, enum cpu_exit_kind (*run)(struct cpu *cpu))
 {
 	struct vcpu_watch *w = &vcpu->watch;
 	enum cpu_exit_kind kind;
 
-	if (w->open)
+	if (likely(w->open))
 		watch_close(vcpu);
 	else if (!w->stepping)
 		entry(vcpu, 0);
-	w->stepping = w->session && w->session->flags & WATCH_INSNS &&
-		      watch_insn_step(vcpu, run, &kind);
-	if (!w->stepping)
-		kind = run(&vcpu->cpu);
-	w->stepping = w->stepping && kind == CPU_EXIT_REQUEST;
-	if (w->stepping)
-		return kind;
-	if ((unsigned)kind < ARRAY_SIZE(reasons_of))
-		watch_open(vcpu, reasons_of[kind], 0, 0);
+	if (unlikely(w->window))
+		return run_window(vcpu, run);
+	kind = run(&vcpu->cpu);
+	if (unlikely(!w->open))
+		open_by_exit(vcpu, kind);
 	return kind;
 }
 
@@ -131,7 +148,7 @@ void vcpu_watch_stats(struct vcpu *vcpu)
  * the instructions in any case, for its program may end at any time.
  */
 #define STATS_INSTRUCTIONS 4096
-#define STATS_RETURNS	   16
+#define STATS_RETURNS	   64
 
 void vcpu_watch_stats_soon(struct vcpu *vcpu)
 {
@@ -255,6 +272,7 @@ void vcpu_watch_create(struct vcpu *vcpu, void *own, struct watch_session *sessi
 		page->slot = slot;
 		w->session = session;
 		w->page = watch_slot(session, slot);
+		w->window = session->flags & WATCH_INSNS;
 		w->ring = session->flags ? watch_ring(session, slot) : NULL;
 		if (w->ring)
 			host_pages_populate(w->ring, session->ring_size);

@@ -96,9 +96,11 @@ struct watch_page {
 	uint32_t slot;	     /* in it */
 	uint32_t
 		counted; /* times of records are nanoseconds of a counted clock (kvm/vm/clock.h), pids are 1 + vCPU ids */
+	struct watch_cost costs[NR_WATCH_REASONS];
+	/* What an exit counts is in its cost and one line more: the last of stats, which is instructions, and the first of events. */
+	uint64_t unused[-(NR_STATS_VCPU - 1) & 7];
 	uint64_t stats[NR_STATS_VCPU];
 	uint64_t events[NR_WATCH_EVENTS];
-	struct watch_cost costs[NR_WATCH_REASONS];
 	/* The ring: bytes ever written and read, each side's own. */
 	uint64_t head, tail;
 	uint64_t lost;	 /* events */
@@ -106,6 +108,9 @@ struct watch_page {
 };
 
 _Static_assert(sizeof(struct watch_page) <= PAGE_SIZE, "one page");
+_Static_assert(offsetof(struct watch_page, events) % 64 == 8 &&
+		       STAT_VCPU_instructions == NR_STATS_VCPU - 1 && EV_kvm_msr < 7,
+	       "what is frequent is in one line");
 
 /* ---- sessions ---- */
 

@@ -15,8 +15,8 @@
 
 #define CLOCK_EXACT 64
 #define CLOCK_SHIFT 6 /* blocks of up to 64 */
-/* 200 times what it costs to time an exit. */
-#define CLOCK_WORTH 16384
+/* Some 800 times what it costs to time an exit. */
+#define CLOCK_WORTH 65536
 
 /* What exits of a reason cost: in pages that others read, so each is written by one atomic store. */
 struct watch_cost {
@@ -26,7 +26,7 @@ struct watch_cost {
 	uint64_t
 		ticks; /* of the TSC that those took, from leaving the guest to entering it again */
 	uint64_t min, max;
-};
+} __aligned_(64);
 
 struct watch_clock {
 	uint8_t wait;	/* exits before the next that is timed */
