@@ -468,6 +468,39 @@ static bool at_limit(const struct run *run)
 	return run->limit && run->cpu->retired >= -run->limit;
 }
 
+/* The least number of instructions behind which the way repeats itself; ->nr_path: it does not. */
+static uint32_t period(const struct run *run)
+{
+	uint32_t nr = 1, i = 0;
+
+	while (nr + i <= run->nr_path && nr < run->nr_path) {
+		if (run->path[nr + i] == run->path[i]) {
+			i++;
+		} else {
+			nr++;
+			i = 0;
+		}
+	}
+	return nr;
+}
+
+/*
+ * A way that begins somewhere in the rounds of an inner loop: let it begin where that is entered from before it. Nobody would come to
+ * the trace's head with as many rounds left again.
+ */
+static void align_path(struct run *run)
+{
+	uint32_t nr = run->nr_path, round = period(run), first = 1;
+	uint64_t *path = run->path;
+
+	while (first < round && (path[first] != path[0] || path[first - 1] > path[0]))
+		first++;
+	if (first >= round || 2 * round > nr)
+		return;
+	for (uint32_t i = 0; i <= nr; i++)
+		path[i] = i + first <= nr ? path[i + first] : path[i - round];
+}
+
 /* Step on within the page, and note by which way. */
 static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 {
@@ -484,6 +517,7 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS && !at_limit(run) &&
 		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
+	align_path(run);
 	run->count[COUNT_STEPPED] += nr;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;

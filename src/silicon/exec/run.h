@@ -153,6 +153,7 @@ struct run_block {
 	uint32_t dead : 1;
 	uint32_t replaced : 1; /* by a trace */
 	uint32_t counts : 1;   /* its visits, down from ->hot */
+	uint32_t loops : 1;    /* its end leads to its head */
 	uint32_t homes : 1;    /* registers stand elsewhere: run_homes.c */
 	uint32_t entry;	       /* offset of its code */
 	uint8_t to_inner;      /* from there: run_block_inner(), */

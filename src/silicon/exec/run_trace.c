@@ -255,19 +255,20 @@ static bool decode_next(struct translation *t, uint64_t rip)
 }
 
 /*
- * True if the record closes a loop whose head begins a trace: that leads here again. Going on into the loop, traces of one that is
- * longer than they may be would begin at ever other places of it.
+ * True if the record leads to a trace that goes round by itself: that is best entered at its head, for it is in step with the loops within
+ * it. True, too, if the record closes a loop whose head begins a trace. Going on into a loop that is longer than traces may be, they would
+ * begin at ever other places of it.
  */
-static bool closes_loop(const struct translation *t, const struct run_record *rec)
+static bool leads_to_loop(const struct translation *t, const struct run_record *rec)
 {
 	const struct run *run = t->run;
-	uint32_t block;
+	uint32_t number = run_block_at(run, rec->next, t->key, t->page - run->page);
+	const struct run_block *b = &run->block[number];
 
-	if (rec->follow != FOLLOW_TARGET || rec->z.mnemonic == ZYDIS_MNEMONIC_CALL ||
-	    rec->next > rec->rip || rec->next == t->start)
+	if (rec->next == t->start || rec->z.mnemonic == ZYDIS_MNEMONIC_CALL ||
+	    rec->follow == FOLLOW_GUARD || number == RUN_NONE || b->dead || b->counts)
 		return false;
-	block = run_block_at(run, rec->next, t->key, t->page - run->page);
-	return block != RUN_NONE && !run->block[block].dead && !run->block[block].counts;
+	return b->loops || (rec->follow == FOLLOW_TARGET && rec->next <= rec->rip);
 }
 
 /* True if the trace goes on behind its newest record. */
@@ -281,7 +282,7 @@ static bool goes_on(const struct translation *t, unsigned *body)
 		return false;
 	if (!t->hot)
 		return t->nr_records < min(RUN_PLAIN_INSNS, (uint32_t)t->run->opt.max_insns);
-	if (t->nr_records == t->run->opt.max_insns || closes_loop(t, rec))
+	if (t->nr_records == t->run->opt.max_insns || leads_to_loop(t, rec))
 		return false;
 	if (t->nr_records < t->run->nr_path && t->run->path[t->nr_records] == rec->next)
 		return true;

@@ -528,6 +528,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.lines = t->lines,
 		.key = t->key,
 		.entry = t->entry,
+		.loops = run_loops(t),
 		.homes = !!t->nr_exchanges,
 		.to_inner = t->inner - t->entry,
 		.to_cross = t->entry - t->cross,
