@@ -121,10 +121,10 @@ void run_emit_addend(struct translation *t, enum direct_kind kind)
 	emit_load_table(&t->e, R15, t->map[kind].addend, R15);
 }
 
-/* Traces have their lookups inline, but for what seldom runs. */
+/* What is hot has its lookups inline, but for what seldom runs. */
 static bool calls_stubs(const struct translation *t)
 {
-	return !t->hot || (t->apart && !t->nr_exchanges);
+	return !run_inlines(t) || (t->apart && !t->nr_exchanges);
 }
 
 static void looked_up(struct translation *t)

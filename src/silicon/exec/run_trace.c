@@ -281,7 +281,8 @@ static bool goes_on(const struct translation *t, unsigned *body)
 	if (!same_page(rec->next, t->start))
 		return false;
 	if (!t->hot)
-		return t->nr_records < min(RUN_PLAIN_INSNS, (uint32_t)t->run->opt.max_insns);
+		return t->nr_records < min(run_inlines(t) ? RUN_BLOCK_INSNS : RUN_PLAIN_INSNS,
+					   (uint32_t)t->run->opt.max_insns);
 	if (t->nr_records == t->run->opt.max_insns || leads_to_loop(t, rec))
 		return false;
 	if (t->nr_records < t->run->nr_path && t->run->path[t->nr_records] == rec->next)

@@ -562,10 +562,10 @@ static bool collect(struct translation *t, bool hot)
 		return false;
 	t->counts &= !t->second;
 	t->in_r15 = NULL;
-	if (t->hot && !t->code32) { /* whose sums wrap */
+	if (t->hot && !t->code32) /* whose sums wrap */
 		run_group(t);
+	if (run_inlines(t) && !t->code32)
 		run_homes(t);
-	}
 	return true;
 }
 

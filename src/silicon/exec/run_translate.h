@@ -268,6 +268,12 @@ static inline bool run_next(const struct translation *t)
 	return t->record[t->nr_records - 1].rip != t->rip;
 }
 
+/* A trace, or what does the work of one where data cross a page's end: worth its room. */
+static inline bool run_inlines(const struct translation *t)
+{
+	return t->hot || t->key & RUN_KEY_PLAIN;
+}
+
 /* True if the trace's end leads to its head. */
 static inline bool run_loops(const struct translation *t)
 {
