@@ -53,7 +53,7 @@ struct run_record;
 	(4ull    \
 	 << 30) /* retired instructions until it is full again: then there is too little room */
 #define RUN_LARGE_CODE	 (1u << 20)   /* of code, from which on the tables are in huge pages, */
-#define RUN_LARGE_AGE	 (3ull << 30) /* retired instructions, too: more than most boots take */
+#define RUN_LARGE_AGE	 (3ull << 29) /* retired instructions, too: more than most boots take */
 #define RUN_JUMP_BITS	 18	      /* of an index into a jump cache, */
 #define RUN_JUMP_FEW	 15	      /* and where vCPUs are many */
 #define RUN_JUMP_DENSE	 2048u	      /* entries of a jump cache that is worth huge pages */
