@@ -29,6 +29,10 @@ int session_create(struct session *s, const struct watch_session *settings)
 	if (s->fd >= 0)
 		map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, s->fd,
 			   0);
+	if (s->fd == -EFBIG)
+		return launcher_error("the limit on files' sizes (ulimit -f) is below the %llu MiB "
+				      "of a session: %s",
+				      (unsigned long long)size >> 20, strerror(EFBIG));
 	if (map == MAP_FAILED)
 		return launcher_error("no memory for a session: %s",
 				      strerror(s->fd < 0 ? -s->fd : errno));

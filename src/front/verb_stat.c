@@ -304,7 +304,9 @@ static int nobody(const struct stat_view *v)
 			"process %lu may not be looked at: it is another user's, or protected",
 			v->pid);
 	if (v->pid)
-		return launcher_error("process %lu has no guest on anykvm", v->pid);
+		return kill(v->pid, 0) && errno == ESRCH
+			       ? launcher_error("there is no process %lu", v->pid)
+			       : launcher_error("process %lu has no guest on anykvm", v->pid);
 	return launcher_error(
 		"no process of yours has a guest on anykvm; start one by: anykvm run -- PROGRAM");
 }

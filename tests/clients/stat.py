@@ -106,7 +106,7 @@ finally:
     guest.kill()
     guest.wait()
 for args, message in ((["-p", "1"], "process 1 "), (["-p", "x"], "--pid wants"), (["-f", "["], "--fields"), (["-s", "0"], "--set-delay wants"),
-                      (["-n", "0"], "--count wants"), (["x"], "no arguments"), (["-p", pid], "no guest on anykvm"), (["--frob"], "unknown option")):
+                      (["-n", "0"], "--count wants"), (["x"], "no arguments"), (["-p", pid], "there is no process"), (["-p", str(os.getpid())], "no guest on anykvm"), (["--frob"], "unknown option")):
     status, out, err = call("stat", "-1", *args)
     expect("stat %s: %d %r" % (args, status, err), status == 125 and message in err and err.count("\n") == 1)
 for line in wrong:
