@@ -531,13 +531,15 @@ static bool may_promote(const struct run *run, uint32_t block)
 	return !b->dead && !(run->stale[b->page] & STALE_MAP);
 }
 
-/* Something came in between: what was stepped through tells little, so do it once more. */
+/* Something came in between for the first time: what was stepped through tells little, so do it once more. */
 static bool disturbed(struct run *run, uint32_t block)
 {
-	if (!attention(run->cpu) || run->disturbed == block)
-		return false;
-	run->disturbed = block;
-	return true;
+	const struct run_block *b = &run->block[block];
+	struct run_heat *heat = run_heat(run, b->rip, b->key);
+	bool before = heat->disturbed;
+
+	heat->disturbed = attention(run->cpu);
+	return heat->disturbed && !before;
 }
 
 /* Make a trace that begins where the block does, by the way that the guest goes from there this time. */

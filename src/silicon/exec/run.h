@@ -233,7 +233,8 @@ struct run_jumps {
 /* Code that was stepped. */
 struct run_heat {
 	uint8_t visits;
-	uint8_t tag; /* of its bytes then */
+	uint8_t tag;	/* of its bytes then */
+	bool disturbed; /* the way of a trace from there was cut short by attention */
 	bool lasted; /* the block there was in use when its code changed: who generates code does so again */
 };
 
@@ -385,8 +386,7 @@ struct run {
 	struct run_record *record; /* RUN_BLOCK_INSNS, for translation */
 	/* RIPs by which a trace goes, as they were stepped through, and the one behind; none: by guessing. */
 	uint64_t path[RUN_BLOCK_INSNS + 1];
-	uint32_t nr_path;   /* instructions */
-	uint32_t disturbed; /* block that last did not become a trace for attention's sake */
+	uint32_t nr_path; /* instructions */
 
 	uint32_t seen_told;   /* of cpu->told, at an epoch's begin */
 	uint64_t last_sync;   /* TSC when run_serialize() last began an epoch by time */
