@@ -17,6 +17,8 @@ expect 125 "no program" run
 expect 125 "zx81" run --cpu zx81 -- true
 expect 125 "kvm.no_such_parameter" run --param kvm.no_such_parameter=1 -- true
 expect 125 "MODULE.NAME=VALUE" run --param ept -- true
+expect 125 "out of range" run --param anykvm.code_cache=0 -- true
+expect 125 "out of range" run --param anykvm.code_cache=129 -- true
 expect 125 "frobnicate" frobnicate
 expect 125 "--frobnicate" run --frobnicate -- true
 expect 126 "Permission denied" run -- /etc/passwd

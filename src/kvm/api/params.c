@@ -94,6 +94,21 @@ static int value_text(const struct row *row, long value, char *buf, size_t size)
 	return snprintf(buf, size, "%ld", value);
 }
 
+#define CODE_CACHE_MOST 128
+
+/* Numbers that not all will do for. */
+static bool within(enum param param, long value)
+{
+	switch (param) {
+	case PARAM_anykvm_behaviour:
+		return value >= BEHAVIOUR_OLDEST && value <= behaviour_newest();
+	case PARAM_anykvm_code_cache:
+		return value >= 1 && value <= CODE_CACHE_MOST;
+	default:
+		return true;
+	}
+}
+
 static int set_one(const char *name, const char *text)
 {
 	const struct row *row = row_find(name);
@@ -109,10 +124,8 @@ static int set_one(const char *name, const char *text)
 			 row->kind == BOOL ? "Y or N" : "number");
 		return -EINVAL;
 	}
-	if (row - rows == PARAM_anykvm_behaviour &&
-	    (value < BEHAVIOUR_OLDEST || value > behaviour_newest())) {
-		host_log("parameter %s: '%s' is no version from %d to %u", name, text,
-			 BEHAVIOUR_OLDEST, behaviour_newest());
+	if (!within(row - rows, value)) {
+		host_log("parameter %s (%s): '%s' is out of range", name, row->summary, text);
 		return -EINVAL;
 	}
 	if (row->set == FIXED && value != row->value) {
@@ -179,6 +192,7 @@ void api_params_apply(struct vm_params *ret, bool intel)
 	ret->tsc_tolerance_ppm = values[PARAM_kvm_tsc_tolerance_ppm];
 	ret->tsc_ratio_bits = intel ? 16 : 8;
 	ret->behaviour = values[PARAM_anykvm_behaviour];
+	ret->code_most = values[PARAM_anykvm_code_cache];
 	ret->halt_poll_ns = values[PARAM_kvm_halt_poll_ns];
 	ret->halt_poll_grow = values[PARAM_kvm_halt_poll_ns_grow];
 	ret->halt_poll_grow_start = values[PARAM_kvm_halt_poll_ns_grow_start];

@@ -93,6 +93,7 @@ static void init_cpu(struct vcpu *vcpu, const struct cpu_model *model)
 	cpu->behaviour = behaviour_of(vcpu->vm->ops->params.behaviour);
 	memcpy(cpu->model_features, model->features, sizeof(cpu->model_features));
 	cpu->restricted = vcpu->vm->ops->params.restricted;
+	cpu->code_most = vcpu->vm->ops->params.code_most;
 	cpu->counted = vcpu->vm->turns;
 	cpu->random = cpu->counted ? vcpu_turn_random(vcpu) : 0;
 	if (feature_has(model->features, FEAT_XSAVE))

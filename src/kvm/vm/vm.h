@@ -90,6 +90,7 @@ struct vm_params {
 	uint32_t tsc_tolerance_ppm;
 	uint8_t tsc_ratio_bits; /* before the point of a TSC ratio */
 	uint32_t halt_poll_ns, halt_poll_grow, halt_poll_grow_start, halt_poll_shrink;
+	uint32_t code_most; /* MiB of translated code that a vCPU may have */
 	uint32_t behaviour; /* version of what guests can notice: silicon/cpu/behaviour.h */
 };
 

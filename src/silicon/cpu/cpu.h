@@ -152,6 +152,8 @@ struct cpu {
 	 */
 	bool counted;
 	uint64_t random;
+	uint32_t
+		code_most; /* MiB of translated code that there may be; 0: the usual. Set likewise */
 	bool smi_pending;
 	bool monitor_by_cpuid; /* MONITOR and MWAIT are #UD if CPUID says so; else they always exist */
 	bool mwait_by_misc_enable; /* the program has CPUID say so by IA32_MISC_ENABLE */

@@ -21,17 +21,21 @@
 
 struct run_record;
 
-/* What blocks may take at first, and times that they may take where the guest's programs need it: run_grow(). */
-#define RUN_GROWTH	8u
-#define RUN_CODE	(16u << 20)
+/* MiB of code: what blocks may take at first, where nobody says otherwise, and at all. */
+#define RUN_FIRST_BITS 4
+#define RUN_FIRST      (1u << RUN_FIRST_BITS)
+#define RUN_USUAL      64u
+#define RUN_MOST       128u
+#define RUN_MIB	       (1u << 20)
+/* And for each: */
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
-#define RUN_SITES	(320u << 10)
+#define RUN_SITES	(20u << 10)
 #define RUN_BLOCK_BITS	17
-#define RUN_BLOCKS	(96u << 10)
+#define RUN_BLOCKS	(6u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
-#define RUN_PAGES	2048u
+#define RUN_PAGES	128u
 #define RUN_LINE	64u /* bytes: what pages are watched and compared by */
 #define RUN_KEYS	16u
 #define RUN_BLOCK_INSNS 120u
@@ -54,7 +58,7 @@ struct run_record;
 	 << 30) /* retired instructions until it is full again: then there is too little room */
 #define RUN_LARGE_CODE	 (1u << 20)   /* of code, from which on the tables are in huge pages, */
 #define RUN_LARGE_AGE	 (3ull << 29) /* retired instructions, too: more than most boots take */
-#define RUN_JUMP_BITS	 18	      /* of an index into a jump cache, */
+#define RUN_JUMP_BITS	 17	      /* of an index into a jump cache, */
 #define RUN_JUMP_FEW	 15	      /* and where vCPUs are many */
 #define RUN_JUMP_DENSE	 2048u	      /* entries of a jump cache that is worth huge pages */
 #define RUN_LARGE_CPUS	 4u	      /* vCPUs that have all the memory that helps, */
@@ -63,13 +67,13 @@ struct run_record;
 #define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER	 32768u /* bits */
 #define RUN_SLOTS	 11u	/* of the frame that translated code has on the host's stack */
-#define RUN_GROUPS	 (128u << 10)
+#define RUN_GROUPS	 (8u << 10)
 #define RUN_TRACE_GROUPS 64u
 #define RUN_EXCHANGES	 4u  /* of registers, in a trace: as many as have none */
 #define RUN_HOMES_STUB	 64u /* bytes before the head of a trace that has some */
 #define RUN_CHECKS	 7u  /* sizes of accesses that there are stubs for: 1 to 64 */
 #define RUN_NEAR_SHIFT	 7
-#define RUN_NEAR	 (RUN_CODE >> RUN_NEAR_SHIFT)
+#define RUN_NEAR	 (RUN_MIB >> RUN_NEAR_SHIFT)
 #define RUN_FRESH_FEW	 24u
 #define RUN_ALIASED	 64u
 #define RUN_OPEN	 64u
@@ -258,7 +262,7 @@ struct run_part {
 	uint64_t version; /* and the one that they follow */
 	struct run_pages_saved saved[DIRECT_CONTEXTS];
 	uint32_t nr_fresh; /* pages that are not stale, or STALE_LISTED */
-	uint16_t fresh[RUN_GROWTH * RUN_PAGES];
+	uint16_t fresh[RUN_MOST * RUN_PAGES];
 };
 
 /* Why a page is stale, in ->stale. */
@@ -335,9 +339,9 @@ struct run {
 	bool plain;	      /* lock-step: enter no trace */
 	uint32_t leave;
 	/* 0: ->stale is not: the page is to be looked at before control gets into it. */
-	uint8_t fresh[RUN_GROWTH * RUN_PAGES];
+	uint8_t fresh[RUN_MOST * RUN_PAGES];
 
-	uint8_t stale[RUN_GROWTH * RUN_PAGES]; /* STALE_*, by run_stale_set() */
+	uint8_t stale[RUN_MOST * RUN_PAGES]; /* STALE_*, by run_stale_set() */
 
 	struct cpu *cpu;
 	struct run_options opt;
@@ -356,8 +360,9 @@ struct run {
 	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
 	struct run_stubs stubs[RUN_KEYS];
 
-	uint32_t growth;   /* times RUN_CODE, RUN_SITES and so on may be used, */
+	uint32_t growth;   /* MiB of code that may be used, with RUN_SITES and so on, */
 	uint32_t most;	   /* and can be: less where vCPUs are many */
+	bool large_cpu;	   /* of few, which have all the memory that helps */
 	uint64_t grown_at; /* ->retired then, or at the last flush */
 	struct {
 		uint64_t since, retired, translated;
@@ -426,8 +431,16 @@ void run_perf_note(struct run *run, uint32_t block);
 void run_destroy(struct run *run);
 /* Forget all blocks. */
 void run_flush(struct run *run);
+
+/* ---- run_tables.c: the same ---- */
+
+/* Size and allocate them, by ->cpu and what bounds its code. False: no memory; run_tables_free() is due all the same. */
+bool run_tables_make(struct run *run);
+void run_tables_free(struct run *run);
+/* Give back what they hold, which is nothing any more: all blocks are forgotten. */
+void run_tables_drop(struct run *run);
 void run_large_tables(struct run *run);
-/* Full: have more room, if it was so soon. False: not now, or there is no more. */
+/* Full: a program whose code is larger than the room has more, if it was so soon. False: not now, or there is no more. */
 bool run_grow(struct run *run);
 
 /* ---- run_block.c: general registers only ---- */

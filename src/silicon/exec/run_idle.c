@@ -25,23 +25,6 @@ static bool quiet(const struct run *run)
 	       translated(run) - run->quiet.translated <= QUIET_BLOCKS;
 }
 
-static void drop(void *mem, size_t size)
-{
-	madvise(mem, size, MADV_DONTNEED);
-}
-
-static void drop_tables(struct run *run)
-{
-	drop(run->kept, run->most * RUN_SITES * sizeof(*run->kept));
-	drop(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
-	drop(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
-	drop(run->block_table, run->most * sizeof(*run->block_table) << RUN_BLOCK_BITS);
-	drop(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
-	drop(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
-	drop(run->page, run->most * RUN_PAGES * sizeof(*run->page));
-	drop(run->line, run->most * RUN_PAGES * PAGE_SIZE);
-}
-
 /* All but what stands before the first block. */
 static void drop_code(struct run *run)
 {
@@ -54,11 +37,8 @@ static void drop_code(struct run *run)
 static void give_back(struct run *run)
 {
 	run_flush(run);
-	drop_tables(run);
+	run_tables_drop(run);
 	drop_code(run);
-	run->growth = 1;
-	run->block_bits = RUN_BLOCK_BITS;
-	run->large = false;
 	run->count[COUNT_BACK]++;
 }
 
@@ -66,7 +46,7 @@ uint64_t exec_idle(struct cpu *cpu, uint64_t now)
 {
 	struct run *run = cpu->exec->run;
 
-	if (!run || run->growth == 1 || run->lockstep)
+	if (!run || run->growth <= RUN_FIRST || run->lockstep)
 		return 0;
 	if (!quiet(run)) {
 		run->quiet.since = now;

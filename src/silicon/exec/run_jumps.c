@@ -88,7 +88,7 @@ static bool entered(const struct run *run, const uint64_t *neg, unsigned index,
 /* Few keys have many jumps; only their caches are worth huge pages. */
 static void count_jump(const struct run *run, struct run_jumps *jumps)
 {
-	if (++jumps->nr != RUN_JUMP_DENSE || jumps->large || run->most != RUN_GROWTH)
+	if (++jumps->nr != RUN_JUMP_DENSE || jumps->large || !run->large_cpu)
 		return;
 	jumps->large = true;
 	host_pages_large(jumps->to, sizeof(*jumps->to) << run->jump_bits);

@@ -212,146 +212,7 @@ static bool run_fixup(void *opaque, const struct host_trap *trap, ucontext_t *uc
 	return true;
 }
 
-/* ---- memory ---- */
-
-static void *pages_alloc(size_t size)
-{
-	void *mem = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	return mem == MAP_FAILED ? NULL : mem;
-}
-
-static size_t jumps_size(const struct run *run)
-{
-	return sizeof(*run->jumps[0].to) << run->jump_bits;
-}
-
-static bool make_jumps(struct run *run)
-{
-	bool good = true;
-
-	for (unsigned i = 0; i < run->nr_keys_most; i++) {
-		run->jumps[i].to = host_low_alloc(jumps_size(run));
-		good = good && run->jumps[i].to;
-		if (run->jumps[i].to)
-			host_pages_small(run->jumps[i].to, jumps_size(run));
-	}
-	return good;
-}
-
-/* Of a hash table before it grew. */
-static const size_t block_table_size = sizeof(uint32_t) << RUN_BLOCK_BITS;
-
-static bool make_tables(struct run *run)
-{
-	run->nr_keys_most = run->cpu->tlb->other ? RUN_KEYS : RUN_KEYS_FEW;
-	run->kept = pages_alloc(run->most * RUN_SITES * sizeof(*run->kept));
-	run->near = pages_alloc(run->most * RUN_NEAR * sizeof(*run->near));
-	run->group = pages_alloc(run->most * RUN_GROUPS * sizeof(*run->group));
-	run->cold = pages_alloc(RUN_COLD * sizeof(*run->cold));
-	run->block = pages_alloc(run->most * RUN_BLOCKS * sizeof(*run->block));
-	run->block_table = pages_alloc(run->most * block_table_size);
-	run->exit = pages_alloc(run->most * RUN_EXITS * sizeof(*run->exit));
-	run->page = pages_alloc(run->most * RUN_PAGES * sizeof(*run->page));
-	run->line = pages_alloc(run->most * RUN_PAGES * PAGE_SIZE);
-	run->heat = pages_alloc(sizeof(*run->heat) << RUN_HEAT_BITS);
-	run->visits = host_low_alloc(run->most * RUN_BLOCKS * sizeof(*run->visits));
-	run->part = pages_alloc(RUN_PARTS * sizeof(*run->part));
-	run->record = pages_alloc(RUN_BLOCK_INSNS * sizeof(*run->record));
-	return run->record && run->part && run->group && run->near && run->visits && run->kept &&
-	       run->cold && run->block && run->block_table && run->exit && run->page && run->line &&
-	       run->heat && make_jumps(run);
-}
-
-/*
- * The tables that are looked up in all the time, at addresses that have nothing to do with each other. Small programs
- * go without: clearing some 20 MiB is most of what a vCPU costs that runs for a moment.
- */
-void run_large_tables(struct run *run)
-{
-	const struct tlb *other = run->cpu->tlb->other;
-
-	run->large = true;
-	host_pages_large(run->cpu->tlb->direct, sizeof(*run->cpu->tlb->direct));
-	if (other && other->count.fills)
-		host_pages_large(other->direct, sizeof(*other->direct));
-	host_pages_large(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
-	host_pages_large(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
-}
-
-static void unmap(void *mem, size_t size)
-{
-	if (mem)
-		munmap(mem, size);
-}
-
-static void free_tables(struct run *run)
-{
-	unmap(run->kept, run->most * RUN_SITES * sizeof(*run->kept));
-	unmap(run->near, run->most * RUN_NEAR * sizeof(*run->near));
-	unmap(run->group, run->most * RUN_GROUPS * sizeof(*run->group));
-	unmap(run->cold, RUN_COLD * sizeof(*run->cold));
-	unmap(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
-	unmap(run->block_table, run->most * block_table_size);
-	unmap(run->exit, run->most * RUN_EXITS * sizeof(*run->exit));
-	unmap(run->page, run->most * RUN_PAGES * sizeof(*run->page));
-	unmap(run->line, run->most * RUN_PAGES * PAGE_SIZE);
-	unmap(run->part, RUN_PARTS * sizeof(*run->part));
-	unmap(run->record, RUN_BLOCK_INSNS * sizeof(*run->record));
-	unmap(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
-	unmap(run->heat, sizeof(*run->heat) << RUN_HEAT_BITS);
-	for (unsigned i = 0; i < run->nr_keys_most; i++)
-		unmap(run->jumps[i].to, jumps_size(run));
-}
-
-/* The later a processor came into the machine, the less it may take. */
-static void set_sizes(struct run *run)
-{
-	unsigned nr = run->cpu->codemap ? run->cpu->codemap_index : 0;
-
-	run->most = nr < RUN_LARGE_CPUS ? RUN_GROWTH : nr < RUN_MIDDLE_CPUS ? 2 : 1;
-	run->block_bits = RUN_BLOCK_BITS;
-	run->jump_bits = nr < RUN_LARGE_CPUS ? RUN_JUMP_BITS : RUN_JUMP_FEW;
-	run->growth = 1;
-}
-
-/* Twice as many chains: each becomes two neighbours, for the hash is a product's upper bits. */
-static void split_chains(struct run *run)
-{
-	run->block_bits++;
-	for (uint32_t i = BIT(run->block_bits - 1); i--;) {
-		uint32_t at = run->block_table[i], *end[2];
-
-		end[0] = &run->block_table[2 * i];
-		end[1] = end[0] + 1;
-		*end[0] = *end[1] = 0;
-		while (at) {
-			struct run_block *b = &run->block[at - 1];
-			unsigned odd = hash_words(b->rip, b->key, run->block_bits) & 1;
-			uint32_t next = b->next;
-
-			*end[odd] = at;
-			end[odd] = &b->next;
-			b->next = 0;
-			at = next;
-		}
-	}
-}
-
-/* A program whose code is larger than the room. */
-bool run_grow(struct run *run)
-{
-	uint64_t now = run->cpu->retired;
-
-	if (run->growth == run->most || now - run->grown_at >= RUN_SOON)
-		return false;
-	run->growth *= 2;
-	split_chains(run);
-	run->count[COUNT_GROW]++;
-	run->grown_at = now;
-	return true;
-}
+/* ---- forgetting ---- */
 
 /* Not those of a new vCPU, which are empty: their memory would be there before there is any use for it. */
 static void clear_tables(struct run *run)
@@ -495,7 +356,9 @@ static void open_perf_map(struct run *run)
 
 static bool make_code(struct run *run)
 {
-	if (host_code_alloc(&run->code, run->opt.code_size))
+	size_t size = run->opt.code_size ? run->opt.code_size : (size_t)run->most * RUN_MIB;
+
+	if (host_code_alloc(&run->code, size))
 		return false;
 	make_stubs(run);
 	return !host_fault_range_add(run->code.rx, run->code.size, run_fixup, run);
@@ -508,7 +371,7 @@ void run_destroy(struct run *run)
 	if (run->code.rx)
 		host_fault_range_remove(run->code.rx);
 	host_code_free(&run->code);
-	free_tables(run);
+	run_tables_free(run);
 	lockstep_destroy(run->lockstep);
 	run->cpu = NULL;
 	if (!run->perf)
@@ -557,12 +420,8 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		return -ENOMEM;
 	run->cpu = cpu;
 	run->opt = *opt;
-	set_sizes(run);
-	if (!run->opt.code_size)
-		run->opt.code_size = run->most * RUN_CODE;
 	run->opt.fsgsbase = getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT;
 	run->page_mask = PAGE_MASK;
-	run->jump_mask = (BIT(run->jump_bits) - 1) * sizeof(run->jumps->to[0]);
 	run->no_if = ~FLAG_IF;
 	run->no_df = ~FLAG_DF;
 	for (unsigned i = 0; i < ARRAY_SIZE(run->bit_mask); i++)
@@ -575,10 +434,11 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	run_masks_init(&run->masks);
 	run->sign = BIT(63);
 	run->half_shift[0] = run->half_shift[1] = 63;
-	if (!make_direct(run) || !make_tables(run) || !make_code(run)) {
+	if (!make_direct(run) || !run_tables_make(run) || !make_code(run)) {
 		run_destroy(run);
 		return -ENOMEM;
 	}
+	run->jump_mask = (BIT(run->jump_bits) - 1) * sizeof(run->jumps->to[0]);
 	for (unsigned i = 0; i < run->nr_keys_most; i++)
 		run->jumps[i].to[0].neg = DIRECT_NEVER;
 	if (run->opt.perf)

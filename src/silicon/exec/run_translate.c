@@ -23,7 +23,7 @@ static bool has_room(const struct run *run)
 {
 	uint32_t times = run->growth;
 
-	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_CODE, run->code.size) &&
+	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_MIB, run->code.size) &&
 	       run->nr_sites + 2 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
 	       run->nr_blocks < times * RUN_BLOCKS &&
 	       run->nr_exits + MAX_ENDS + RUN_TRACE_GROUPS <= times * RUN_EXITS &&
@@ -487,10 +487,10 @@ static void translate_all(struct translation *t)
 
 static void settle(struct run *run)
 {
-	if (run->most == RUN_GROWTH && !run->large && run->used > RUN_LARGE_CODE &&
+	if (run->large_cpu && !run->large && run->used > RUN_LARGE_CODE &&
 	    run->cpu->retired > RUN_LARGE_AGE)
 		run_large_tables(run);
-	if (run->most == RUN_GROWTH && run->used + RUN_CODE_ROOM > run->prepared &&
+	if (run->large_cpu && run->used + RUN_CODE_ROOM > run->prepared &&
 	    run->prepared < run->code.size)
 		run->prepared = host_code_prepare(&run->code, max(run->prepared, run->used));
 	if (run->used - run->settled < RUN_SETTLE)
