@@ -238,6 +238,37 @@ static void test_again(int vcpu)
 	CHECK_EQ(sregs_of(vcpu).cr3, 0x5000);
 }
 
+/* INIT waits while GIF is 0: behind STGI the processor starts at its reset vector, where nothing is. */
+static void test_latched_init(void)
+{
+	struct machine m = machine_open();
+	struct kvm_segment code = {.limit = ~0u, .type = 11, .present = 1, .s = 1, .db = 1, .g = 1};
+	struct kvm_vcpu_events e;
+	struct kvm_sregs s;
+	struct kvm_regs regs;
+
+	CHECK_EQ(ioctl(m.vm, KVM_CREATE_IRQCHIP, 0), 0);
+	/* clgi; out %al,$0x80; stgi; out %al,$0x81 */
+	MACHINE_CODE(&m, 0x0f, 0x01, 0xdd, 0xe6, 0x80, 0x0f, 0x01, 0xdc, 0xe6, 0x81);
+	set_supported_cpuid(m.kvm, m.vcpu);
+	s = sregs_of(m.vcpu);
+	s.efer = SVME;
+	s.cr0 |= 1;
+	s.cs = code;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS, &s), 0);
+	RUN_TO(&m, KVM_EXIT_IO);
+	CHECK_EQ(m.run->io.port, 0x80);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_VCPU_EVENTS, &e), 0);
+	e.flags = KVM_VCPUEVENT_VALID_SMM;
+	e.smi.latched_init = 1;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_VCPU_EVENTS, &e), 0);
+	RUN_TO(&m, KVM_EXIT_INTERNAL_ERROR);
+	CHECK_EQ(ioctl(m.vcpu, KVM_GET_REGS, &regs), 0);
+	CHECK_EQ(regs.rip, 0xfff0);
+	CHECK_EQ(nested_get(m.vcpu).head.flags, GIF);
+}
+
 int main(void)
 {
 	struct machine m = machine_open();
@@ -255,5 +286,6 @@ int main(void)
 	test_registers(m.vcpu);
 	test_copies(m.vcpu);
 	test_again(m.vcpu);
+	test_latched_init();
 	return 0;
 }

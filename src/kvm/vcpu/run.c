@@ -163,6 +163,8 @@ void vcpu_accept_init_sipi(struct vcpu *vcpu)
 		return;
 	/* SMM holds INIT back and loses SIPIs; so do VMX root operation and SVM's GIF. */
 	if (vcpu->cpu.in_smm || init_blocked(&vcpu->cpu)) {
+		if (vcpu->cpu.virt)
+			vcpu->cpu.virt->init_waits = vcpu_test_request(vcpu, REQ_INIT);
 		vcpu_clear_request(vcpu, REQ_SIPI);
 		return;
 	}

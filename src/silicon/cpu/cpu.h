@@ -139,8 +139,9 @@ struct cpu {
 	bool in_smm;	     /* flush the TLB whenever it changes: memory is another */
 	bool smm_inside_nmi; /* NMIs were blocked at the SMI, and stay so after RSM */
 	/*
-	 * Whatever is pending was looked at while IF was open, and what comes later raises ATTN_EVENTS: IF may
-	 * open without a look. Cleared by who may have missed something: events that found IF shut, the program.
+	 * Whatever is pending was looked at while interrupts were open, and what comes later raises ATTN_EVENTS: IF and
+	 * GIF may open without a look, and guest mode begin and end. Cleared by who may have missed something: events that
+	 * found them shut, the program.
 	 */
 	bool looked;
 	/* cpu_tell(); atomic. */

@@ -174,6 +174,7 @@ struct virt {
 	bool stage2;	  /* in guest mode, with EPT or nested paging */
 	bool gif;	  /* SVM's global interrupt flag; VMX: always true */
 	bool blocks_init; /* VMX root operation: INIT waits */
+	bool init_waits;  /* the owner met an INIT while ->gif was false, and is to look again */
 	/*
 	 * In guest mode: interrupts of the platform ask ->if_host instead of RFLAGS.IF. VMX's external-interrupt
 	 * exiting: both true.

@@ -151,7 +151,6 @@ static void load_guest(struct cpu *cpu, const struct vmcb *vmcb)
 		cpu->nmi_blocked = c->int_ctl & V_NMI_MASK;
 	cpu->shadow = c->int_state & INT_STATE_SHADOW ? SHADOW_STI : 0;
 	cpu->pending_dr6 = 0;
-	cpu->looked = false;
 	inject(cpu, c);
 	sys_world_changed(cpu);
 }

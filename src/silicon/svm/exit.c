@@ -227,7 +227,6 @@ static void forget_events(struct cpu *cpu)
 	cpu->pending_dr6 = 0;
 	cpu->shadow = 0;
 	cpu->activity = ACTIVITY_RUN;
-	cpu->looked = false;
 	answers_reset(cpu);
 	cpu_lower(cpu, ATTN_VIRT);
 }

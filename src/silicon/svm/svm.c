@@ -18,11 +18,14 @@
 void svm_set_gif(struct cpu *cpu, bool gif)
 {
 	cpu->virt->gif = gif;
-	cpu->looked = false;
-	/* INIT, SMI, NMI and interrupts were held back. */
-	if (gif)
-		cpu_raise(cpu, ATTN_EVENTS | ATTN_REQUEST);
-	cpu_update_attention(cpu);
+	if (!gif)
+		return;
+	/* SMI and NMI have kept their attention bits. */
+	if (!cpu->looked)
+		cpu_raise(cpu, ATTN_EVENTS);
+	if (cpu->virt->init_waits)
+		cpu_raise(cpu, ATTN_REQUEST);
+	cpu->virt->init_waits = false;
 }
 
 static void reset(struct cpu *cpu)

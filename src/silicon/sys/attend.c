@@ -141,8 +141,10 @@ static enum result serve_interrupt(struct cpu *cpu)
 	cpu->looked = cpu_interrupt_open(cpu);
 	if (!cpu->looked)
 		return NOT_SERVED;
-	if (platform_call(cpu, interrupt_pending) >= 0)
+	if (platform_call(cpu, interrupt_pending) >= 0) {
+		cpu->looked = false;
 		return deliver_interrupt(cpu);
+	}
 	sys_notify(cpu);
 	/* Whoever waited for the window may want to leave before another instruction closes it. */
 	return cpu->attention & ATTN_REQUEST ? RESULT_OK : NOT_SERVED;

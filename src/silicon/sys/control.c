@@ -253,8 +253,10 @@ bool sys_efer_write(struct cpu *cpu, uint64_t val, enum msr_origin by)
 	if (!efer_allowed(cpu, val, by) || (by == MSR_GUEST && svm_disabled(cpu, val)))
 		return false;
 	/* Without SVM there is no GIF. */
-	if (cpu->virt && !cpu->virt->guest && !(val & EFER_SVME))
+	if (cpu->virt && !cpu->virt->gif && !cpu->virt->guest && !(val & EFER_SVME)) {
 		cpu->virt->gif = true;
+		cpu_raise(cpu, ATTN_EVENTS | ATTN_REQUEST);
+	}
 	val = (val & ~EFER_LMA) | (cpu->msr.efer & EFER_LMA);
 	changed = cpu->msr.efer ^ val;
 	cpu->msr.efer = val;
@@ -273,7 +275,9 @@ void sys_world_changed(struct cpu *cpu)
 	sys_mode_changed(cpu);
 	mmu_switch_world(cpu);
 	mmu_update_mode(cpu);
-	cpu_raise(cpu, ATTN_EVENTS);
+	/* Who waits for an interrupt is looked at, too. */
+	if (!cpu->looked || cpu->activity != ACTIVITY_RUN)
+		cpu_raise(cpu, ATTN_EVENTS);
 	sys_notify(cpu);
 }
 

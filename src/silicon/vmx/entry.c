@@ -171,7 +171,6 @@ void entry_begin(struct cpu *cpu)
 	v->nr_entries++;
 	vmx_fix_control(cpu);
 	start_timer(cpu);
-	cpu->looked = false;
 	sys_world_changed(cpu);
 	attend_update(cpu);
 }

@@ -239,7 +239,6 @@ void vmx_leave_guest(struct cpu *cpu)
 	v->virt.msr_map = NULL;
 	v->virt.if_apart = v->virt.if_host = v->virt.vnmi = v->virt.iret_keeps = false;
 	v->timer_armed = v->mtf = v->apic_wrote = false;
-	cpu->looked = false;
 	vmx_fix_control(cpu);
 	cpu_lower(cpu, ATTN_VIRT);
 }
