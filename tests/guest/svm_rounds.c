@@ -206,6 +206,48 @@ static void interrupt_in_masked_guest(void **state)
 	}
 }
 
+/* ---- SYSRET ---- */
+
+#define SERVER 0x9000
+
+GUEST(asks, 64,
+      "1: mov eax,0x201000; sti; vmrun; cli; mov rdx,[0x2010c8]; mov [0x201578],rdx; dec ecx; "
+      "jnz 1b; mov dword ptr [0x201060],0x1140100; mov byte ptr [0x201064],0x41; vmrun; hlt");
+GUEST(user_calls, 64, "1: mov r15,rcx; syscall; mov rcx,r15; inc r8; jmp 1b");
+GUEST(kernel_serves, 64, "mov rbp,rcx; mov rcx,r15; vmmcall; mov r15,rcx; mov rcx,rbp; sysretq");
+
+/*
+ * The guest's SYSRET opens its IF: a virtual interrupt, which waits since the entry before it, comes ahead of the next
+ * instruction, an exit where it is intercepted.
+ */
+static void sysret_opens(void **state)
+{
+	struct host *h = rounds_open(NULL, NULL);
+	struct cpu *cpu = h->f->cpu;
+
+	cpu->msr.star = (uint64_t)(FLAT_CS32_USER | 3) << 48 | (uint64_t)FLAT_CS64 << 32;
+	cpu->msr.lstar = SERVER;
+	cpu->msr.sfmask = FLAG_IF;
+	flat_set_efer(h->f, cpu->msr.efer | EFER_SCE);
+	make_vmcb(h);
+	put(h, MISC1, 1 | 1u << 4, 4);
+	put(h, 0x60, 1 << 24, 8);
+	put_segment(h, 0x410, FLAT_CS64_USER, 0xafb);
+	put_segment(h, 0x420, FLAT_DS_USER, 0xcf3);
+	put(h, 0x4cb, 3, 1);
+	put(h, 0x570, 2 | FLAG_IF, 8);
+	flat_write(h->f, L2_CODE, user_calls, user_calls_end - user_calls);
+	flat_write(h->f, SERVER, kernel_serves, kernel_serves_end - kernel_serves);
+	load(h->f, asks);
+	assert_int_equal(go(h), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(h->f), -1);
+	assert_int_equal(get(h, 0x70, 8), 0x64);
+	assert_int_equal(get(h, 0x578, 8), L2_CODE + 5);
+	assert_int_equal(get(h, 0x4cb, 1), 3);
+	assert_int_equal(cpu->gpr[R8], ROUNDS - 1);
+	host_close(h);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -215,6 +257,7 @@ int main(void)
 		cmocka_unit_test(interrupt_behind_svme),
 		cmocka_unit_test(interrupt_at_vmrun),
 		cmocka_unit_test(interrupt_in_masked_guest),
+		cmocka_unit_test(sysret_opens),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
