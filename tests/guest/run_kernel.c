@@ -128,6 +128,27 @@ static void sti_then_fault(void **state)
 	flat_free(f);
 }
 
+GUEST(opens_and_asks, 64,
+      "1: cli; in al,0x10; mov r8d,ecx; sti; cpuid; opens_asked: inc rbp; mov ecx,r8d; "
+      "dec ecx; jnz 1b; hlt");
+extern const uint8_t opens_asked[];
+
+/* The same before an instruction that is no other than its handler. */
+static void sti_then_handler(void **state)
+{
+	unsigned nr;
+	struct flat *f = pending_machine(&nr);
+
+	f->cpu->gpr[RBP] = 0;
+	load(f, opens_and_asks);
+	assert_int_equal(go(f), CPU_EXIT_HLT);
+	assert_int_equal(flat_handler(f), VECTOR);
+	assert_int_equal(f->cpu->gpr[RBP], 9);
+	assert_int_equal(on_stack(f, 0, 8), FLAT_CODE + (opens_asked - opens_and_asks));
+	assert_int_equal(f->cpu->shadow, 0);
+	flat_free(f);
+}
+
 GUEST(opens_and_halts, 64,
       "1: cli; in al,0x10; cmp ecx,1; jne 2f; sti; hlt; 2: dec ecx; jnz 1b; hlt");
 
@@ -704,6 +725,7 @@ int main(void)
 		cmocka_unit_test(sti_twice),
 		cmocka_unit_test(sti_open),
 		cmocka_unit_test(sti_then_fault),
+		cmocka_unit_test(sti_then_handler),
 		cmocka_unit_test(sti_hlt),
 		cmocka_unit_test(pushf_images),
 		cmocka_unit_test(stac_and_clac),

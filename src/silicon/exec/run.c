@@ -128,8 +128,8 @@ static bool groups_set(struct run *run, const struct run_site *site, const uint6
 	return true;
 }
 
-/* Where the instruction led to, if that needs nothing of the loop. */
-static const uint8_t *onward(struct run *run)
+/* The code at RIP, if to go on there needs nothing of the loop. */
+static const uint8_t *code_onward(struct run *run)
 {
 	struct cpu *cpu = run->cpu;
 	const uint8_t *host, *code;
@@ -140,16 +140,23 @@ static const uint8_t *onward(struct run *run)
 		return NULL;
 	look_around(run);
 	code = run_jump_find(run, run_key(cpu), cpu->rip);
-	if (likely(code)) {
-		cpu->retired++;
+	if (likely(code))
 		return code;
-	}
 	block = run_find(run, run_key(cpu), &host);
 	if (block == RUN_NONE)
 		return NULL;
-	cpu->retired++;
 	run_jump_add(run, block);
 	return run->code.rx + run->block[block].entry;
+}
+
+/* Where the instruction led to. */
+static const uint8_t *onward(struct run *run)
+{
+	const uint8_t *code = code_onward(run);
+
+	if (code)
+		run->cpu->retired++;
+	return code;
 }
 
 /* What run_cold() finds. */
@@ -210,17 +217,23 @@ static void refill(struct cpu *cpu, const struct run_site *site, const struct in
 		refill_word(cpu, cpu->gpr[RSP]);
 }
 
-/* Interrupts are held back over this instruction: step has all there is to that. */
-static const uint8_t *shadowed(struct run *run, const struct run_site *site)
+/* Interrupts are held back over this instruction. Attention hears of that only where it does not end with it. */
+static enum result run_shadowed(struct cpu *cpu, const struct insn *insn)
 {
-	struct cpu *cpu = run->cpu;
+	enum result r;
 
-	cpu->rip = site->rip;
-	cpu->retired -= site->left;
-	cpu_set_shadow(cpu, SHADOW_STI);
-	run->result = RESULT_AGAIN;
-	run->leave = LEAVE_COLD << LEAVE_SHIFT;
-	return NULL;
+	cpu->shadow = SHADOW_STI;
+	r = insn->run(cpu, insn);
+	if (r == RESULT_OK || r == RESULT_STOP)
+		cpu->shadow &= ~SHADOW_STI;
+	cpu_update_attention(cpu);
+	return r;
+}
+
+/* Guest mode began or ended, with all of the state another's; whatever else starts anew is the loop's. */
+static const uint8_t *elsewhere(struct run *run, bool guest)
+{
+	return cpu_guest(run->cpu) != guest && !run->cpu->answers.nr ? code_onward(run) : NULL;
 }
 
 /* The pointers to an x87 instruction that left them to the next one's cold path. */
@@ -242,12 +255,11 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 	const struct insn *insn;
 	struct run_site site;
 	enum result r;
+	bool guest;
 
 	if (number & RUN_SITE_AT)
 		number = run_site_at(run, (number & ~RUN_SITE_AT) - 1);
 	site = run_site_get(run, number);
-	if (unlikely(site.flags & SITE_SHADOW))
-		return shadowed(run, &site);
 	if (site.behind_x87)
 		record_x87(run, number - 1);
 	insn = run_site_insn(run, number);
@@ -261,9 +273,12 @@ const uint8_t *run_cold(struct cpu *cpu, uint32_t number, uint64_t frame[RUN_SLO
 	groups_look(run, &site, before.root);
 	if (site.flags & (SITE_STRING | SITE_MEM | SITE_PUSH | SITE_POP | SITE_LEAVE))
 		refill(cpu, &site, insn);
-	r = insn->run(cpu, insn);
+	guest = cpu_guest(cpu);
+	r = unlikely(site.flags & SITE_SHADOW) ? run_shadowed(cpu, insn) : insn->run(cpu, insn);
 	if (likely(r == RESULT_OK))
 		next = cold_done(run, &site, insn, &before, frame);
+	else if (r == RESULT_AGAIN)
+		next = elsewhere(run, guest);
 	run->result = r;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return next;
