@@ -516,8 +516,8 @@ static void align_path(struct run *run)
 		path[i] = i + first <= nr ? path[i + first] : path[i - round];
 }
 
-/* Step on within the page, and note by which way. */
-static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
+/* Step on within the page, and note by which way. At most so many instructions. */
+static enum cpu_exit_kind step_path(struct run *run, uint32_t key, uint32_t most)
 {
 	struct cpu *cpu = run->cpu;
 	enum cpu_exit_kind kind;
@@ -529,7 +529,7 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key)
 		run_stepped(run);
 		cpu->exec->key = decode_key(cpu);
 		run->path[++nr] = cpu->rip;
-	} while (!kind && !attention(cpu) && nr < RUN_BLOCK_INSNS && !at_limit(run) &&
+	} while (!kind && !attention(cpu) && nr < most && !at_limit(run) &&
 		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
 	align_path(run);
@@ -557,19 +557,38 @@ static bool disturbed(struct run *run, uint32_t block)
 	return heat->disturbed && !before;
 }
 
-/* Make a trace that begins where the block does, by the way that the guest goes from there this time. */
-static enum cpu_exit_kind promote(struct run *run, uint32_t block)
+static void make_trace(struct run *run, uint32_t block)
 {
 	const uint8_t *host = run->page[run->block[block].page].hva;
-	uint32_t key = run->block[block].key, trace;
 	uint64_t nr_flushes = run->count[COUNT_FLUSH];
-	enum cpu_exit_kind kind = step_path(run, key);
+	uint32_t trace;
 
-	if (!disturbed(run, block) && run_key(run->cpu) == key && run_translatable(run->cpu)) {
-		look_around(run);
-		trace = may_promote(run, block) ? translate(run, host, key, true) : RUN_NONE;
-		if (trace != RUN_NONE && run->count[COUNT_FLUSH] == nr_flushes)
-			run_block_replace(run, block, trace);
+	look_around(run);
+	if (!may_promote(run, block))
+		return;
+	trace = translate(run, host, run->block[block].key, true);
+	if (trace != RUN_NONE && run->count[COUNT_FLUSH] == nr_flushes)
+		run_block_replace(run, block, trace);
+}
+
+/*
+ * Make a trace that begins where the block does, by the way that the guest goes from there this time. Where that leaves the
+ * mode, by a system call or to a guest's guest, it is not to be stepped the next time: then the trace is made before.
+ */
+static enum cpu_exit_kind promote(struct run *run, uint32_t block)
+{
+	uint32_t key = run->block[block].key, away = run->block[block].away;
+	uint64_t nr_flushes = run->count[COUNT_FLUSH];
+	enum cpu_exit_kind kind = CPU_EXIT_NONE;
+
+	run->leave = LEAVE_COLD << LEAVE_SHIFT;
+	if (away != 1)
+		kind = step_path(run, key, away ? away - 1u : RUN_BLOCK_INSNS);
+	if (run->count[COUNT_FLUSH] == nr_flushes) {
+		if (run_key(run->cpu) != key || !run_translatable(run->cpu))
+			run->block[block].away = min(run->nr_path, RUN_AWAY);
+		else if (!disturbed(run, block))
+			make_trace(run, block);
 	}
 	run->nr_path = 0;
 	return kind;

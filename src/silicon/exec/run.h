@@ -86,6 +86,7 @@ struct run_record;
 #define RUN_EXIT_FIND	 10u	    /* from an exit's leave to its look in the jump cache */
 #define RUN_HEAD_LEAVE	 10u	    /* from a block's way out at its head to its cross entry */
 #define RUN_MAX_INSN	 15u	    /* bytes of an instruction */
+#define RUN_AWAY	 15u	    /* what ->away holds */
 #define RUN_SYNC_TICKS	 (1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
 #define RUN_SYNC_BURST	 64u	    /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
 #define RUN_SYNC_PAGE \
@@ -153,15 +154,17 @@ struct run_group {
 struct run_block {
 	uint64_t rip;
 	uint64_t lines; /* of ->page: those that it was made of */
-	uint32_t key : 24;
+	uint32_t key : 23;
 	uint32_t dead : 1;
 	uint32_t replaced : 1; /* by a trace */
 	uint32_t counts : 1;   /* its visits, down from ->hot */
 	uint32_t loops : 1;    /* its end leads to its head */
 	uint32_t homes : 1;    /* registers stand elsewhere: run_homes.c */
-	uint32_t entry;	       /* offset of its code */
-	uint8_t to_inner;      /* from there: run_block_inner(), */
-	uint8_t to_cross;      /* and back: run_block_cross() */
+	uint32_t
+		away : 4; /* instructions to where the guest left its mode, or more; 0: it did not */
+	uint32_t entry;	  /* offset of its code */
+	uint8_t to_inner; /* from there: run_block_inner(), */
+	uint8_t to_cross; /* and back: run_block_cross() */
 	uint16_t page;
 	uint16_t
 		second; /* page that its one instruction ends in; RUN_NO_PAGE: it stays in ->page */
