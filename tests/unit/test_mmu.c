@@ -372,6 +372,29 @@ static void crossing_moves_bytes(void **state)
 }
 
 /* Loads and stores of 2, 4 and 8 bytes whose place in the buffer is odd: UBSan is the judge of how they are made. */
+/* Two pages that follow each other share no place in the TLB, wherever they stand: the second's entry serves none of the first. */
+static void crossing_where_addresses_carry(void **state)
+{
+	static const gva_t second[] = {0x800000, 0x1000000, 0x800000000, 0x1000000000,
+				       0x400000000000};
+
+	for (unsigned i = 0; i < ARRAY_SIZE(second); i++) {
+		struct flat *f = start(flat_long);
+
+		flat_map(f, second[i] - PAGE_SIZE, OTHER, PTE_P | PTE_W, PAGE_SIZE);
+		flat_map(f, second[i], PAGE, PTE_P | PTE_W, PAGE_SIZE);
+		flat_poke(f, OTHER + 0xffc, 0x11223344, 4);
+		flat_poke(f, PAGE, 0x55667788, 4);
+		reads(f, second[i], 4, 0x55667788);
+		reads(f, second[i] - 4, 8, 0x5566778811223344);
+		writes(f, second[i], 1, 0x99);
+		writes(f, second[i] - 2, 4, 0xaabbccdd);
+		assert_int_equal(flat_peek(f, OTHER + 0xffc, 4), 0xccdd3344);
+		assert_int_equal(flat_peek(f, PAGE, 4), 0x5566aabb);
+		flat_free(f);
+	}
+}
+
 static void crossing_parts_need_no_alignment(void **state)
 {
 	struct flat *f = two_pages(PTE_P | PTE_W, PTE_P | PTE_W);
@@ -502,6 +525,7 @@ int main(void)
 		cmocka_unit_test(generations_wrap),
 		cmocka_unit_test(strides_do_not_collide),
 		cmocka_unit_test(crossing_moves_bytes),
+		cmocka_unit_test(crossing_where_addresses_carry),
 		cmocka_unit_test(crossing_parts_need_no_alignment),
 		cmocka_unit_test(crossing_faults),
 		cmocka_unit_test(crossing_wraps),

@@ -136,12 +136,15 @@ struct tlb {
 	struct tlb_entry table[NR_ACCESS_STATES][TLB_ENTRIES] __aligned_(64);
 };
 
-/* Folding in the bits above keeps addresses 16 MiB apart from colliding. */
+/*
+ * Folding in the bits above keeps addresses 16 MiB apart from colliding. Bit 0 is the page's: two that follow each other
+ * never meet, so that what crosses from one to the other cannot hit.
+ */
 static inline unsigned tlb_index(gva_t addr, unsigned salt)
 {
 	uint64_t page = addr >> PAGE_SHIFT;
 
-	return (page ^ page >> TLB_BITS ^ salt) & (TLB_ENTRIES - 1);
+	return (page ^ page >> TLB_BITS << 1 ^ salt) & (TLB_ENTRIES - 1);
 }
 
 /* Pages of two contexts meet only if they are far apart. */
