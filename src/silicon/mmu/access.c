@@ -406,6 +406,14 @@ static enum result cmpxchg_parts(struct cpu *cpu, struct span *s, uint64_t *old,
 	return RESULT_OK;
 }
 
+/* A tag says that there is nothing to notice: as a plain write. */
+static enum result cmpxchg_hit(struct cpu *cpu, uint8_t *hva, unsigned size, uint64_t *old,
+			       uint64_t new)
+{
+	return cmpxchg_sized(hva, size, old, new) ? RESULT_OK
+						  : mmu_exit(cpu, CPU_EXIT_MEMORY, GPA_NONE, size);
+}
+
 /* Outside of one page of RAM nothing of the host's is atomic: read, compare, write, alone. */
 static enum result cmpxchg_apart(struct cpu *cpu, struct span *s, uint64_t *old, uint64_t new)
 {
@@ -417,7 +425,8 @@ static enum result cmpxchg_apart(struct cpu *cpu, struct span *s, uint64_t *old,
 	return r;
 }
 
-enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old, uint64_t new)
+static enum result cmpxchg_slow(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old,
+				uint64_t new)
 {
 	struct span s = split(cpu, addr, size, ACCESS_RMW, implicit_state(cpu));
 	enum result r = translate_span(cpu, &s);
@@ -432,6 +441,15 @@ enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t
 		r = exit_memory(cpu, &s.part[0]);
 	codemap_end(cpu, before);
 	return r;
+}
+
+enum result mmu_cmpxchg_sys(struct cpu *cpu, gva_t addr, unsigned size, uint64_t *old, uint64_t new)
+{
+	uint8_t *hva = tlb_state_write(cpu, implicit_state(cpu), addr, size);
+
+	if (likely(hva))
+		return cmpxchg_hit(cpu, hva, size, old, new);
+	return cmpxchg_slow(cpu, addr, size, old, new);
 }
 
 /* A hit moves the bytes at once: nothing of it needs checking. */
@@ -455,9 +473,19 @@ enum result mmu_write_bytes(struct cpu *cpu, gva_t addr, const void *src, uint32
 
 /* ---- probes and pointers ---- */
 
+/* There is a tag for it, as for a plain access. */
+static bool tagged(const struct cpu *cpu, enum access_state state, gva_t addr, uint32_t size,
+		   enum access_op op)
+{
+	if (op == ACCESS_FETCH)
+		return false;
+	return op & ACCESS_WRITE ? tlb_state_write(cpu, state, addr, size)
+				 : tlb_state_read(cpu, state, addr, size);
+}
+
 /* Tags are filled, but nothing is marked dirty and no breakpoint matches: the access is still to come. */
-static enum result probe_state(struct cpu *cpu, enum access_state state, gva_t addr, uint32_t size,
-			       enum access_op op)
+static enum result probe_slow(struct cpu *cpu, enum access_state state, gva_t addr, uint32_t size,
+			      enum access_op op)
 {
 	struct span s = split(cpu, addr, size, op, state);
 	enum result r = translate_span(cpu, &s);
@@ -465,6 +493,14 @@ static enum result probe_state(struct cpu *cpu, enum access_state state, gva_t a
 	for (unsigned i = 0; i < s.nr && !r; i++)
 		tlb_fill(cpu, &s.part[i], !s.part[i].log);
 	return r;
+}
+
+static enum result probe_state(struct cpu *cpu, enum access_state state, gva_t addr, uint32_t size,
+			       enum access_op op)
+{
+	if (tagged(cpu, state, addr, size, op))
+		return RESULT_OK;
+	return probe_slow(cpu, state, addr, size, op);
 }
 
 enum result mmu_probe(struct cpu *cpu, gva_t addr, uint32_t size, enum access_op op)
