@@ -29,14 +29,14 @@ expect("run --stat: status %d, %s" % (status, err), status == 0 and not out)
 expect("run --stat: %s" % got, (got.get("IO_INSTRUCTION"), got.get("CPUID"), got.get("HLT")) == (2000, 1000, 1))
 expect("run --stat, instructions: %s" % err, re.search(r"1 vCPU, (\d+) instructions", err) and
        int(re.search(r"(\d+) instructions", err)[1]) == 2 + 7 * 1000 + 1)
-# All are counted, some are timed; those of a reason with few of them, all.
+# All are counted, some are timed: those of a reason with few of them, all, and all that are long, as on a busy machine most are.
 status, out, err = call("run", "--stat", watched, "20000")
 got = samples(err)
 told = re.search(r"; times are those of (\d+) exits of (\d+)\n", err)
 rows = [[float(v) for v in m] for m in re.findall(r"^ +[A-Z0-9_]+ +(\d+) +([\d.]+)% +([\d.]+)% +([\d.]+)us +([\d.]+)us +([\d.]+)us$", err, re.M)]
 total = float(re.search(r"handled time:([\d.]+)us", err)[1])
 expect("run --stat, 20000: %s" % err, (got.get("IO_INSTRUCTION"), got.get("CPUID"), got.get("HLT")) == (40000, 20000, 1))
-expect("run --stat, exits timed: %s" % err, told and int(told[2]) == sum(got.values()) and 200 <= int(told[1]) < int(told[2]) / 2)
+expect("run --stat, exits timed: %s" % err, told and int(told[2]) == sum(got.values()) and 200 <= int(told[1]) < int(told[2]))
 expect("run --stat, least, average, most: %s" % err, all(r[3] <= r[5] + 0.01 and r[5] <= r[4] + 0.01 for r in rows))
 expect("run --stat, the total: %s" % err, abs(sum(r[0] * r[5] for r in rows) - total) <= 0.005 * sum(r[0] for r in rows) + 0.02 * len(rows))
 with tempfile.TemporaryDirectory() as d:
