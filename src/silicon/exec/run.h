@@ -48,6 +48,7 @@ struct run_record;
 #define RUN_HEAT_BITS	18
 #define RUN_HOT		400u  /* visits: what a trace saves repays its making; */
 #define RUN_HOT_TRACES	2048u /* twice as many for so many traces that are there already, */
+#define RUN_RING_TRACES 2048u /* from so many on they go by the ring */
 #define RUN_HOT_TIMES	6u    /* and so on */
 #define RUN_HOT_MOST	(RUN_HOT << RUN_HOT_TIMES)
 #define RUN_LASTED	4u  /* visits of a block that was worth its making */
@@ -63,6 +64,9 @@ struct run_record;
 #define RUN_JUMP_DENSE	 2048u	      /* entries of a jump cache that is worth huge pages */
 #define RUN_LARGE_CPUS	 4u	      /* vCPUs that have all the memory that helps, */
 #define RUN_MIDDLE_CPUS	 16u	      /* or at least some of it */
+#define RUN_RING	 256u	      /* CALLs whose RETs are known: what a byte counts */
+#define RUN_RING_BEFORE	 3u	      /* that are looked at before the first, and never right */
+#define RUN_JMP		 5u	      /* bytes of a jump */
 #define RUN_JUMPS	 (1u << RUN_JUMP_BITS)
 #define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER	 32768u /* bits */
@@ -79,6 +83,7 @@ struct run_record;
 #define RUN_OPEN	 64u
 #define RUN_COMPARE	 32u
 #define RUN_SAVED	 512u
+#define RUN_NO_JUMP	 1u /* minus -1 */
 #define RUN_NONE	 0xffffffffu
 #define RUN_NO_PAGE	 0xffffu
 #define RUN_DEAD	 64u	    /* blocks that a page keeps though they are */
@@ -225,6 +230,15 @@ struct run_page {
 		      RUN_LINE]; /* of each line, in ->line, plus one; 0: there was none yet */
 };
 
+/* What CALLs left for their RETs (run_ring.c): minus the return address, and code there. */
+struct run_ring {
+	uint64_t before_neg[RUN_RING_BEFORE];
+	uint64_t neg[RUN_RING];
+	uint64_t before_code[RUN_RING_BEFORE];
+	uint64_t code[RUN_RING];
+	uint64_t found; /* by the jump cache, as if it stood behind the last */
+};
+
 /*
  * Code for the targets of indirect jumps: minus RIP, as in struct direct_map, and the code beside it, for the two are of
  * one cache line. Translated code makes the index, times the entry's size, by run_jump_index()'s sum and one PDEP.
@@ -232,9 +246,10 @@ struct run_page {
 struct run_jumps {
 	struct {
 		uint64_t neg, code;
-	} * to;	     /* 1 << ->jump_bits, low */
-	uint32_t nr; /* that are entered */
-	bool large;  /* ->to is in huge pages, as far as the host gives any */
+	} * to;		       /* 1 << ->jump_bits, low */
+	struct run_ring *ring; /* low */
+	uint32_t nr;	       /* that are entered */
+	bool large;	       /* ->to is in huge pages, as far as the host gives any */
 };
 
 /* Code that was stepped. */
@@ -325,6 +340,7 @@ struct run_stubs {
 	uint32_t check[NR_DIRECT_KINDS][RUN_CHECKS]; /* by log2 of the size */
 	uint32_t push, pop;			     /* of a word */
 	uint32_t find;
+	uint32_t ring_push, ring_pop, ring_search;
 };
 
 struct run {
@@ -335,6 +351,7 @@ struct run {
 	uint64_t bit_mask[4];  /* of an index within 8 << n bits */
 	uint64_t only_if, only_df, only_smap, only_tsd;
 	struct run_masks masks;
+	uint8_t ring_top;  /* where the next CALL's entry goes, of all keys' rings */
 	uint64_t no_count; /* what REP's count inline has none of */
 	uint64_t target;
 	uint64_t tmp;
@@ -360,7 +377,7 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip;
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* MiB of code that may be used, with RUN_SITES and so on, */
@@ -519,6 +536,8 @@ static inline unsigned run_jump_index(const struct run *run, uint64_t rip)
 /* Enter a block's code for indirect jumps to it. */
 void run_jump_add(struct run *run, uint32_t block);
 void run_jumps_clear(struct run *run);
+/* Forget what CALLs left. */
+void run_rings_clear(struct run *run);
 /* Forget jumps to what was flushed from the TLB. */
 void run_jumps_follow(struct run *run);
 /* What indirect jumps to rip in this key find, or NULL. */

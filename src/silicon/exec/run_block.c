@@ -317,6 +317,7 @@ static void make_aliased(struct run *run, struct run_page *page)
 	if (run->nr_aliased <= RUN_ALIASED)
 		run->nr_aliased++;
 	run_page_jumps_drop(run, page);
+	run_rings_clear(run);
 	page_links_cut(run, page);
 }
 

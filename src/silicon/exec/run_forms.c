@@ -716,6 +716,7 @@ static void emit_call(struct translation *t)
 	emit_mem(&t->e, 0x48, 0x8b, R15, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
 	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
 	emit_push_imm(t, t->rip + t->z.length);
+	run_ring_push(t, t->rip + t->z.length);
 	run_retire_here(t);
 	run_exchange(t);
 	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
@@ -728,10 +729,18 @@ static int32_t ret_bytes(const struct translation *t)
 
 static void emit_ret(struct translation *t)
 {
-	emit_find_code(t);
+	if (!t->rings)
+		emit_find_code(t);
+	else if (calls_stubs(t))
+		emit_call_stub(&t->e, t->stubs->ring_pop);
+	else
+		run_ring_pop(t);
 	emit_move_rsp(t, ret_bytes(t));
 	run_retire_here(t);
-	emit_jump_found(t);
+	if (t->rings)
+		run_ring_go(t);
+	else
+		emit_jump_found(t);
 }
 
 void run_elsewhere(struct translation *t)
@@ -788,10 +797,11 @@ static enum form form_jmp(struct translation *t)
 
 static enum form call_indirect(struct translation *t)
 {
-	if (!near_indirect(t, 2) || !emit_target(t))
+	if (!near_indirect(t, 2) || !canonical(t->rip + t->z.length) || !emit_target(t))
 		return FORM_NONE;
 	if (emit_guard(t)) {
 		emit_push_imm(t, t->rip + t->z.length);
+		run_ring_push(t, t->rip + t->z.length);
 		return FORM_DONE;
 	}
 	emit_call(t);
@@ -800,13 +810,20 @@ static enum form call_indirect(struct translation *t)
 
 static enum form form_call(struct translation *t)
 {
+	uint64_t back = t->rip + t->z.length;
+
 	if (narrow(t))
 		return FORM_NONE;
 	if (t->z.opcode != 0xe8)
 		return call_indirect(t);
-	if (!canonical(relative_target(t)))
+	if (!canonical(relative_target(t)) || !canonical(back))
 		return FORM_NONE;
-	emit_push_imm(t, t->rip + t->z.length);
+	emit_push_imm(t, back);
+	if (calls_stubs(t)) {
+		run_ring_call(t, back, relative_target(t));
+		return FORM_END;
+	}
+	run_ring_push(t, back);
 	if (t->follow == FOLLOW_TARGET)
 		return FORM_DONE;
 	run_end(t, relative_target(t));
@@ -820,6 +837,7 @@ static enum form form_ret(struct translation *t)
 	emit_pop_address(t);
 	emit_load_word(t, R14);
 	if (emit_guard(t)) {
+		run_ring_drop(t);
 		emit_move_rsp(t, ret_bytes(t));
 		return FORM_DONE;
 	}

@@ -11,10 +11,10 @@
 
 /* ---- the jump cache ---- */
 
-/* What stands where nothing was entered. */
+/* What stands where nothing was entered: of a target whose place is another, for it may be any. */
 static uint64_t no_jump(unsigned index)
 {
-	return index ? 0 : DIRECT_NEVER;
+	return index ? 0 : RUN_NO_JUMP;
 }
 
 static void clear_jump(struct run *run, uint32_t logged)
@@ -67,6 +67,27 @@ static bool within(const struct direct_span *span, uint64_t addr)
 	return (addr & span->mask) == span->start;
 }
 
+/* An entry that no CALL left is for -1: who goes there leaves, and is told by the fetch. */
+static void clear_entries(const struct run *run, uint64_t neg[], uint64_t code[], unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		neg[i] = 1;
+		code[i] = (uint64_t)run->code.rx + run->stub_rip;
+	}
+}
+
+static void ring_clear(const struct run *run, struct run_ring *ring)
+{
+	clear_entries(run, ring->before_neg, ring->before_code, RUN_RING_BEFORE);
+	clear_entries(run, ring->neg, ring->code, RUN_RING);
+}
+
+void run_rings_clear(struct run *run)
+{
+	for (unsigned i = 0; i < run->nr_keys; i++)
+		ring_clear(run, run->jumps[i].ring);
+}
+
 int run_key_index(struct run *run, uint32_t key)
 {
 	for (unsigned i = 0; i < run->nr_keys; i++)
@@ -74,6 +95,7 @@ int run_key_index(struct run *run, uint32_t key)
 			return i;
 	if (run->nr_keys == run->nr_keys_most)
 		return -1;
+	ring_clear(run, run->jumps[run->nr_keys].ring);
 	run->key[run->nr_keys] = key;
 	return run->nr_keys++;
 }

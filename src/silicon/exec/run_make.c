@@ -175,6 +175,10 @@ static void make_stubs(struct run *run)
 	emit_short(&e, run, (uintptr_t)run_string_span);
 	run->stub_miss = emit_pos(&e);
 	emit_miss(&e, run);
+	run->stub_rip = emit_pos(&e);
+	emit_store_cpu(&e, R14, offsetof(struct cpu, rip));
+	emit_mov_imm(&e, RCX, (uint32_t)LEAVE_RIP << LEAVE_SHIFT);
+	emit_jmp(&e, run->stub_leave);
 	run->first = run->used = ALIGN_UP(emit_pos(&e), 64);
 }
 
@@ -440,7 +444,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 	}
 	run->jump_mask = (BIT(run->jump_bits) - 1) * sizeof(run->jumps->to[0]);
 	for (unsigned i = 0; i < run->nr_keys_most; i++)
-		run->jumps[i].to[0].neg = DIRECT_NEVER;
+		run->jumps[i].to[0].neg = RUN_NO_JUMP;
 	if (run->opt.perf)
 		open_perf_map(run);
 	set_two_pages(run);

@@ -58,6 +58,7 @@ void run_stubs_make(struct translation *t)
 	stubs->push = emit_stack(t, DIRECT_WRITE, -run_word(t));
 	stubs->pop = emit_stack(t, DIRECT_READ, 0);
 	stubs->find = emit_find(t);
+	run_ring_stubs(t);
 	stubs->made = true;
 	t->run->used = ALIGN_UP(emit_pos(&t->e), 64);
 }

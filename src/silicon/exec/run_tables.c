@@ -84,7 +84,8 @@ static bool make_jumps(struct run *run)
 
 	for (unsigned i = 0; i < run->nr_keys_most; i++) {
 		run->jumps[i].to = host_low_alloc(jumps_size(run));
-		good = good && run->jumps[i].to;
+		run->jumps[i].ring = host_low_alloc(sizeof(*run->jumps[i].ring));
+		good = good && run->jumps[i].to && run->jumps[i].ring;
 		if (run->jumps[i].to)
 			host_pages_small(run->jumps[i].to, jumps_size(run));
 	}
@@ -127,9 +128,12 @@ void run_tables_free(struct run *run)
 	for (const struct table *t = tables; t < tables + ARRAY_SIZE(tables); t++)
 		if (table_get(run, t))
 			munmap(table_get(run, t), table_size(run, t));
-	for (unsigned i = 0; i < run->nr_keys_most; i++)
+	for (unsigned i = 0; i < run->nr_keys_most; i++) {
 		if (run->jumps[i].to)
 			munmap(run->jumps[i].to, jumps_size(run));
+		if (run->jumps[i].ring)
+			munmap(run->jumps[i].ring, sizeof(*run->jumps[i].ring));
+	}
 }
 
 void run_tables_drop(struct run *run)

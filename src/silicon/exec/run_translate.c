@@ -121,6 +121,17 @@ void run_end_at(struct translation *t, uint32_t at, uint64_t target)
 	end_at(t, at, exit_new(t, target));
 }
 
+void run_end_back(struct translation *t, uint32_t at, uint64_t rip)
+{
+	struct run_exit *exit = &t->run->exit[exit_new(t, rip)];
+
+	/* Who comes back was elsewhere meanwhile. */
+	exit->page = RUN_NO_PAGE;
+	exit->forward = false;
+	end_at(t, at, exit - t->run->exit);
+	t->end[t->nr_ends - 1].back = true;
+}
+
 void run_end_if(struct translation *t, unsigned cc, uint64_t target)
 {
 	run_end_at(t, emit_jcc(&t->e, cc, 0), target);
@@ -153,15 +164,16 @@ void run_retire_here(struct translation *t)
 static void emit_exit(struct translation *t, const struct loose_end *end)
 {
 	struct run_exit *exit = &t->run->exit[end->to];
-	unsigned rest = not_done(t, end->site);
+	unsigned rest = end->back ? 0 : not_done(t, end->site);
 	struct emit *e = &t->e;
 
 	emit_patch(e, end->at, emit_pos(e));
 	if (rest)
 		emit_add_retired(t, -(int32_t)rest);
-	run_exchange(t);
+	if (!end->back)
+		run_exchange(t);
 	exit->patch = end->at;
-	if (rest || t->nr_exchanges) {
+	if (rest || (t->nr_exchanges && !end->back)) {
 		exit->patch = emit_jmp(e, 0);
 		emit_patch(e, exit->patch, emit_pos(e));
 	}
@@ -549,6 +561,17 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	return block;
 }
 
+/*
+ * A small program's traces find all that they return to in the host's nearest cache, by fewer instructions; their RETs leave
+ * the ring alone. Whoever asks for traces at once is a test, and gets large programs'.
+ */
+static bool goes_by_ring(const struct translation *t)
+{
+	const struct run *run = t->run;
+
+	return !t->hot || run->opt.hot != RUN_HOT || run->nr_traces >= RUN_RING_TRACES;
+}
+
 /* The first pass, and what blocks and traces differ in. */
 static bool collect(struct translation *t, bool hot)
 {
@@ -562,6 +585,8 @@ static bool collect(struct translation *t, bool hot)
 		return false;
 	t->counts &= !t->second;
 	t->in_r15 = NULL;
+	t->rings = goes_by_ring(t);
+	run_ring_pair(t);
 	if (t->hot && !t->code32) /* whose sums wrap */
 		run_group(t);
 	if (run_inlines(t) && !t->code32)

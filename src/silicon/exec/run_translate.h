@@ -10,13 +10,14 @@
 #include <sys/ucontext.h>
 
 #define MAX_COLD 256
-#define MAX_ENDS (RUN_BLOCK_INSNS + 2)
+#define MAX_ENDS (2 * RUN_BLOCK_INSNS + 2)
 
 /* A jump that is to lead to a site's cold path, or out of the block. */
 struct loose_end {
 	uint32_t at;   /* offset of its displacement */
 	uint32_t to;   /* site of the block, or exit */
 	uint32_t site; /* that it stands in */
+	bool back;     /* where a RET comes back to, and the block is done */
 };
 
 /* A memory operand in translated code: [base + index << scale + disp]. */
@@ -60,8 +61,9 @@ struct run_record {
 	uint64_t rip;
 	uint64_t next; /* where the trace goes on */
 	enum follow follow;
-	bool ends;  /* control does not simply go on behind it */
-	bool keeps; /* its inline form leaves r15 alone, but for its accesses */
+	bool paired; /* a CALL whose RET the trace goes along with, or that */
+	bool ends;   /* control does not simply go on behind it */
+	bool keeps;  /* its inline form leaves r15 alone, but for its accesses */
 	struct run_ref ref[NR_REFS];
 	struct insn insn;
 	ZydisDecodedInstruction z;
@@ -93,6 +95,7 @@ struct translation {
 	uint32_t entry, inner, cross; /* offsets, as in struct run_block */
 	bool hot;		      /* make a trace */
 	bool counts;
+	bool rings;	  /* its CALLs and RETs go by the ring (run_ring.c) */
 	bool fpu_checked; /* vector state is in the registers from here on */
 	bool failed;	  /* out of room */
 
@@ -223,6 +226,22 @@ void run_masks_init(struct run_masks *ret);
 /* run_stubs.c: what the blocks of the key call, if it is not there yet. Uses ->e. */
 void run_stubs_make(struct translation *t);
 
+/* run_ring.c. Behind these t->slot is lost; they use r15 and rcx. */
+
+/* A CALL leaves where its RET goes on. */
+void run_ring_push(struct translation *t, uint64_t rip);
+/* The same in a plain block, which ends here and leads to target. */
+void run_ring_call(struct translation *t, uint64_t rip, uint64_t target);
+/* A RET that the trace goes along with, without its CALL. */
+void run_ring_drop(struct translation *t);
+/* r14 is a RET's target: to the cold path, or it is known where to go on. */
+void run_ring_pop(struct translation *t);
+/* Go there: r15 is as run_ring_pop() left it. */
+void run_ring_go(struct translation *t);
+void run_ring_stubs(struct translation *t);
+/* Find the CALLs whose RETs the trace goes along with. */
+void run_ring_pair(struct translation *t);
+
 /* run_trace.c: decode the block's instructions. False: nothing can be made of them. */
 bool run_collect(struct translation *t);
 
@@ -287,6 +306,8 @@ void run_retire_here(struct translation *t);
 void run_to_cold(struct translation *t, uint32_t at);
 /* The jump whose displacement is at leads out of the block, to target. */
 void run_end_at(struct translation *t, uint32_t at, uint64_t target);
+/* A jump, or the address of code, is where the RET of a CALL comes back to. */
+void run_end_back(struct translation *t, uint32_t at, uint64_t rip);
 /* End the block by a jump to target. */
 void run_end(struct translation *t, uint64_t target);
 /* The same, if condition cc holds. */
