@@ -83,7 +83,8 @@ struct direct *direct_create(struct direct *beside)
 	}
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
-			d->map[state][kind].neg[0] = DIRECT_NEVER;
+			d->map[state][kind].neg[0] = d->map[state][kind].neg[DIRECT_TOP] =
+				DIRECT_NEVER;
 	return d;
 }
 

@@ -5,8 +5,9 @@
  * They stand beside the software TLB, filled by it and flushed with it, in the low 2 GiB so that an
  * index register and a 32-bit displacement reach them. One map per access state and kind of access; the
  * index is the low 16 bits of the page number. neg[] holds minus the page's address, so that
- * (last byte + neg) < 4096 is the hit; zero never hits, for page 0 belongs to index 0, whose cleared value is
- * DIRECT_NEVER. What was filled is logged, so that a flush costs what was filled. The entries of each half are those
+ * (last byte + neg) < 4096 is the hit. Zero hits last bytes in page 0 alone, which accesses from there and
+ * over the top of the address space have: so DIRECT_NEVER is the cleared value of the first index and of
+ * the last. What was filled is logged, so that a flush costs what was filled. The entries of each half are those
  * of its present context (context.c: PCIDs for the lower, worlds for the upper): others' are put away, the newest of
  * them, by the log. Guest mode has tables of its own, as it has its own TLB.
  *
@@ -20,6 +21,7 @@
 #include "silicon/mmu/mmu.h"
 
 #define DIRECT_ENTRIES	  65536u
+#define DIRECT_TOP	  (DIRECT_ENTRIES - 1)
 #define DIRECT_LOG	  8192u
 #define DIRECT_NEVER	  BIT(62)
 #define DIRECT_CODE_SLOTS 32768u
