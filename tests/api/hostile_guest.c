@@ -330,6 +330,7 @@ static void storm(const uint8_t *code, size_t size, uint64_t base, uint64_t mask
 {
 	struct machine m = hostile_open(true);
 	struct kvm_regs r = regs_of(&m);
+	uint32_t end = KVM_EXIT_INTR;
 
 	memcpy(m.ram + CODE, code, size);
 	r.rax = seed;
@@ -339,8 +340,10 @@ static void storm(const uint8_t *code, size_t size, uint64_t base, uint64_t mask
 	r.rflags = seed & 1 ? 0x202 : 2;
 	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &r), 0);
 	for (unsigned i = 0; i < TRIES && regs_of(&m).rdi == 3000; i++)
-		run_on(&m);
-	CHECK(regs_of(&m).rdi < 3000);
+		end = run_on(&m);
+	/* The PIT's interrupt comes at vector 0, whose handler skips two bytes: what is left may be the guest's end at once. */
+	CHECK(regs_of(&m).rdi < 3000 ||
+	      (r.rflags & 0x200 && (end == KVM_EXIT_SHUTDOWN || end == KVM_EXIT_INTERNAL_ERROR)));
 	hostile_close(&m);
 }
 
