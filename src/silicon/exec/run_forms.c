@@ -11,150 +11,6 @@
 #include "silicon/exec/borrow.h"
 #include "silicon/exec/decode.h"
 
-/* ---- addresses ---- */
-
-static const ZydisDecodedOperand *memory_operand(const struct translation *t)
-{
-	for (unsigned i = 0; i < t->z.operand_count_visible; i++)
-		if (t->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
-			return &t->ops[i];
-	return NULL;
-}
-
-/* The host register that holds a guest register of an address: its home, or free, loaded. */
-static unsigned address_register(struct translation *t, ZydisRegister reg, unsigned free)
-{
-	uint8_t gpr = zreg_gpr(reg), home;
-
-	if (gpr == REG_NONE)
-		return REG_NONE;
-	home = run_home(t, gpr);
-	if (home != REG_NONE)
-		return home;
-	if (free == R15)
-		t->in_r15 = NULL;
-	run_load_gpr(t, free, gpr);
-	return free;
-}
-
-static unsigned log2_of(unsigned scale)
-{
-	return scale > 1 ? __builtin_ctz(scale) : 0;
-}
-
-/* dst = effective address. Uses r14 and r15. */
-static bool emit_address(struct translation *t, const ZydisDecodedOperand *op, unsigned dst,
-			 bool wide)
-{
-	unsigned base, index;
-	int64_t disp = op->mem.disp.value;
-
-	if (op->mem.base == ZYDIS_REGISTER_RIP && t->z.address_width == 64) {
-		emit_mov_imm(&t->e, dst, t->rip + t->z.length + disp);
-		return true;
-	}
-	if (t->z.address_width == 16 || op->mem.base == ZYDIS_REGISTER_EIP ||
-	    op->mem.base == ZYDIS_REGISTER_RIP ||
-	    (op->mem.base == ZYDIS_REGISTER_R13D && t->z.raw.modrm.mod == 0))
-		return false;
-	if (op->mem.base == ZYDIS_REGISTER_NONE && op->mem.index == ZYDIS_REGISTER_NONE) {
-		emit_mov_imm(&t->e, dst,
-			     t->z.address_width == 32 ? (uint32_t)disp : (uint64_t)disp);
-		return true;
-	}
-	if (disp != (int32_t)disp)
-		return false;
-	base = address_register(t, op->mem.base, R14);
-	index = address_register(t, op->mem.index, R15);
-	emit_mem(&t->e, wide && t->z.address_width == 64 ? 0x48 : 0x40, 0x8d, dst, base, index,
-		 log2_of(op->mem.scale), disp);
-	return true;
-}
-
-/* lea of the mode's address size: 32-bit code's addresses wrap at 4 GiB. */
-static void emit_lea_word(struct translation *t, unsigned reg, unsigned base, unsigned index,
-			  int32_t disp)
-{
-	emit_mem(&t->e, run_rex(t), 0x8d, reg, base, index, 0, disp);
-}
-
-/* To the cold path, unless FS or GS differs from a flat segment in its base alone. Uses rcx. */
-static void emit_check_segment(struct translation *t, enum seg_id seg)
-{
-	EMIT(&t->e, "\x65\x0f\xb6\x0c\x25"); /* movzbl %gs:uneven[seg],%ecx */
-	emit32(&t->e, offsetof(struct cpu, mode.uneven) + seg - SEG_FS);
-	run_to_cold(t, emit_jmp_rcx(&t->e));
-}
-
-/* r14 = linear address. */
-static bool emit_linear(struct translation *t, const ZydisDecodedOperand *op)
-{
-	unsigned seg = t->insn.seg;
-
-	if ((t->code32 && seg == SEG_CS) || !emit_address(t, op, R14, true))
-		return false;
-	if (seg < SEG_FS)
-		return true;
-	if (t->code32)
-		emit_check_segment(t, seg);
-	emit_load_cpu(&t->e, R15,
-		      offsetof(struct cpu, seg) + seg * sizeof(struct segment) +
-			      offsetof(struct segment, base));
-	emit_lea_word(t, R14, R14, R15, 0);
-	return true;
-}
-
-void run_emit_index(struct translation *t, enum direct_kind kind, unsigned size)
-{
-	struct emit *e = &t->e;
-
-	EMIT(e, "\xc4\x43\xfb\xf0\xfe\x0c"); /* rorx $12,%r14,%r15 */
-	EMIT(e, "\x45\x0f\xb7\xff");	     /* movzwl %r15w,%r15d */
-	emit_load_table(e, RCX, t->map[kind].neg, R15);
-	emit_lea(e, RCX, RCX, R14, 0, size - 1);
-	EMIT(e, "\xc4\xe2\xf2\xf5\x0c\x25"); /* pext page_mask,%rcx,%rcx */
-	emit32(e, emit_low(&t->run->page_mask));
-}
-
-void run_emit_addend(struct translation *t, enum direct_kind kind)
-{
-	emit_load_table(&t->e, R15, t->map[kind].addend, R15);
-}
-
-/* What is hot has its lookups inline, but for what seldom runs. */
-static bool calls_stubs(const struct translation *t)
-{
-	return !run_inlines(t) || (t->apart && !t->nr_exchanges);
-}
-
-static void looked_up(struct translation *t)
-{
-	t->place = (struct place){.base = R14, .index = R15};
-	t->in_r15 = NULL;
-}
-
-void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
-{
-	unsigned log2 = __builtin_ctz(size);
-
-	if (calls_stubs(t) && size == 1u << log2 && log2 < RUN_CHECKS) {
-		emit_call_stub(&t->e, t->stubs->check[kind][log2]);
-	} else {
-		run_emit_index(t, kind, size);
-		run_to_cold(t, emit_jmp_rcx(&t->e));
-		run_emit_addend(t, kind);
-	}
-	looked_up(t);
-}
-
-/* What comes next is the instruction's last access. */
-static void note_access(struct translation *t)
-{
-	struct run_site *site = &t->sites[t->site];
-
-	site->last = min(emit_pos(&t->e) - site->code, 255u);
-}
-
 static void identity(const struct translation *t, uint8_t map[NR_GPRS])
 {
 	for (unsigned i = 0; i < NR_GPRS; i++)
@@ -353,26 +209,9 @@ static void emit_record_x87(struct translation *t, bool mem)
 	emit_store_cpu(&t->e, R14, offsetof(struct cpu, fpu.fdp));
 	emit_record_selector(t, t->insn.seg, offsetof(struct cpu, fpu.fds));
 }
-
-static bool emit_operand(struct translation *t, const ZydisDecodedOperand *mem)
-{
-	unsigned size = t->insn.mem_size;
-	bool write = t->insn.mem_op & ACCESS_WRITE;
-
-	if (!size || size > 64 || !t->insn.mem_op)
-		return false;
-	t->site_flags |= SITE_MEM;
-	if (run_member(t, REF_OPERAND))
-		return true;
-	if (!emit_linear(t, mem))
-		return false;
-	run_emit_check(t, write ? DIRECT_WRITE : DIRECT_READ, size);
-	return true;
-}
-
 static enum form form_borrowed(struct translation *t)
 {
-	const ZydisDecodedOperand *mem = memory_operand(t);
+	const ZydisDecodedOperand *mem = run_memory_operand(t);
 	struct borrowed b = {0};
 	bool x87 = t->insn.flags & INSN_X87;
 
@@ -381,7 +220,7 @@ static enum form form_borrowed(struct translation *t)
 		return FORM_NONE;
 	if (t->insn.flags & INSN_FPU)
 		emit_check_fpu(t);
-	if (mem && !emit_operand(t, mem))
+	if (mem && !run_operand(t, mem))
 		return FORM_NONE;
 	if (b.load_rcx)
 		emit_mov(&t->e, RCX, R12);
@@ -397,7 +236,7 @@ static enum form form_borrowed(struct translation *t)
 			run_load_gpr(t, b.map[b.guest[i]], b.guest[i]);
 	}
 	if (mem)
-		note_access(t);
+		run_note_access(t);
 	if (!run_encode(t, b.map, b.base, b.index))
 		return FORM_NONE;
 	for (unsigned i = 0; i < b.nr; i++)
@@ -405,7 +244,7 @@ static enum form form_borrowed(struct translation *t)
 			run_store_gpr(t, b.map[b.guest[i]], b.guest[i]);
 	if (b.store_rcx)
 		emit_mov(&t->e, R12, RCX);
-	if (x87 && mem && t->place.base == R15 && !emit_address(t, mem, R14, true))
+	if (x87 && mem && t->place.base == R15 && !run_emit_address(t, mem, R14, true))
 		return FORM_NONE;
 	if (x87)
 		emit_record_x87(t, mem);
@@ -428,7 +267,7 @@ static enum form form_lea(struct translation *t)
 	else if (t->ops[0].size == 32 && t->ops[1].mem.base == ZYDIS_REGISTER_NONE &&
 		 t->ops[1].mem.index == ZYDIS_REGISTER_NONE)
 		return FORM_NONE;
-	else if (!emit_address(t, &t->ops[1], dst, t->ops[0].size == 64))
+	else if (!run_emit_address(t, &t->ops[1], dst, t->ops[0].size == 64))
 		return FORM_NONE;
 	if (home == REG_NONE)
 		run_store_gpr(t, R14, gpr);
@@ -484,424 +323,22 @@ static enum form form_swapgs(struct translation *t)
 	return FORM_DONE;
 }
 
-/* ---- the stack ---- */
-
-/* REX.W goes before 66h. */
-static bool narrow(const struct translation *t)
-{
-	return (t->insn.flags & (INSN_66 | INSN_REX_W)) == INSN_66;
-}
-
-/* r14 + r15 is where the word below RSP is. */
-static void emit_push_address(struct translation *t)
-{
-	t->site_flags |= SITE_PUSH;
-	if (run_member(t, REF_STACK))
-		return;
-	if (calls_stubs(t)) {
-		emit_call_stub(&t->e, t->stubs->push);
-		looked_up(t);
-		return;
-	}
-	emit_lea_word(t, R14, R13, REG_NONE, -run_word(t));
-	run_emit_check(t, DIRECT_WRITE, run_word(t));
-}
-
-static void emit_move_rsp(struct translation *t, int32_t by)
-{
-	emit_lea_word(t, R13, R13, REG_NONE, by);
-}
-
-static void emit_place(struct translation *t, uint8_t opcode, unsigned reg)
-{
-	const struct place *p = &t->place;
-
-	emit_mem(&t->e, run_rex(t), opcode, reg, p->base, p->index, p->scale, p->disp);
-}
-
-static void emit_store_word(struct translation *t, unsigned reg)
-{
-	note_access(t);
-	emit_place(t, 0x89, reg);
-}
-
-static void emit_load_word(struct translation *t, unsigned reg)
-{
-	note_access(t);
-	emit_place(t, 0x8b, reg);
-}
-
-/* Push an immediate: sign-extended from 32 bits if it can be. */
-static void emit_push_imm(struct translation *t, uint64_t val)
-{
-	emit_push_address(t);
-	if (t->code32 || (int64_t)val == (int32_t)val) {
-		note_access(t);
-		emit_place(t, 0xc7, 0);
-		emit32(&t->e, val);
-	} else {
-		emit_mov_imm(&t->e, RCX, val);
-		emit_store_word(t, RCX);
-	}
-	emit_move_rsp(t, -run_word(t));
-}
-
-static void emit_push_gpr(struct translation *t, unsigned gpr)
-{
-	uint8_t home = run_home(t, gpr);
-
-	emit_push_address(t);
-	if (home == REG_NONE)
-		run_load_gpr(t, home = RCX, gpr);
-	emit_store_word(t, home);
-	emit_move_rsp(t, -run_word(t));
-}
-
-/* The value waits in memory, for its address and the stack's are looked up by the same registers. */
-static enum form push_memory(struct translation *t)
-{
-	if (t->insn.mem_size != run_word(t) || !emit_operand(t, &t->ops[0]))
-		return FORM_NONE;
-	emit_load_word(t, R14);
-	emit_abs(&t->e, 0x48, 0x89, R14, emit_low(&t->run->tmp));
-	emit_push_address(t);
-	emit_abs(&t->e, 0x48, 0x8b, RCX, emit_low(&t->run->tmp));
-	emit_store_word(t, RCX);
-	emit_move_rsp(t, -run_word(t));
-	return FORM_DONE;
-}
-
-static enum form form_push(struct translation *t)
-{
-	if (narrow(t))
-		return FORM_NONE;
-	switch (t->z.opcode) {
-	case 0x50 ... 0x57:
-		emit_push_gpr(t, zreg_gpr(t->ops[0].reg.value));
-		return FORM_DONE;
-	case 0x68:
-	case 0x6a:
-		emit_push_imm(t, t->insn.imm);
-		return FORM_DONE;
-	case 0xff:
-		return push_memory(t);
-	}
-	return FORM_NONE;
-}
-
-static void emit_pop_address(struct translation *t)
-{
-	t->site_flags |= SITE_POP;
-	if (run_member(t, REF_STACK))
-		return;
-	if (calls_stubs(t)) {
-		emit_call_stub(&t->e, t->stubs->pop);
-		looked_up(t);
-		return;
-	}
-	emit_lea_word(t, R14, R13, REG_NONE, 0);
-	run_emit_check(t, DIRECT_READ, run_word(t));
-}
-
-static enum form form_pop(struct translation *t)
-{
-	uint8_t gpr, home;
-
-	if (narrow(t) || (t->z.opcode & 0xf8) != 0x58)
-		return FORM_NONE;
-	gpr = zreg_gpr(t->ops[0].reg.value);
-	home = run_home(t, gpr);
-	emit_pop_address(t);
-	if (gpr == RSP) {
-		emit_load_word(t, R13);
-		return FORM_DONE;
-	}
-	emit_load_word(t, home == REG_NONE ? RCX : home);
-	if (home == REG_NONE)
-		run_store_gpr(t, RCX, gpr);
-	emit_move_rsp(t, run_word(t));
-	return FORM_DONE;
-}
-
-static enum form form_leave(struct translation *t)
-{
-	if (narrow(t))
-		return FORM_NONE;
-	t->site_flags |= SITE_LEAVE;
-	if (!run_member(t, REF_STACK)) {
-		emit_lea_word(t, R14, RBP, REG_NONE, 0);
-		run_emit_check(t, DIRECT_READ, run_word(t));
-	}
-	emit_load_word(t, R14);
-	emit_lea_word(t, R13, RBP, REG_NONE, run_word(t));
-	emit_mov(&t->e, RBP, R14);
-	return FORM_DONE;
-}
-
-/* ---- branches ---- */
-
-static bool canonical(uint64_t addr)
-{
-	return (uint64_t)((int64_t)(addr << 16) >> 16) == addr;
-}
-
-static uint64_t relative_target(const struct translation *t)
-{
-	uint64_t target = t->rip + t->z.length + t->z.raw.imm[0].value.s;
-
-	return t->code32 ? (uint32_t)target : target;
-}
-
-void run_emit_find(struct translation *t)
-{
-	EMIT(&t->e, "\xc4\x43\xfb\xf0\xfe"); /* rorx $,%r14,%r15 */
-	emit8(&t->e, t->run->jump_bits);
-	emit_lea(&t->e, R15, R14, R15, 0, 0);
-	EMIT(&t->e, "\xc4\x62\x83\xf5\x3c\x25"); /* pdep jump_mask,%r15,%r15 */
-	emit32(&t->e, emit_low(&t->run->jump_mask));
-	emit_mem(&t->e, 0x48, 0x8b, RCX, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].neg));
-	emit_lea(&t->e, RCX, RCX, R14, 0, 0);
-}
-
-/* r14 is a target: to the cold path, unless the jump cache knows it; then r15 is its index, times 16. */
-static void emit_find_code(struct translation *t)
-{
-	t->in_r15 = NULL;
-	if (calls_stubs(t)) {
-		emit_call_stub(&t->e, t->stubs->find);
-		return;
-	}
-	run_emit_find(t);
-	run_to_cold(t, emit_jmp_rcx(&t->e));
-}
-
-static void emit_jump_found(struct translation *t)
-{
-	run_exchange(t);
-	emit_mem(&t->e, 0x40, 0xff, 4, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
-}
-
-/* r14 = the operand of FF /2 and FF /4. */
-static bool emit_target(struct translation *t)
-{
-	uint8_t gpr, home;
-
-	if (t->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-		if (t->insn.mem_size != run_word(t) || !emit_operand(t, &t->ops[0]))
-			return false;
-		emit_load_word(t, R14);
-		return true;
-	}
-	gpr = zreg_gpr(t->ops[0].reg.value);
-	home = run_home(t, gpr);
-	if (home == REG_NONE)
-		run_load_gpr(t, R14, gpr);
-	else
-		emit_lea_word(t, R14, home, REG_NONE, 0);
-	return true;
-}
-
-/* The rest of JMP, CALL and RET, once r14 is the target. */
-
-static void emit_jump(struct translation *t)
-{
-	emit_find_code(t);
-	run_retire_here(t);
-	emit_jump_found(t);
-}
-
-static void emit_call(struct translation *t)
-{
-	emit_find_code(t);
-	emit_mem(&t->e, 0x48, 0x8b, R15, R15, REG_NONE, 0, emit_low(&t->jumps->to[0].code));
-	emit_abs(&t->e, 0x48, 0x89, R15, emit_low(&t->run->tmp));
-	emit_push_imm(t, t->rip + t->z.length);
-	run_ring_push(t, t->rip + t->z.length);
-	run_retire_here(t);
-	run_exchange(t);
-	emit_abs(&t->e, 0x40, 0xff, 4, emit_low(&t->run->tmp));
-}
-
-static int32_t ret_bytes(const struct translation *t)
-{
-	return run_word(t) + (t->z.opcode == 0xc2 ? (uint16_t)t->insn.imm : 0);
-}
-
-static void emit_ret(struct translation *t)
-{
-	if (!t->rings)
-		emit_find_code(t);
-	else if (calls_stubs(t))
-		emit_call_stub(&t->e, t->stubs->ring_pop);
-	else
-		run_ring_pop(t);
-	emit_move_rsp(t, ret_bytes(t));
-	run_retire_here(t);
-	if (t->rings)
-		run_ring_go(t);
-	else
-		emit_jump_found(t);
-}
-
-void run_elsewhere(struct translation *t)
-{
-	if (t->z.mnemonic == ZYDIS_MNEMONIC_RET)
-		emit_ret(t);
-	else if (t->z.mnemonic == ZYDIS_MNEMONIC_CALL)
-		emit_call(t);
-	else
-		emit_jump(t);
-}
-
-/* If the trace goes on where it led before: out of line, unless r14 is that. */
-static bool emit_guard(struct translation *t)
-{
-	int64_t minus = -t->now->next;
-
-	if (t->follow != FOLLOW_GUARD)
-		return false;
-	if (minus == (int32_t)minus) {
-		emit_lea(&t->e, RCX, R14, REG_NONE, 0, minus);
-	} else {
-		emit_mov_imm(&t->e, RCX, minus);
-		emit_lea(&t->e, RCX, RCX, R14, 0, 0);
-	}
-	t->guard[t->nr_guards++] = (struct loose_end){.at = emit_jmp_rcx(&t->e), .site = t->site};
-	return true;
-}
-
-static bool near_indirect(const struct translation *t, unsigned reg)
-{
-	return t->z.opcode == 0xff && t->z.raw.modrm.reg == reg;
-}
-
-static enum form form_jmp(struct translation *t)
-{
-	if (narrow(t))
-		return FORM_NONE;
-	if (t->z.opcode == 0xe9 || t->z.opcode == 0xeb) {
-		if (!canonical(relative_target(t)))
-			return FORM_NONE;
-		if (t->follow == FOLLOW_TARGET)
-			return FORM_DONE;
-		run_end(t, relative_target(t));
-		return FORM_END;
-	}
-	if (!near_indirect(t, 4) || !emit_target(t))
-		return FORM_NONE;
-	if (emit_guard(t))
-		return FORM_DONE;
-	emit_jump(t);
-	return FORM_END;
-}
-
-static enum form call_indirect(struct translation *t)
-{
-	if (!near_indirect(t, 2) || !canonical(t->rip + t->z.length) || !emit_target(t))
-		return FORM_NONE;
-	if (emit_guard(t)) {
-		emit_push_imm(t, t->rip + t->z.length);
-		run_ring_push(t, t->rip + t->z.length);
-		return FORM_DONE;
-	}
-	emit_call(t);
-	return FORM_END;
-}
-
-static enum form form_call(struct translation *t)
-{
-	uint64_t back = t->rip + t->z.length;
-
-	if (narrow(t))
-		return FORM_NONE;
-	if (t->z.opcode != 0xe8)
-		return call_indirect(t);
-	if (!canonical(relative_target(t)) || !canonical(back))
-		return FORM_NONE;
-	emit_push_imm(t, back);
-	if (calls_stubs(t)) {
-		run_ring_call(t, back, relative_target(t));
-		return FORM_END;
-	}
-	run_ring_push(t, back);
-	if (t->follow == FOLLOW_TARGET)
-		return FORM_DONE;
-	run_end(t, relative_target(t));
-	return FORM_END;
-}
-
-static enum form form_ret(struct translation *t)
-{
-	if (narrow(t) || (t->z.opcode != 0xc3 && t->z.opcode != 0xc2))
-		return FORM_NONE;
-	emit_pop_address(t);
-	emit_load_word(t, R14);
-	if (emit_guard(t)) {
-		run_ring_drop(t);
-		emit_move_rsp(t, ret_bytes(t));
-		return FORM_DONE;
-	}
-	emit_ret(t);
-	return FORM_END;
-}
-
-static enum form form_jcc(struct translation *t)
-{
-	uint64_t target = relative_target(t), next = t->rip + t->z.length;
-
-	if (narrow(t) || !canonical(target) || !canonical(next))
-		return FORM_NONE;
-	if (t->follow == FOLLOW_TARGET) {
-		run_end_if(t, (t->z.opcode & 15) ^ 1, next);
-		return FORM_DONE;
-	}
-	run_end_if(t, t->z.opcode & 15, target);
-	if (t->follow == FOLLOW_NEXT)
-		return FORM_DONE;
-	run_end(t, next);
-	return FORM_END;
-}
-
-/* ---- for other files ---- */
-
-bool run_linear(struct translation *t)
-{
-	return emit_linear(t, memory_operand(t));
-}
-
-void run_look_up(struct translation *t, enum direct_kind kind, unsigned size)
-{
-	t->site_flags |= SITE_MEM;
-	run_emit_check(t, kind, size);
-}
-
-void run_note_access(struct translation *t)
-{
-	note_access(t);
-}
-
-bool run_target(const struct translation *t, uint64_t *ret)
-{
-	*ret = relative_target(t);
-	return !narrow(t) && canonical(*ret) && canonical(t->rip + t->z.length);
-}
-
 /* ---- the choice ---- */
 
 static const struct {
 	uint16_t mnemonic;
 	form_fn *form;
 } forms[] = {
-	{ZYDIS_MNEMONIC_CLI, form_cli},	       {ZYDIS_MNEMONIC_CLD, form_cld},
-	{ZYDIS_MNEMONIC_SWAPGS, form_swapgs},  {ZYDIS_MNEMONIC_LEA, form_lea},
-	{ZYDIS_MNEMONIC_PUSH, form_push},      {ZYDIS_MNEMONIC_POP, form_pop},
-	{ZYDIS_MNEMONIC_LEAVE, form_leave},    {ZYDIS_MNEMONIC_JMP, form_jmp},
-	{ZYDIS_MNEMONIC_CALL, form_call},      {ZYDIS_MNEMONIC_RET, form_ret},
-	{ZYDIS_MNEMONIC_CLC, form_flags},      {ZYDIS_MNEMONIC_STC, form_flags},
-	{ZYDIS_MNEMONIC_CMC, form_flags},      {ZYDIS_MNEMONIC_LAHF, form_flags},
-	{ZYDIS_MNEMONIC_SAHF, form_flags},     {ZYDIS_MNEMONIC_JRCXZ, run_form_loop},
-	{ZYDIS_MNEMONIC_JECXZ, run_form_loop}, {ZYDIS_MNEMONIC_LOOP, run_form_loop},
-	{ZYDIS_MNEMONIC_LOOPE, run_form_loop}, {ZYDIS_MNEMONIC_LOOPNE, run_form_loop},
+	{ZYDIS_MNEMONIC_CLI, form_cli},		{ZYDIS_MNEMONIC_CLD, form_cld},
+	{ZYDIS_MNEMONIC_SWAPGS, form_swapgs},	{ZYDIS_MNEMONIC_LEA, form_lea},
+	{ZYDIS_MNEMONIC_PUSH, run_form_push},	{ZYDIS_MNEMONIC_POP, run_form_pop},
+	{ZYDIS_MNEMONIC_LEAVE, run_form_leave}, {ZYDIS_MNEMONIC_JMP, run_form_jmp},
+	{ZYDIS_MNEMONIC_CALL, run_form_call},	{ZYDIS_MNEMONIC_RET, run_form_ret},
+	{ZYDIS_MNEMONIC_CLC, form_flags},	{ZYDIS_MNEMONIC_STC, form_flags},
+	{ZYDIS_MNEMONIC_CMC, form_flags},	{ZYDIS_MNEMONIC_LAHF, form_flags},
+	{ZYDIS_MNEMONIC_SAHF, form_flags},	{ZYDIS_MNEMONIC_JRCXZ, run_form_loop},
+	{ZYDIS_MNEMONIC_JECXZ, run_form_loop},	{ZYDIS_MNEMONIC_LOOP, run_form_loop},
+	{ZYDIS_MNEMONIC_LOOPE, run_form_loop},	{ZYDIS_MNEMONIC_LOOPNE, run_form_loop},
 	{ZYDIS_MNEMONIC_XLAT, run_form_xlat},
 };
 
@@ -941,7 +378,7 @@ enum form run_form(struct translation *t)
 	if (t->insn.flags & INSN_LOCK || t->insn.trap || t->insn.run == run_watched)
 		return FORM_NONE;
 	if (run_is_jcc(&t->z))
-		return form_jcc(t);
+		return run_form_jcc(t);
 	if (t->code32 && !in_code32(t->z.mnemonic))
 		return FORM_NONE;
 	for (unsigned i = 0; i < ARRAY_SIZE(forms); i++)

@@ -174,23 +174,48 @@ typedef enum form form_fn(struct translation *t);
 
 /* run_forms.c: the present instruction inline. On FORM_NONE what was emitted is to be forgotten. */
 enum form run_form(struct translation *t);
-/* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx. */
+bool run_is_jcc(const ZydisDecodedInstruction *z);
+
+/* run_operand.c */
+
+/* The explicit memory operand, or NULL. */
+const ZydisDecodedOperand *run_memory_operand(const struct translation *t);
+/* dst = effective address; wide: not cut to 32 bits by 64-bit code. Uses r14 and r15. False: not to be had inline. */
+bool run_emit_address(struct translation *t, const ZydisDecodedOperand *op, unsigned dst,
+		      bool wide);
+/* reg = base + index + disp, LEA of the mode's address size: 32-bit code's addresses wrap at 4 GiB. */
+void run_emit_lea_word(struct translation *t, unsigned reg, unsigned base, unsigned index,
+		       int32_t disp);
+/* To the cold path, or t->place is where the host has the memory operand. Uses r14, r15 and rcx. False: not inline. */
+bool run_operand(struct translation *t, const ZydisDecodedOperand *mem);
+/* r14 = linear address of the memory operand; false: not to be had inline. */
+bool run_linear(struct translation *t);
+/* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx; no flags. */
 void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size);
+/* The same for a form that has no operand. */
+void run_look_up(struct translation *t, enum direct_kind kind, unsigned size);
 /* The parts of a lookup: rcx = 0 if it hits, r15 is the index; then r15 is the addend. */
 void run_emit_index(struct translation *t, enum direct_kind kind, unsigned size);
 void run_emit_addend(struct translation *t, enum direct_kind kind);
+/* True if lookups are calls (run_stubs.c); behind such a call: */
+bool run_calls_stubs(const struct translation *t);
+void run_looked_up(struct translation *t);
+/* What comes next is the instruction's last access. */
+void run_note_access(struct translation *t);
+
+/* run_flow.c */
+
+enum form run_form_push(struct translation *t);
+enum form run_form_pop(struct translation *t);
+enum form run_form_leave(struct translation *t);
+enum form run_form_jmp(struct translation *t);
+enum form run_form_call(struct translation *t);
+enum form run_form_ret(struct translation *t);
+enum form run_form_jcc(struct translation *t);
 /* r14 is a target: rcx = 0 if the jump cache knows it; r15 is its index, times 16. */
 void run_emit_find(struct translation *t);
 /* The indirect branch of a guard that led elsewhere; r14 is where. */
 void run_elsewhere(struct translation *t);
-bool run_is_jcc(const ZydisDecodedInstruction *z);
-
-/* For other files of forms. r14 = linear address of the memory operand; false: not to be had inline. */
-bool run_linear(struct translation *t);
-/* r14 is a linear address: to the cold path, or r14 + r15 is where the host has it. Uses rcx; no flags. */
-void run_look_up(struct translation *t, enum direct_kind kind, unsigned size);
-/* What comes next is the instruction's last access. */
-void run_note_access(struct translation *t);
 /* Where a relative branch leads; false: not to be had inline. */
 bool run_target(const struct translation *t, uint64_t *ret);
 
