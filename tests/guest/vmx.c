@@ -19,18 +19,6 @@
 
 #define TASK_SEL 0x60 /* an available 32-bit TSS */
 
-/* The guest runs code until an exit: its reason. */
-static uint32_t run(struct host *h, const void *code, size_t size)
-{
-	struct cpu *cpu = h->f->cpu;
-
-	flat_write(h->f, L2_CODE, code, size);
-	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
-	assert_int_equal(cpu->rip, HOST_RIP + 1);
-	assert_false(cpu->virt->guest);
-	return get(h, VMCS_EXIT_REASON);
-}
-
 /* ---- monitor trap flag ---- */
 
 /* Each iteration of a repeated instruction is one to MTF, and RIP stays until the last. */

@@ -139,6 +139,18 @@ static inline void start(struct host *h)
 	put_guest(h);
 }
 
+/* The guest runs code until an exit: its reason. */
+static inline uint32_t run(struct host *h, const void *code, size_t size)
+{
+	struct cpu *cpu = h->f->cpu;
+
+	flat_write(h->f, L2_CODE, code, size);
+	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
+	assert_int_equal(cpu->rip, HOST_RIP + 1);
+	assert_false(cpu->virt->guest);
+	return get(h, VMCS_EXIT_REASON);
+}
+
 /* A processor with all that silicon/vmx has, VMX off. */
 static inline struct host *host_open(void)
 {

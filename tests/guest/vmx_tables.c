@@ -48,16 +48,7 @@ static void put_probe(struct host *h, uint64_t entry)
 	flat_poke(h->f, TABLES + 0x2000 + 8 * (PROBE >> 21), entry, 8);
 }
 
-#define enter(h, name) enter_code(h, name, name##_end - name)
-
-/* The guest runs to an exit: its reason. */
-static uint32_t enter_code(struct host *h, const uint8_t *code, size_t size)
-{
-	flat_write(h->f, L2_CODE, code, size);
-	assert_int_equal(flat_run(h->f, 1000), CPU_EXIT_HLT);
-	assert_int_equal(h->f->cpu->rip, HOST_RIP + 1);
-	return h->vmx.vmcs[VMCS_EXIT_REASON];
-}
+#define enter(h, name) run(h, name, name##_end - name)
 
 /* ---- tables that lead into themselves ---- */
 

@@ -329,28 +329,38 @@ enum result emul_mov_to_cr(struct cpu *cpu, const struct insn *insn)
 	return r ? r : insn_next(cpu, insn);
 }
 
-/* DR4 and DR5 with CR4.DE, and DR8 and up, are undefined at any privilege. */
-static enum result check_dr(struct cpu *cpu, unsigned nr)
+/*
+ * DR4 and DR5 with CR4.DE, and DR8 and up, are undefined at any privilege. An exit goes before all of these but DR8 and up,
+ * and before general detect (SDM), or behind all of them (APM).
+ */
+static enum result check_dr(struct cpu *cpu, const struct insn *insn, enum intercept kind)
 {
-	if (nr > 7 || ((cpu->cr4 & CR4_DE) && (nr == 4 || nr == 5)))
+	uint64_t q = cr_qualification(insn, insn->reg, kind == INTERCEPT_DR_READ);
+	bool intel = model_intel(cpu->model);
+	unsigned nr = insn->reg;
+
+	if (nr > 7)
+		return fault_ud(cpu);
+	if (intel && cpu_intercept(cpu, kind, q))
+		return EMUL_INTERCEPTED;
+	if ((cpu->cr4 & CR4_DE) && (nr == 4 || nr == 5))
 		return fault_ud(cpu);
 	if (!privileged(cpu))
 		return fault_gp(cpu, 0);
-	/* General detect goes before the intercept (APM) or behind it (SDM). */
-	if (!model_intel(cpu->model) && (cpu_dr7(cpu) & DR7_GD))
+	if (intel)
+		return RESULT_OK;
+	if (cpu_dr7(cpu) & DR7_GD)
 		return fault_debug(cpu, DR6_BD);
-	return RESULT_OK;
+	return cpu_intercept(cpu, kind, q) ? EMUL_INTERCEPTED : RESULT_OK;
 }
 
 enum result emul_mov_from_dr(struct cpu *cpu, const struct insn *insn)
 {
 	uint64_t val;
-	enum result r = check_dr(cpu, insn->reg);
+	enum result r = check_dr(cpu, insn, INTERCEPT_DR_READ);
 
 	if (r)
 		return r;
-	if (cpu_intercept(cpu, INTERCEPT_DR_READ, cr_qualification(insn, insn->reg, true)))
-		return EMUL_INTERCEPTED;
 	r = sys_get_dr(cpu, insn->reg, &val);
 	if (r)
 		return r;
@@ -360,12 +370,10 @@ enum result emul_mov_from_dr(struct cpu *cpu, const struct insn *insn)
 
 enum result emul_mov_to_dr(struct cpu *cpu, const struct insn *insn)
 {
-	enum result r = check_dr(cpu, insn->reg);
+	enum result r = check_dr(cpu, insn, INTERCEPT_DR_WRITE);
 
 	if (r)
 		return r;
-	if (cpu_intercept(cpu, INTERCEPT_DR_WRITE, cr_qualification(insn, insn->reg, false)))
-		return EMUL_INTERCEPTED;
 	r = sys_set_dr(cpu, insn->reg, reg_read(cpu, insn->rm, emul_native_size(cpu), false));
 	return r ? r : insn_next(cpu, insn);
 }

@@ -23,7 +23,7 @@ static void note(const struct cpu *cpu, const struct insn *insn, struct virt_ins
 		.opsize = insn->opsize,
 		.addrsize = insn->addrsize,
 		.mem = insn->flags & INSN_MEM,
-		.seg = insn->seg,
+		.seg = insn->flags & INSN_MEM ? insn->seg : emul_implicit_seg(cpu, insn),
 		.base = general_register(insn->base),
 		.index = general_register(insn->index),
 		.scale = insn->scale,

@@ -43,6 +43,15 @@ static bool leave(struct cpu *cpu, uint32_t reason, uint64_t qualification, uint
 	return true;
 }
 
+/* A memory operand's linear address, for exits before it was accessed. */
+static uint64_t operand_linear(const struct cpu *cpu, unsigned seg, uint64_t off)
+{
+	if (cpu_64bit(cpu) && seg < SEG_FS)
+		return off;
+	off += cpu->seg[seg].base;
+	return cpu_64bit(cpu) ? off : (uint32_t)off;
+}
+
 /* ---- kinds that exit whenever they are asked for ---- */
 
 static const uint8_t plain[NR_INTERCEPTS] = {
@@ -192,21 +201,31 @@ static bool write_exits(const struct vmx *v, unsigned nr, uint64_t val)
 	return false;
 }
 
+/* The only one of these whose operand may be memory. */
+static bool leave_lmsw(struct cpu *cpu, uint64_t q)
+{
+	const struct virt_insn *insn = &cpu->virt->insn;
+
+	exit_make(cpu, &(struct exit_info){
+			       .reason = REASON_CR,
+			       .qualification = q & 0xffff0070,
+			       .linear = insn->mem ? operand_linear(cpu, insn->seg, insn->off) : 0,
+			       .insn_len = insn->len,
+		       });
+	return true;
+}
+
 static bool on_cr_write(struct cpu *cpu, uint64_t q)
 {
 	struct vmx *v = vmx_of(cpu);
 	uint64_t val = cpu->gpr[q >> 8 & 0xf];
-	bool exits;
 
 	if (!cpu_64bit(cpu))
 		val = (uint32_t)val;
-	if ((q & 0x30) == CR_QUAL_CLTS)
-		exits = clts_exits(v);
-	else if ((q & 0x30) == CR_QUAL_LMSW)
-		exits = lmsw_exits(v, q >> 16 & 0xffff);
-	else
-		exits = write_exits(v, q & 0xf, val);
-	return exits && leave(cpu, REASON_CR, q & 0xffff0f7f, 0);
+	if ((q & 0x30) == CR_QUAL_LMSW)
+		return lmsw_exits(v, q >> 16 & 0xffff) && leave_lmsw(cpu, q);
+	return ((q & 0x30) == CR_QUAL_CLTS ? clts_exits(v) : write_exits(v, q & 0xf, val)) &&
+	       leave(cpu, REASON_CR, q & 0xf7f, 0);
 }
 
 uint64_t vmx_cr_read(struct cpu *cpu, unsigned nr)
@@ -292,14 +311,10 @@ static uint64_t string_linear(const struct cpu *cpu, uint64_t q)
 {
 	const struct virt_insn *insn = &cpu->virt->insn;
 	uint64_t off = cpu->gpr[q & IO_IN ? RDI : RSI];
-	unsigned seg = q & IO_IN ? (unsigned)SEG_ES : insn->seg;
 
 	if (insn->addrsize < 8)
 		off &= BIT(8 * insn->addrsize) - 1;
-	if (cpu_64bit(cpu) && seg < SEG_FS)
-		return off;
-	off += cpu->seg[seg].base;
-	return cpu_64bit(cpu) ? off : (uint32_t)off;
+	return operand_linear(cpu, q & IO_IN ? (unsigned)SEG_ES : insn->seg, off);
 }
 
 static bool on_io(struct cpu *cpu, uint64_t q)
