@@ -334,7 +334,7 @@ static enum cpu_exit_kind left(struct run *run)
 		break;
 	case LEAVE_HOT:
 		cpu->rip = run->block[index].rip;
-		run->visits[index] = RUN_HOT_AGAIN;
+		run->visits[index].left = RUN_HOT_AGAIN;
 		break;
 	case LEAVE_COLD:
 		return step_settle(cpu, run->result);

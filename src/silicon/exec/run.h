@@ -30,12 +30,12 @@ struct run_record;
 /* And for each: */
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
-#define RUN_SITES	(20u << 10)
+#define RUN_SITES	(48u << 10)
 #define RUN_BLOCK_BITS	17
-#define RUN_BLOCKS	(6u << 10)
+#define RUN_BLOCKS	(9u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_PAGE_BITS	13
-#define RUN_PAGES	128u
+#define RUN_PAGES	192u
 #define RUN_LINE	64u /* bytes: what pages are watched and compared by */
 #define RUN_KEYS	16u
 #define RUN_BLOCK_INSNS 120u
@@ -86,14 +86,17 @@ struct run_record;
 #define RUN_NO_JUMP	 1u /* minus -1 */
 #define RUN_NONE	 0xffffffffu
 #define RUN_NO_PAGE	 0xffffu
-#define RUN_DEAD	 64u	    /* blocks that a page keeps though they are */
-#define RUN_DROPS	 2u	    /* after more it is being rewritten as a whole */
-#define RUN_EXIT_FIND	 10u	    /* from an exit's leave to its look in the jump cache */
-#define RUN_HEAD_LEAVE	 10u	    /* from a block's way out at its head to its cross entry */
-#define RUN_MAX_INSN	 15u	    /* bytes of an instruction */
-#define RUN_AWAY	 15u	    /* what ->away holds */
-#define RUN_SYNC_TICKS	 (1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
-#define RUN_SYNC_BURST	 64u	    /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
+#define RUN_DEAD	 64u /* blocks that a page keeps though they are */
+#define RUN_DROPS	 2u  /* after more it is being rewritten as a whole */
+#define RUN_EXIT_FIND	 10u /* from an exit's leave to its look in the jump cache */
+#define RUN_HEAD_LEAVE	 10u /* from a block's way out at its head to its cross entry */
+#define RUN_HEAD_SHIFT \
+	8 /* of the block's number in what its head gives the stub; below: instructions */
+#define RUN_MOV_IMM    5u	  /* bytes of a MOV to ECX */
+#define RUN_MAX_INSN   15u	  /* bytes of an instruction */
+#define RUN_AWAY       15u	  /* what ->away holds */
+#define RUN_SYNC_TICKS (1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
+#define RUN_SYNC_BURST 64u	  /* SERIALIZEs within RUN_SYNC_TICKS that begin one each */
 #define RUN_SYNC_PAGE \
 	(1u << 17) /* and for each page that the last one had compared: some 5 % of the time */
 
@@ -168,7 +171,7 @@ struct run_block {
 	uint32_t
 		away : 4; /* instructions to where the guest left its mode, or more; 0: it did not */
 	uint32_t entry;	  /* offset of its code */
-	uint8_t to_inner; /* from there: run_block_inner(), */
+	uint8_t to_inner; /* from there: run_block_inner(); 0: its head calls stubs, */
 	uint8_t to_cross; /* and back: run_block_cross() */
 	uint16_t page;
 	uint16_t
@@ -190,11 +193,23 @@ static inline uint32_t run_block_inner(const struct run_block *b)
 	return b->entry + b->to_inner;
 }
 
+/* True if its head calls stubs: both entries are one then. */
+static inline bool run_block_calls(const struct run_block *b)
+{
+	return !b->to_inner;
+}
+
 /* And of that from other pages. */
 static inline uint32_t run_block_cross(const struct run_block *b)
 {
 	return b->entry - b->to_cross;
 }
+
+/* What the stubs of heads know of a block (run_stubs.c). */
+struct run_visit {
+	uint16_t left; /* visits until it is hot */
+	uint16_t page;
+};
 
 /* A direct branch out of a block. */
 struct run_exit {
@@ -340,6 +355,8 @@ struct run_stubs {
 	uint32_t check[NR_DIRECT_KINDS][RUN_CHECKS]; /* by log2 of the size */
 	uint32_t push, pop;			     /* of a word */
 	uint32_t find;
+	uint32_t head,
+		cross; /* of a block that counts its visits: its entry, and what stands before */
 	uint32_t ring_push, ring_pop, ring_search;
 };
 
@@ -397,8 +414,8 @@ struct run {
 	struct run_group *group;
 	struct insn *cold; /* RUN_COLD: instructions that ran by their handlers, by site */
 	struct run_block *block;
-	uint32_t *block_table; /* index + 1 of the chain's first */
-	uint32_t *visits;      /* by block, low: left until it is hot */
+	uint32_t *block_table;	  /* index + 1 of the chain's first */
+	struct run_visit *visits; /* by block, low */
 	struct run_exit *exit;
 	struct run_page *page;
 	uint8_t (*line)[RUN_LINE]; /* copies of lines that blocks were made of */
@@ -486,6 +503,12 @@ static inline uint32_t run_key(const struct cpu *cpu)
 {
 	return cpu->exec->key | (uint32_t)cpu->mode.access << RUN_KEY_ACCESS |
 	       (cpu->mode.cpl ? 0 : RUN_KEY_CPL0);
+}
+
+/* Of a block that counts them. */
+static inline uint32_t run_visits(const struct run *run, uint32_t block)
+{
+	return run->block[block].hot - run->visits[block].left;
 }
 
 /*

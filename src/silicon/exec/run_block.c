@@ -34,10 +34,19 @@ static void write_jump(struct run *run, uint32_t from, uint32_t to)
 	__builtin_memcpy(run->code.rw + from + 1, &disp, 4);
 }
 
+/* mov $val,%ecx */
+static void write_imm(struct run *run, uint32_t at, uint32_t val)
+{
+	run->code.rw[at] = 0xb9;
+	__builtin_memcpy(run->code.rw + at + 1, &val, 4);
+}
+
 static void lead_on(struct run *run, uint32_t old, uint32_t new)
 {
 	write_jump(run, run->block[old].entry, run->block[new].entry);
-	write_jump(run, run_block_inner(&run->block[old]), run_block_inner(&run->block[new]));
+	if (!run_block_calls(&run->block[old]))
+		write_jump(run, run_block_inner(&run->block[old]),
+			   run_block_inner(&run->block[new]));
 	write_jump(run, run_block_cross(&run->block[old]), run_block_cross(&run->block[new]));
 	run_link_move(run, old, new);
 }
@@ -79,7 +88,21 @@ static void note_use(const struct run *run, const struct run_block *b)
 
 	if (b->counts || b->replaced)
 		run_heat(run, b->rip, b->key)->lasted = b->replaced ||
-							b->hot - run->visits[block] >= RUN_LASTED;
+							run_visits(run, block) >= RUN_LASTED;
+}
+
+/* Who comes to the block's head leaves for the loop. */
+static void shut(struct run *run, const struct run_block *b)
+{
+	uint32_t leave = run_block_cross(b) - RUN_HEAD_LEAVE;
+
+	if (run_block_calls(b)) {
+		write_imm(run, b->entry, b - run->block);
+		write_jump(run, b->entry + RUN_MOV_IMM, run->stub_leave);
+		return;
+	}
+	write_jump(run, b->entry, leave);
+	write_jump(run, run_block_inner(b), leave);
 }
 
 /* Nobody finds or enters the block any more: what is chained to it leaves for the loop at its head. */
@@ -91,8 +114,7 @@ static void block_kill(struct run *run, struct run_block *b)
 	block_hide(run, b);
 	b->dead = true;
 	run->page[b->page].nr_dead++;
-	write_jump(run, b->entry, run_block_cross(b) - RUN_HEAD_LEAVE);
-	write_jump(run, run_block_inner(b), run_block_cross(b) - RUN_HEAD_LEAVE);
+	shut(run, b);
 	run_jump_drop(run, b);
 	run_link_cut(run, b - run->block);
 }

@@ -150,7 +150,7 @@ static uint32_t heat(const struct translation *t, uint64_t rip)
 	block = run_block_at(run, rip, t->key, t->page - run->page);
 	if (block == RUN_NONE)
 		return 0;
-	return run->block[block].counts ? run->block[block].hot - run->visits[block] : RUN_HOT_MOST;
+	return run->block[block].counts ? run_visits(run, block) : RUN_HOT_MOST;
 }
 
 static uint64_t target_of(const struct translation *t, const struct run_record *rec)

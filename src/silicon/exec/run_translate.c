@@ -405,13 +405,6 @@ static void emit_cross_entry(struct translation *t, uint32_t leave)
 		emit_fresh(t, t->second, leave);
 }
 
-/* Where a block that counts its visits goes when they are enough; its head leads back here. */
-static void emit_hot(struct translation *t)
-{
-	emit_mov_imm(&t->e, RCX, (uint32_t)LEAVE_HOT << LEAVE_SHIFT | t->run->nr_blocks);
-	emit_jmp(&t->e, t->run->stub_leave);
-}
-
 /*
  * Visits that make a block worth a trace. Traces are larger than the blocks that they are made of, and what large programs
  * wait for most is their code: the more traces there are, the hotter must be what gets one.
@@ -423,18 +416,23 @@ static uint32_t visits_until_hot(const struct run *run)
 	return RUN_HOT << min(run->nr_traces / RUN_HOT_TRACES, RUN_HOT_TIMES);
 }
 
-static void emit_visit(struct translation *t, uint32_t hot)
+/* One that counts its visits is no trace, and leaves all to stubs. Returns the offset of the count of instructions: a byte. */
+static uint32_t emit_head_calls(struct translation *t)
 {
 	struct run *run = t->run;
-	uint32_t *visits = &run->visits[run->nr_blocks];
 	struct emit *e = &t->e;
 
-	*visits = visits_until_hot(run);
-	emit_abs(e, 0x40, 0x8b, RCX, emit_low(visits));
-	EMIT(e, "\x8d\x49\xff"); /* lea -1(%rcx),%ecx */
-	emit_abs(e, 0x40, 0x89, RCX, emit_low(visits));
-	EMIT(e, "\xe3"); /* jrcxz hot */
-	emit8(e, hot - (emit_pos(e) + 1));
+	run->visits[run->nr_blocks] = (struct run_visit){
+		.left = visits_until_hot(run),
+		.page = t->page - run->page,
+	};
+	t->cross = emit_pos(e);
+	emit_mov_imm(e, RCX, run->nr_blocks);
+	emit_call_stub(e, t->stubs->cross);
+	t->entry = t->inner = emit_pos(e);
+	emit_mov_imm(e, RCX, run->nr_blocks << RUN_HEAD_SHIFT);
+	emit_call_stub(e, t->stubs->head);
+	return t->entry + 1;
 }
 
 /* Lock-step, and where time is counted: leave, unless rcx, what ->retired will be, is within the limit. Uses r14 and r15. */
@@ -458,8 +456,8 @@ static void emit_limit(struct translation *t)
 	emit_mov(e, RCX, R15);
 }
 
-/* Returns the offset of the count: a byte. */
-static uint32_t emit_head(struct translation *t, uint32_t hot)
+/* Returns the same. */
+static uint32_t emit_head(struct translation *t)
 {
 	struct emit *e = &t->e;
 	uint32_t leave = emit_pos(e), count;
@@ -471,8 +469,6 @@ static uint32_t emit_head(struct translation *t, uint32_t hot)
 	t->entry = emit_pos(e);
 	emit_calm(t, leave);
 	t->inner = emit_pos(e);
-	if (t->counts)
-		emit_visit(t, hot);
 	run_exchange(t);
 	t->again = emit_pos(e);
 	emit_load_slot(e, RCX, EMIT_SLOT_RETIRED);
@@ -531,11 +527,11 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	if (t->failed || !run_site_keep(run, t->entry, t->sites, t->nr_sites))
 		return RUN_NONE;
 	run->nr_blocks++;
-	run->used = ALIGN_UP(emit_pos(&t->e), 16);
+	run->used = emit_pos(&t->e);
 	settle(run);
 	run->block[block] = (struct run_block){
 		.counts = t->counts,
-		.hot = t->counts ? run->visits[block] : 0,
+		.hot = t->counts ? run->visits[block].left : 0,
 		.rip = t->start,
 		.lines = t->lines,
 		.key = t->key,
@@ -599,6 +595,8 @@ static uint32_t start_of(const struct translation *t)
 {
 	uint32_t used = t->run->used + (t->nr_exchanges ? RUN_HOMES_STUB : 0);
 
+	if (t->counts)
+		return used;
 	return t->hot ? ALIGN_UP(used + RUN_HEAD_LEAVE, CACHE_LINE) - RUN_HEAD_LEAVE : used;
 }
 
@@ -631,9 +629,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	t.e.base = run->code.rw;
 	run_homes_stub(&t, head);
 	t.e.at = run->code.rw + head;
-	if (t.counts)
-		emit_hot(&t);
-	count = emit_head(&t, head);
+	count = t.counts ? emit_head_calls(&t) : emit_head(&t);
 	translate_all(&t);
 	return t.failed ? RUN_NONE : finish(&t, count);
 }
