@@ -89,6 +89,49 @@ GUEST(homes, 64,
       "5: add r15,r13; sub r14,r15; ret\n"
       "6: sub r15,r12; xor r14,r15; ret");
 
+/*
+ * Tables whose index is a byte, or masked, which a trace checks as a whole: read and written, by registers with and without a home,
+ * by what was a byte until a part of it, or more, was changed. Later their place is a page's end, and a device.
+ */
+GUEST(tables, 64,
+      "mov ebp,2000; mov rsi,0x100010; mov rdi,0x102100; mov r14,0x102000; mov r8,0x1017f0; mov "
+      "r9,0x102e08; mov r10,0xf1000000\n"
+      "1: add r12,[rsi]; xor r12,rbp; ror r12,7; mov rax,r12\n"
+      "movzx ecx,al; add rbx,[rsi+rcx*8]; movzx eax,ah; mov r15d,eax; xor rbx,[rsi+r15*8]; add "
+      "[rdi+r15*2],bx\n"
+      "mov rdx,r12; and edx,31; add r13,[r14+rdx*8]; mov [r14+rdx*8+4],eax; and r15d,7; "
+      "add r11,[r14+r15]\n"
+      "and ecx,0x7f; mov ch,1; add rbx,[rsi+rcx*8]; movzx ecx,bl; add rcx,rcx; "
+      "add r11,[rsi+rcx*8]\n"
+      "movzx eax,r12b; add r13d,[rax+0x101000]; movzx eax,bl; xor [rax+0x101000],r13b; "
+      "mov rcx,rax; sub r13,[rsi+rcx*4+8]\n"
+      "cmp ebp,1200; cmove rsi,r8; cmp ebp,700; cmove r14,r9; cmp ebp,20; cmove r14,r10; dec ebp; "
+      "jne 1b; hlt");
+
+/* The same, up to the end of the address space: what a check takes besides is not there, and then an entry is not. */
+GUEST(tables_at_top, 64,
+      "mov ebp,1500; mov rsi,0x100000; mov rdi,0xfffffffffffff000; mov r8,0xffffffffffffefc0; mov "
+      "r9,0x200ff0\n"
+      "1: inc r12; movzx ecx,r12b; and ecx,7; add rax,[rsi+rcx*8]; mov rdx,r12; and edx,3; add "
+      "rbx,[rsi+rdx*8]\n"
+      "movzx ecx,r12b; cmp ebp,400; ja 2f; shr ecx,5\n"
+      "2: movzx ecx,cl; add rax,[rsi+rcx*8]; movzx ecx,bpl; add rbx,[rsi+rcx*8]\n"
+      "cmp ebp,300; cmove rsi,r9; cmp ebp,100; cmove rsi,r8; dec ebp; jne 1b; hlt");
+
+/* A table of bytecodes' places, and bytecodes whose order changes. */
+GUEST(bytecodes, 64,
+      "lea rax,[rip+2f]; mov [0x101000],rax; lea rax,[rip+3f]; mov [0x101008],rax\n"
+      "lea rax,[rip+4f]; mov [0x101010],rax; lea rax,[rip+5f]; mov [0x101018],rax\n"
+      "mov ebp,900; mov rsi,0x102000; mov rdi,0x101000; mov dword ptr [rsi],0x00010201; "
+      "mov byte ptr [rsi+4],3\n"
+      "1: xor edx,edx; movzx ecx,byte ptr [rsi+rdx]; inc rdx; mov rcx,[rdi+rcx*8]; jmp rcx\n"
+      "2: inc rax; movzx ecx,byte ptr [rsi+rdx]; inc rdx; mov rcx,[rdi+rcx*8]; jmp rcx\n"
+      "3: lea rax,[rax+rax*4]; movzx r15d,byte ptr [rsi+rdx]; inc rdx; mov r15,[rdi+r15*8]; jmp "
+      "r15\n"
+      "4: xor rax,rbp; movzx ecx,byte ptr [rsi+rdx]; inc rdx; jmp [rdi+rcx*8]\n"
+      "5: test bpl,31; jne 6f; ror dword ptr [rsi],8\n"
+      "6: dec ebp; jne 1b; hlt");
+
 /* Loops within loops: a trace goes round the outer one, in step with the inner one. An index is set to zero again and again. */
 GUEST(rounds, 64,
       "mov ebp,400; mov rsi,0x100000; mov rdi,0x100f80; mov rdx,0x102f80\n"
@@ -173,6 +216,9 @@ TRACE_TEST(faults)
 TRACE_TEST(writes_code)
 TRACE_TEST(x87)
 TRACE_TEST(homes)
+TRACE_TEST(tables)
+TRACE_TEST(tables_at_top)
+TRACE_TEST(bytecodes)
 TRACE_TEST(rounds)
 TRACE_TEST(long_loop)
 
@@ -187,6 +233,20 @@ static void makes_traces(void **state)
 	for (uint32_t i = 0; i < f->cpu->exec->run->nr_blocks; i++)
 		nr_plain += !!(f->cpu->exec->run->block[i].key & RUN_KEY_PLAIN);
 	assert_true(nr_plain > 0);
+	done(f);
+}
+
+/* Tables are checked as a whole. */
+static void checks_tables(void **state)
+{
+	struct flat *f = machine("run");
+	const struct run *run = f->cpu->exec->run;
+	unsigned most = 0;
+
+	run_some(f, bytecodes, bytecodes_end - bytecodes);
+	for (uint32_t i = 0; i < run->nr_groups; i++)
+		most = max(most, (unsigned)run->group[i].size);
+	assert_int_equal(most, 256 * 8);
 	done(f);
 }
 
@@ -214,6 +274,8 @@ int main(void)
 		cmocka_unit_test(makes_traces),	   cmocka_unit_test(test_x87),
 		cmocka_unit_test(test_homes),	   cmocka_unit_test(test_rounds),
 		cmocka_unit_test(test_long_loop),  cmocka_unit_test(makes_few_traces),
+		cmocka_unit_test(test_tables),	   cmocka_unit_test(test_tables_at_top),
+		cmocka_unit_test(test_bytecodes),  cmocka_unit_test(checks_tables),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

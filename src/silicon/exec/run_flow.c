@@ -266,8 +266,18 @@ static void emit_ret(struct translation *t)
 		emit_jump_found(t);
 }
 
+/* The register that holds the target of FF /2 or FF /4, as it is; REG_NONE: r14 is to be made that. */
+static unsigned target_register(const struct translation *t)
+{
+	if (t->code32 || t->ops[0].type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return REG_NONE;
+	return run_home(t, zreg_gpr(t->ops[0].reg.value));
+}
+
 void run_elsewhere(struct translation *t)
 {
+	if (t->z.opcode == 0xff && target_register(t) != REG_NONE)
+		emit_target(t);
 	if (t->z.mnemonic == ZYDIS_MNEMONIC_RET)
 		emit_ret(t);
 	else if (t->z.mnemonic == ZYDIS_MNEMONIC_CALL)
@@ -276,20 +286,33 @@ void run_elsewhere(struct translation *t)
 		emit_jump(t);
 }
 
-/* If the trace goes on where it led before: out of line, unless r14 is that. */
-static bool emit_guard(struct translation *t)
+/* Where the trace goes on where it led before: out of line, unless reg is that. */
+static void emit_guard(struct translation *t, unsigned reg)
 {
 	int64_t minus = -t->now->next;
 
-	if (t->follow != FOLLOW_GUARD)
-		return false;
 	if (minus == (int32_t)minus) {
-		emit_lea(&t->e, RCX, R14, REG_NONE, 0, minus);
+		emit_lea(&t->e, RCX, reg, REG_NONE, 0, minus);
 	} else {
 		emit_mov_imm(&t->e, RCX, minus);
-		emit_lea(&t->e, RCX, RCX, R14, 0, 0);
+		emit_lea(&t->e, RCX, RCX, reg, 0, 0);
 	}
 	t->guard[t->nr_guards++] = (struct loose_end){.at = emit_jmp_rcx(&t->e), .site = t->site};
+}
+
+/* FF /2 or FF /4: a guard, or r14 is the target. */
+static bool emit_indirect(struct translation *t)
+{
+	unsigned reg = target_register(t);
+
+	if (t->follow == FOLLOW_GUARD && reg != REG_NONE) {
+		emit_guard(t, reg);
+		return true;
+	}
+	if (!emit_target(t))
+		return false;
+	if (t->follow == FOLLOW_GUARD)
+		emit_guard(t, R14);
 	return true;
 }
 
@@ -310,9 +333,9 @@ enum form run_form_jmp(struct translation *t)
 		run_end(t, relative_target(t));
 		return FORM_END;
 	}
-	if (!near_indirect(t, 4) || !emit_target(t))
+	if (!near_indirect(t, 4) || !emit_indirect(t))
 		return FORM_NONE;
-	if (emit_guard(t))
+	if (t->follow == FOLLOW_GUARD)
 		return FORM_DONE;
 	emit_jump(t);
 	return FORM_END;
@@ -320,9 +343,9 @@ enum form run_form_jmp(struct translation *t)
 
 static enum form call_indirect(struct translation *t)
 {
-	if (!near_indirect(t, 2) || !canonical(t->rip + t->z.length) || !emit_target(t))
+	if (!near_indirect(t, 2) || !canonical(t->rip + t->z.length) || !emit_indirect(t))
 		return FORM_NONE;
-	if (emit_guard(t)) {
+	if (t->follow == FOLLOW_GUARD) {
 		emit_push_imm(t, t->rip + t->z.length);
 		run_ring_push(t, t->rip + t->z.length);
 		return FORM_DONE;
@@ -359,7 +382,8 @@ enum form run_form_ret(struct translation *t)
 		return FORM_NONE;
 	emit_pop_address(t);
 	emit_load_word(t, R14);
-	if (emit_guard(t)) {
+	if (t->follow == FOLLOW_GUARD) {
+		emit_guard(t, R14);
 		run_ring_drop(t);
 		emit_move_rsp(t, ret_bytes(t));
 		return FORM_DONE;

@@ -10,18 +10,24 @@
  *
  * A write behind a way out of the trace that the first member stands before has a group of its own: else a page that
  * is only read would be checked for writing.
+ *
+ * An index that is small, whatever it is, as bytecodes are, makes a group of a whole table: all that it can reach is checked, if
+ * that is in one page as the registers are when the trace is made.
  */
 #include "silicon/exec/run_translate.h"
 
 #include "silicon/exec/borrow.h"
 
-#define SPAN	 512 /* bytes of a group: the more, the oftener a page's end lies within */
+#define SPAN	 512  /* bytes of a group: the more, the oftener a page's end lies within */
+#define TABLE	 2304 /* the same, where indices are bounded: 256 entries of 8 bytes and more */
+#define BOUND	 255  /* of an index that is */
 #define FAR	 (1 << 30)
 #define RET_IMM	 0xc2 /* no other opcode of the stack's instructions */
 #define MAX_REFS (RUN_BLOCK_INSNS * NR_REFS)
 
 struct value {
 	uint32_t root; /* 0: none, the constant is all */
+	uint32_t most; /* the register's value is no more than that, if it is not 0 */
 	int64_t add;
 };
 
@@ -29,9 +35,10 @@ struct value {
 struct access_ref {
 	struct run_record *rec;
 	enum ref_kind kind;
-	uint8_t seg, base, index, scale, size;
-	bool write;
-	struct value b, x; /* of base and index */
+	uint8_t seg, base, index, scale;
+	uint16_t size; /* with a bounded index: of all that it can reach */
+	bool write, bounded;
+	struct value b, x; /* of base and index; a bounded one's is none */
 	int64_t at;	   /* from the roots */
 	unsigned group;
 };
@@ -40,12 +47,13 @@ struct candidate {
 	uint8_t seg, scale;
 	uint32_t base, index; /* roots */
 	int64_t low, high, first;
-	bool write;
+	bool write, bounded;
 	unsigned branches, members;
 	unsigned last; /* of ->ref */
 };
 
 struct tracker {
+	const struct cpu *cpu;
 	struct value reg[NR_GPRS];
 	uint32_t next_root;
 	unsigned branches;
@@ -65,6 +73,7 @@ static void forget(struct tracker *k, unsigned gpr)
 static void add(struct tracker *k, unsigned gpr, int64_t by)
 {
 	k->reg[gpr].add += by;
+	k->reg[gpr].most = 0;
 	if (k->reg[gpr].add > FAR || k->reg[gpr].add < -FAR)
 		forget(k, gpr);
 }
@@ -175,6 +184,29 @@ static bool track(struct tracker *k, const struct run_record *rec)
 	return false;
 }
 
+/* The most that the instruction leaves in its first operand, a register; 0: not known, or much. */
+static uint32_t most_of(const struct run_record *rec)
+{
+	const ZydisDecodedOperand *to = &rec->ops[0], *from = &rec->ops[1];
+
+	if (to->type != ZYDIS_OPERAND_TYPE_REGISTER || to->size < 32)
+		return 0;
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_MOVZX && from->size == 8)
+		return BOUND;
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_AND && is_imm(from) && from->imm.value.s > 0 &&
+	    from->imm.value.s <= BOUND)
+		return from->imm.value.s;
+	return 0;
+}
+
+static void track_most(struct tracker *k, const struct run_record *rec)
+{
+	uint32_t most = most_of(rec);
+
+	if (most)
+		k->reg[zreg_gpr(rec->ops[0].reg.value)].most = most;
+}
+
 /* ---- the stack ---- */
 
 /* What PUSH, POP, CALL, RET and LEAVE do, where they are translated inline. */
@@ -226,8 +258,11 @@ static void track_stack(struct tracker *k, const struct run_record *rec,
 
 static bool fits(const struct candidate *c, const struct access_ref *r)
 {
+	int64_t span = max(c->high, r->at + r->size) - min(c->low, r->at);
+
 	return c->seg == r->seg && c->scale == r->scale && c->base == r->b.root &&
-	       c->index == r->x.root && max(c->high, r->at + r->size) - min(c->low, r->at) <= SPAN;
+	       c->index == r->x.root && c->bounded == r->bounded &&
+	       span <= (r->bounded ? TABLE : SPAN);
 }
 
 static void join(struct tracker *k, struct access_ref *r)
@@ -256,6 +291,7 @@ static void join(struct tracker *k, struct access_ref *r)
 		.high = r->at + r->size,
 		.first = r->at,
 		.write = r->write,
+		.bounded = r->bounded,
 		.branches = k->branches,
 		.members = 1,
 		.last = k->nr_refs,
@@ -267,12 +303,35 @@ static struct value value_of(const struct tracker *k, uint8_t gpr)
 	return gpr == REG_NONE ? (struct value){0} : k->reg[gpr];
 }
 
+/* Whether all that a bounded index can reach from disp on is in one page, as things are. */
+static bool fits_page(const struct tracker *k, const struct access_ref *r, int64_t disp,
+		      uint32_t most)
+{
+	uint64_t low = disp + (r->base == REG_NONE ? 0 : k->cpu->gpr[r->base]) +
+		       (r->seg ? k->cpu->seg[r->seg].base : 0);
+
+	return (low & ~PAGE_MASK) + (most << r->scale) + r->size <= PAGE_SIZE;
+}
+
+/* If the index is bounded, take it for all that it may be. */
+static void bound(const struct tracker *k, struct access_ref *r, int64_t disp)
+{
+	uint32_t most = value_of(k, r->index).most;
+
+	if (!most || (most << r->scale) + r->size > TABLE || !fits_page(k, r, disp, most))
+		return;
+	r->bounded = true;
+	r->size += most << r->scale;
+	r->x = (struct value){0};
+}
+
 static void note(struct tracker *k, struct access_ref r, int64_t disp)
 {
 	r.b = value_of(k, r.base);
 	r.x = value_of(k, r.index);
+	bound(k, &r, disp);
 	r.at = disp + r.b.add + r.x.add * (1 << r.scale);
-	if (r.base == REG_NONE && r.index != REG_NONE)
+	if (r.base == REG_NONE && r.index != REG_NONE && !r.bounded)
 		return; /* a table: nothing else is likely to be near */
 	if (r.base != REG_NONE && !r.b.root)
 		return; /* groups without roots are known addresses */
@@ -354,10 +413,12 @@ static void visit(struct tracker *k, struct run_record *rec)
 		track_stack(k, rec, use);
 	else if (branch || track(k, rec))
 		return;
-	else if (is_plain(rec))
+	else if (is_plain(rec)) {
 		forget_written(k, rec);
-	else
+		track_most(k, rec);
+	} else {
 		forget_all(k);
+	}
 }
 
 static struct group group_of(const struct candidate *c)
@@ -417,6 +478,7 @@ static void settle(struct translation *t, struct tracker *k)
 			.base = r->base,
 			.index = r->index,
 			.scale = r->scale,
+			.bounded = r->bounded,
 			.disp = r->at - index,
 			.low = c->low - index,
 			.add = -r->b.add,
@@ -428,6 +490,7 @@ void run_group(struct translation *t)
 {
 	struct tracker k;
 
+	k.cpu = t->cpu;
 	k.next_root = 1;
 	k.branches = k.nr = k.nr_refs = 0;
 	forget_all(&k);
@@ -456,6 +519,12 @@ static void emit_segment(struct translation *t, const struct group *g, unsigned 
 			      offsetof(struct segment, base));
 }
 
+/* The group's accesses are off that register, too, as it is at the first: not off whatever it may be. */
+static bool checks_index(const struct run_ref *ref)
+{
+	return ref->index != REG_NONE && !ref->bounded;
+}
+
 /* r14 = linear address of the group's lowest byte. */
 static void emit_lowest(struct translation *t, const struct group *g, const struct run_ref *ref)
 {
@@ -466,7 +535,7 @@ static void emit_lowest(struct translation *t, const struct group *g, const stru
 		emit_mov_imm(e, R14, g->root + ref->low);
 	} else {
 		base = home_or(t, ref->base, R14);
-		if (ref->index != REG_NONE)
+		if (checks_index(ref))
 			index = home_or(t, ref->index, R15);
 		emit_lea(e, R14, base, index, ref->scale, ref->low + ref->add);
 	}
@@ -481,7 +550,7 @@ static void emit_root(struct translation *t, const struct group *g, const struct
 {
 	struct emit *e = &t->e;
 
-	if (ref->index == REG_NONE) {
+	if (!checks_index(ref)) {
 		emit_lea(e, R15, R15, R14, 0, -ref->low);
 		return;
 	}
@@ -505,7 +574,7 @@ static void note_check(struct translation *t, const struct group *g, const struc
 		.size = g->size,
 		.seg = g->seg,
 		.base = ref->base,
-		.index = ref->index,
+		.index = checks_index(ref) ? ref->index : REG_NONE,
 		.scale = ref->scale,
 		.slot = g->slot,
 		.number = g - t->group,

@@ -33,6 +33,7 @@ enum ref_kind { REF_OPERAND, REF_STACK, NR_REFS };
 struct run_ref {
 	uint8_t group;		    /* number + 1; 0: in none */
 	uint8_t base, index, scale; /* guest registers as they are here, or REG_NONE */
+	bool bounded;		    /* whatever the index is, the group has all that it can reach */
 	int32_t disp;		    /* from the group's root, given the index register as it is */
 	int32_t low;		    /* the same for the group's lowest byte */
 	int32_t add; /* root - base register as it is; of an address that is known: 0 */
