@@ -68,6 +68,7 @@ struct run_record;
 #define RUN_RING_BEFORE	 3u	      /* that are looked at before the first, and never right */
 #define RUN_JMP		 5u	      /* bytes of a jump */
 #define RUN_JUMPS	 (1u << RUN_JUMP_BITS)
+#define RUN_COUNT_MAX	 (2 * PAGE_SIZE - 1) /* of a REP's elements inline: a mask */
 #define RUN_JUMP_LOG	 (2 * RUN_JUMPS)
 #define RUN_JUMP_FILTER	 32768u /* bits */
 #define RUN_SLOTS	 11u	/* of the frame that translated code has on the host's stack */
@@ -244,6 +245,8 @@ struct run_page {
 	uint32_t copy[PAGE_SIZE /
 		      RUN_LINE]; /* of each line, in ->line, plus one; 0: there was none yet */
 };
+
+_Static_assert(8 * RUN_COUNT_MAX <= DIRECT_MOST, "a cleared entry would be a hit");
 
 /* What CALLs left for their RETs (run_ring.c): minus the return address, and code there. */
 struct run_ring {

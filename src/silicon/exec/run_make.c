@@ -432,7 +432,7 @@ int exec_enable_run(struct cpu *cpu, const struct run_options *opt)
 		run->bit_mask[i] = BIT(3 + i) - 1;
 	run->only_if = FLAG_IF;
 	run->only_df = FLAG_DF;
-	run->no_count = ~(2 * PAGE_SIZE - 1);
+	run->no_count = ~(uint64_t)RUN_COUNT_MAX;
 	run->only_smap = CR4_SMAP;
 	run->only_tsd = CR4_TSD;
 	run_masks_init(&run->masks);

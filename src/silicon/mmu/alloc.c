@@ -68,6 +68,14 @@ static struct direct_code *code_create(void)
 	return c == MAP_FAILED ? NULL : c;
 }
 
+/* All else of it is 0, and untouched. */
+static void clear(struct direct_map *map)
+{
+	map->neg[0] = direct_cleared(0);
+	for (unsigned index = DIRECT_TOP; index < DIRECT_ENTRIES; index++)
+		map->neg[index] = direct_cleared(index);
+}
+
 struct direct *direct_create(struct direct *beside)
 {
 	struct direct *d = host_low_alloc(sizeof(*d));
@@ -83,8 +91,7 @@ struct direct *direct_create(struct direct *beside)
 	}
 	for (unsigned state = 0; state < ACCESS_USER_ALIGN; state++)
 		for (unsigned kind = 0; kind < NR_DIRECT_KINDS; kind++)
-			d->map[state][kind].neg[0] = d->map[state][kind].neg[DIRECT_TOP] =
-				DIRECT_NEVER;
+			clear(&d->map[state][kind]);
 	return d;
 }
 

@@ -19,7 +19,7 @@ static unsigned index_of(gva_t addr)
 
 static void clear_entry(struct direct_map *map, unsigned index)
 {
-	map->neg[index] = index && index != DIRECT_TOP ? 0 : DIRECT_NEVER;
+	map->neg[index] = direct_cleared(index);
 }
 
 static void clear_logged(struct direct *d, uint32_t entry)
@@ -41,7 +41,8 @@ static void clear_kind(struct direct *d, enum direct_kind kind)
 
 		memset(map->neg, 0, sizeof(map->neg));
 		clear_entry(map, 0);
-		clear_entry(map, DIRECT_TOP);
+		for (unsigned index = DIRECT_TOP; index < DIRECT_ENTRIES; index++)
+			clear_entry(map, index);
 	}
 }
 

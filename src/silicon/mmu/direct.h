@@ -7,7 +7,7 @@
  * index is the low 16 bits of the page number. neg[] holds minus the page's address, so that
  * (last byte + neg) < 4096 is the hit. Zero hits last bytes in page 0 alone, which accesses from there and
  * over the top of the address space have: so DIRECT_NEVER is the cleared value of the first index and of
- * the last. What was filled is logged, so that a flush costs what was filled. The entries of each half are those
+ * those at the top that an access of DIRECT_MOST bytes, as string instructions make them, may wrap from. What was filled is logged, so that a flush costs what was filled. The entries of each half are those
  * of its present context (context.c: PCIDs for the lower, worlds for the upper): others' are put away, the newest of
  * them, by the log. Guest mode has tables of its own, as it has its own TLB.
  *
@@ -21,7 +21,8 @@
 #include "silicon/mmu/mmu.h"
 
 #define DIRECT_ENTRIES	  65536u
-#define DIRECT_TOP	  (DIRECT_ENTRIES - 1)
+#define DIRECT_MOST	  (16 * PAGE_SIZE) /* bytes that one look-up is for */
+#define DIRECT_TOP	  (DIRECT_ENTRIES - DIRECT_MOST / PAGE_SIZE)
 #define DIRECT_LOG	  8192u
 #define DIRECT_NEVER	  BIT(62)
 #define DIRECT_CODE_SLOTS 32768u
@@ -113,6 +114,12 @@ static inline void direct_flushed_clear(struct direct *d)
 
 /* Enter what the software TLB knows of addr in the present access state. */
 void direct_refill(struct cpu *cpu, gva_t addr);
+
+/* What stands in neg[] where nothing was entered. */
+static inline uint64_t direct_cleared(unsigned index)
+{
+	return index && index < DIRECT_TOP ? 0 : DIRECT_NEVER;
+}
 
 /* ---- for tlb.c; d may be NULL ---- */
 
