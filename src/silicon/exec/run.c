@@ -294,7 +294,7 @@ static void count_entry(struct run *run, uint32_t block)
 	};
 	unsigned why = counts[run->leave >> LEAVE_SHIFT];
 
-	if (why == COUNT_EXIT && run->exit[run->leave & LEAVE_INDEX].page == RUN_NO_PAGE)
+	if (why == COUNT_EXIT && !run->exit[run->leave & LEAVE_INDEX].own)
 		why = COUNT_CROSS;
 	run->count[why]++;
 }
@@ -330,7 +330,12 @@ static enum cpu_exit_kind left(struct run *run)
 		cpu->rip = run->block[index].rip;
 		break;
 	case LEAVE_EXIT:
-		cpu->rip = run->exit[index].target;
+		cpu->rip = run_exit_target(run, index);
+		break;
+	case LEAVE_CALL:
+		index = run_exit_at(run, index);
+		cpu->rip = run_exit_target(run, index);
+		run->leave = (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | index;
 		break;
 	case LEAVE_HOT:
 		cpu->rip = run->block[index].rip;

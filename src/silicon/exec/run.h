@@ -89,7 +89,10 @@ struct run_record;
 #define RUN_NO_PAGE	 0xffffu
 #define RUN_DEAD	 64u /* blocks that a page keeps though they are */
 #define RUN_DROPS	 2u  /* after more it is being rewritten as a whole */
-#define RUN_EXIT_FIND	 10u /* from an exit's leave to its look in the jump cache */
+#define RUN_EXIT_BITS	 22u /* of an exit's number, */
+#define RUN_NO_EXIT	 ((1u << RUN_EXIT_BITS) - 1) /* and none */
+#define RUN_CALL	 5u			     /* bytes of a call */
+#define RUN_FIND_ROOM	 64u /* that a look in the jump cache takes at most */
 #define RUN_HEAD_LEAVE	 10u /* from a block's way out at its head to its cross entry */
 #define RUN_HEAD_SHIFT \
 	8 /* of the block's number in what its head gives the stub; below: instructions */
@@ -183,7 +186,7 @@ struct run_block {
 	uint32_t next;	/* in the hash chain */
 	uint32_t page_next;   /* of the same page */
 	uint32_t second_next; /* of the same second page */
-	uint32_t links;	      /* first exit that leads to it */
+	uint32_t links;	      /* first exit that leads to it, or RUN_NO_EXIT */
 };
 
 _Static_assert(sizeof(struct run_block) == 56, "there are 200,000");
@@ -212,22 +215,28 @@ struct run_visit {
 	uint16_t page;
 };
 
-/* A direct branch out of a block. */
+/*
+ * A direct branch out of a block; they stand in the order of their blocks, and so of their code: run_exit_at(), by which
+ * run_exit_target() and others know the block.
+ */
 struct run_exit {
-	uint64_t target;
-	uint32_t patch : 30; /* offset of the jump's displacement; 0: not to be patched */
-	uint32_t
+	uint64_t patch : 27; /* offset of the jump's displacement */
+	int64_t target : 36; /* from where the block's page begins */
+	uint64_t
 		forward : 1; /* no loop is closed by it: attention can wait for the next that may close one */
-	uint32_t plain : 1;  /* to a block under RUN_KEY_PLAIN */
-	uint32_t leave;	     /* where it leads while it has no link */
-	uint32_t block : 31; /* 1 + that it leads to by now; 0: none */
-	uint32_t
-		finds : 1; /* it can look in the jump cache, if it can have no link: RUN_EXIT_FIND behind ->leave */
-	uint32_t next; /* exit to the same */
-	uint16_t page; /* that target is in, if it is the exit's own; or RUN_NO_PAGE */
-} __attribute__((packed, aligned(4)));
+	uint64_t block : 21; /* 1 + that it leads to by now; 0: none */
+	uint64_t next : 22;  /* exit to the same */
+	uint64_t
+		leave : 15; /* while it leads nowhere it leads to the call there, so far behind ->patch; 0: it is that call */
+	uint64_t own : 1;   /* target is in the block's page, which is all that matters */
+	uint64_t plain : 1; /* to a block under RUN_KEY_PLAIN */
+	uint64_t fixed : 1; /* never to lead anywhere */
+};
 
-_Static_assert(sizeof(struct run_exit) == 28, "there are 400,000");
+_Static_assert(sizeof(struct run_exit) == 16 && RUN_MOST * RUN_MIB <= 1u << 27 &&
+		       RUN_MOST * RUN_EXITS < 1u << RUN_EXIT_BITS && RUN_CODE_ROOM <= 1u << 15 &&
+		       RUN_MOST * RUN_BLOCKS < 1u << 21,
+	       "what they hold, and there are 400,000");
 
 struct run_page {
 	const uint8_t *hva;
@@ -313,6 +322,7 @@ enum run_leave {
 	LEAVE_RIP,  /* by an indirect one: RIP is in struct cpu */
 	LEAVE_COLD, /* by run_cold(): ->result */
 	LEAVE_HOT,  /* at a block's head: it came often enough. Index: block */
+	LEAVE_CALL, /* by a direct branch. Index: offset behind its call */
 };
 
 /* What is counted, said at the end with opt.perf. */
@@ -397,7 +407,7 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip, stub_exit;
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* MiB of code that may be used, with RUN_SITES and so on, */
@@ -526,6 +536,10 @@ void run_block_replace(struct run *run, uint32_t old, uint32_t new);
 
 /* ---- run_link.c: the same ---- */
 
+/* The exit that left by the call before this offset. */
+uint32_t run_exit_at(const struct run *run, uint32_t offset);
+uint64_t run_exit_target(const struct run *run, uint32_t exit);
+
 /* The exit leads to the block from now on. False: it cannot, or not for good; it looks in the jump cache. */
 bool run_link(struct run *run, uint32_t exit, uint32_t block);
 /* Exits that lead to block old lead to block new. */
@@ -591,6 +605,8 @@ const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
 
 /* ---- run_site.c: general registers only; a site's number is its block's << RUN_SITE_BITS, plus its own there ---- */
 
+/* The block whose code is at offset. */
+uint32_t run_site_block(const struct run *run, uint32_t offset);
 /* The site whose code is at offset: its number. */
 uint32_t run_site_at(const struct run *run, uint32_t offset);
 struct run_site run_site_get(const struct run *run, uint32_t number);

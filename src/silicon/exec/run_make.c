@@ -156,6 +156,15 @@ static void emit_miss(struct emit *e, const struct run *run)
 	emit_jmp(e, run->stub_cold);
 }
 
+/* From an exit that leads nowhere: which one it is, the address tells. */
+static void emit_left(struct emit *e, const struct run *run)
+{
+	EMIT(e, "\x59"); /* pop %rcx */
+	emit_mov_imm(e, R15, -(uint64_t)run->code.rx);
+	emit_mem(e, 0x40, 0x8d, RCX, RCX, R15, 0, (int32_t)LEAVE_CALL << LEAVE_SHIFT);
+	emit_jmp(e, run->stub_leave);
+}
+
 /* Emit what all blocks share. */
 static void make_stubs(struct run *run)
 {
@@ -175,6 +184,8 @@ static void make_stubs(struct run *run)
 	emit_short(&e, run, (uintptr_t)run_string_span);
 	run->stub_miss = emit_pos(&e);
 	emit_miss(&e, run);
+	run->stub_exit = emit_pos(&e);
+	emit_left(&e, run);
 	run->stub_rip = emit_pos(&e);
 	emit_store_cpu(&e, R14, offsetof(struct cpu, rip));
 	emit_mov_imm(&e, RCX, (uint32_t)LEAVE_RIP << LEAVE_SHIFT);

@@ -12,7 +12,7 @@
 
 /* ---- finding ---- */
 
-static uint32_t block_at(const struct run *run, uint32_t offset)
+uint32_t run_site_block(const struct run *run, uint32_t offset)
 {
 	uint32_t i = run->near[min(offset >> RUN_NEAR_SHIFT, run->nr_near - 1)];
 
@@ -30,7 +30,7 @@ static uint32_t sites_end(const struct run *run, uint32_t block)
 
 uint32_t run_site_at(const struct run *run, uint32_t offset)
 {
-	uint32_t block = block_at(run, offset), end = sites_end(run, block);
+	uint32_t block = run_site_block(run, offset), end = sites_end(run, block);
 	const struct run_block *b = &run->block[block];
 	uint32_t i = b->site;
 

@@ -69,8 +69,8 @@ static uint32_t exit_new(struct translation *t, uint64_t target)
 	struct run *run = t->run;
 
 	run->exit[run->nr_exits] = (struct run_exit){
-		.target = target,
-		.page = chainable(t, target) ? t->page - run->page : RUN_NO_PAGE,
+		.target = target - (t->start & PAGE_MASK),
+		.own = chainable(t, target),
 		.forward = target > t->start,
 	};
 	return run->nr_exits++;
@@ -85,20 +85,6 @@ static void emit_load_calm(struct translation *t)
 static void end_at(struct translation *t, uint32_t at, uint32_t to)
 {
 	t->end[t->nr_ends++] = (struct loose_end){.at = at, .to = to, .site = t->site};
-}
-
-/* By the jump cache; what is not there leaves by the exit. */
-static void emit_find(struct translation *t, const struct run_exit *exit)
-{
-	unsigned index = run_jump_index(t->run, exit->target);
-	struct emit *e = &t->e;
-
-	emit_mov_imm(e, R14, exit->target);
-	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&t->jumps->to[index].neg));
-	emit_lea(e, RCX, RCX, R14, 0, 0);
-	EMIT(e, "\xe3\x05"); /* jrcxz over the next */
-	emit_jmp(e, exit->leave);
-	emit_abs(e, 0x40, 0xff, 4, emit_low(&t->jumps->to[index].code));
 }
 
 /* The trace once more, unless attention asks for a look: that is its head's. */
@@ -126,7 +112,7 @@ void run_end_back(struct translation *t, uint32_t at, uint64_t rip)
 	struct run_exit *exit = &t->run->exit[exit_new(t, rip)];
 
 	/* Who comes back was elsewhere meanwhile. */
-	exit->page = RUN_NO_PAGE;
+	exit->own = false;
 	exit->forward = false;
 	end_at(t, at, exit - t->run->exit);
 	t->end[t->nr_ends - 1].back = true;
@@ -160,6 +146,25 @@ void run_retire_here(struct translation *t)
 		emit_add_retired(t, -(int32_t)not_done(t, t->site));
 }
 
+/* A call that leaves by the exit, and becomes the jump there. */
+static void emit_leave(struct translation *t, struct run_exit *exit)
+{
+	emit_call_stub(&t->e, t->run->stub_exit);
+	exit->patch = emit_pos(&t->e) - 4;
+}
+
+/* The same in place of the jump with its displacement at exit->patch, if it is one and stands for nothing else. */
+static bool leave_there(struct translation *t, const struct run_exit *exit)
+{
+	uint8_t *opcode = &t->e.base[exit->patch - 1];
+
+	if (*opcode != 0xe9)
+		return false;
+	*opcode = 0xe8;
+	emit_patch(&t->e, exit->patch, t->run->stub_exit);
+	return true;
+}
+
 /* The way out behind a jump. It is patched there, or where the way out has taken back the rest of the count. */
 static void emit_exit(struct translation *t, const struct loose_end *end)
 {
@@ -167,24 +172,18 @@ static void emit_exit(struct translation *t, const struct loose_end *end)
 	unsigned rest = end->back ? 0 : not_done(t, end->site);
 	struct emit *e = &t->e;
 
-	emit_patch(e, end->at, emit_pos(e));
-	if (rest)
-		emit_add_retired(t, -(int32_t)rest);
-	if (!end->back)
-		run_exchange(t);
 	exit->patch = end->at;
 	if (rest || (t->nr_exchanges && !end->back)) {
-		exit->patch = emit_jmp(e, 0);
-		emit_patch(e, exit->patch, emit_pos(e));
+		emit_patch(e, end->at, emit_pos(e));
+		if (rest)
+			emit_add_retired(t, -(int32_t)rest);
+		run_exchange(t);
+		emit_leave(t, exit);
+	} else if (!leave_there(t, exit)) {
+		exit->leave = emit_pos(e) - end->at;
+		emit_patch(e, end->at, emit_pos(e));
+		emit_call_stub(e, t->run->stub_exit);
 	}
-	exit->leave = emit_pos(e);
-	emit_mov_imm(e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | end->to);
-	emit_jmp(e, t->run->stub_leave);
-	if (exit->page != RUN_NO_PAGE)
-		return;
-	t->failed |= emit_pos(e) != exit->leave + RUN_EXIT_FIND;
-	exit->finds = true;
-	emit_find(t, exit);
 }
 
 /* Returns the offset of the jump's displacement. */
@@ -207,13 +206,8 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 	run->exit[exit].plain = true;
 	emit_add_retired(t, -(int32_t)not_done(t, number) - 1);
 	run_exchange(t);
-	if (chainable(t, site->rip)) {
-		run->exit[exit].patch = emit_jmp(&t->e, 0);
-		emit_patch(&t->e, run->exit[exit].patch, emit_pos(&t->e));
-	}
-	run->exit[exit].leave = emit_pos(&t->e);
-	emit_mov_imm(&t->e, RCX, (uint32_t)LEAVE_EXIT << LEAVE_SHIFT | exit);
-	emit_jmp(&t->e, run->stub_leave);
+	run->exit[exit].fixed = !chainable(t, site->rip);
+	emit_leave(t, &run->exit[exit]);
 	for (unsigned i = 0; i < site->nr_groups; i++) {
 		run->group[site->group + i].cold = cold;
 		run->group[site->group + i].plain = plain;
@@ -342,6 +336,7 @@ static void take_back(struct translation *t, uint8_t *at, unsigned nr_cold, unsi
 	site->last = 0;
 	t->e.at = at;
 	t->nr_cold = nr_cold;
+	t->run->nr_exits -= t->nr_ends - nr_ends;
 	t->nr_ends = nr_ends;
 	t->nr_guards -= t->nr_guards && t->guard[t->nr_guards - 1].site == t->site;
 	t->in_r15 = NULL;
@@ -544,7 +539,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.second = t->second ? t->second - run->page : RUN_NO_PAGE,
 		.site = site,
 		.group = t->first_group,
-		.links = RUN_NONE,
+		.links = RUN_NO_EXIT,
 	};
 	note_near(run, block);
 	run->nr_traces += t->hot;
@@ -600,6 +595,14 @@ static uint32_t start_of(const struct translation *t)
 	return t->hot ? ALIGN_UP(used + RUN_HEAD_LEAVE, CACHE_LINE) - RUN_HEAD_LEAVE : used;
 }
 
+static uint32_t make(struct translation *t)
+{
+	uint32_t count = t->counts ? emit_head_calls(t) : emit_head(t);
+
+	translate_all(t);
+	return t->failed ? RUN_NONE : finish(t, count);
+}
+
 uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool hot)
 {
 	struct translation t = {
@@ -608,7 +611,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 		.key = key,
 		.code32 = (key & KEY_CODE) == CODE_32,
 	};
-	uint32_t head, count;
+	uint32_t head, block, nr_exits;
 	int jumps;
 
 	run_homes_usual(&t);
@@ -629,7 +632,9 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	t.e.base = run->code.rw;
 	run_homes_stub(&t, head);
 	t.e.at = run->code.rw + head;
-	count = t.counts ? emit_head_calls(&t) : emit_head(&t);
-	translate_all(&t);
-	return t.failed ? RUN_NONE : finish(&t, count);
+	nr_exits = run->nr_exits;
+	block = make(&t);
+	if (block == RUN_NONE)
+		run->nr_exits = nr_exits;
+	return block;
 }
