@@ -24,7 +24,8 @@
 #define GUESSES	    (1u << GUESS_BITS)
 #define THUNK_CODE  (16u << 20) /* bytes of code memory */
 #define THUNK_BITS  18
-#define THUNK_SLOTS (1u << THUNK_BITS) /* of the hash table */
+#define THUNK_FIRST 10
+#define THUNK_SLOTS (1u << THUNK_BITS) /* of the hash table, at most */
 #define THUNK_MAX   (THUNK_SLOTS / 2)
 
 /* A thunk's identity: the instruction as the host runs it, and what stands for RSP in it. */
@@ -64,7 +65,8 @@ struct exec_cache {
 	uint32_t nr_thunks;
 	uint32_t nr_drops;   /* times that all thunks were dropped */
 	struct thunk *thunk; /* THUNK_MAX */
-	uint32_t *table;     /* THUNK_SLOTS */
+	uint32_t *table;     /* 1 << ->table_bits, at most THUNK_SLOTS */
+	unsigned table_bits;
 	struct host_trap trap;
 	const struct insn *last;  /* that was stepped */
 	struct decode_memo *memo; /* decode_memo.c */

@@ -30,10 +30,11 @@ struct run_record;
 /* And for each: */
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
-#define RUN_SITES	(48u << 10)
+#define RUN_SITES	(72u << 10)  /* struct run_brief */
 #define RUN_BLOCK_BITS	17
 #define RUN_BLOCKS	(9u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
+#define RUN_OVERS	512u
 #define RUN_PAGE_BITS	13
 #define RUN_PAGES	192u
 #define RUN_LINE	64u /* bytes: what pages are watched and compared by */
@@ -43,7 +44,8 @@ struct run_record;
 #define RUN_COLD_BITS	12
 #define RUN_COLD	(1u << RUN_COLD_BITS) /* instructions that are kept decoded */
 #define RUN_KEPT_BITS	14		      /* of an offset within a block's code */
-#define RUN_KEYS_FEW	10u		      /* where there is no guest mode */
+#define RUN_BRIEF_BITS	11
+#define RUN_KEYS_FEW	10u /* where there is no guest mode */
 #define RUN_PARTS	4u
 #define RUN_HEAT_BITS	18
 #define RUN_HOT		400u  /* visits: what a trace saves repays its making; */
@@ -77,7 +79,7 @@ struct run_record;
 #define RUN_EXCHANGES	 4u  /* of registers, in a trace: as many as have none */
 #define RUN_HOMES_STUB	 64u /* bytes before the head of a trace that has some */
 #define RUN_CHECKS	 7u  /* sizes of accesses that there are stubs for: 1 to 64 */
-#define RUN_NEAR_SHIFT	 7
+#define RUN_NEAR_SHIFT	 9
 #define RUN_NEAR	 (RUN_MIB >> RUN_NEAR_SHIFT)
 #define RUN_FRESH_FEW	 24u
 #define RUN_ALIASED	 64u
@@ -86,7 +88,6 @@ struct run_record;
 #define RUN_SAVED	 512u
 #define RUN_NO_JUMP	 1u /* minus -1 */
 #define RUN_NONE	 0xffffffffu
-#define RUN_NO_PAGE	 0xffffu
 #define RUN_DEAD	 64u /* blocks that a page keeps though they are */
 #define RUN_DROPS	 2u  /* after more it is being rewritten as a whole */
 #define RUN_EXIT_BITS	 22u /* of an exit's number, */
@@ -124,7 +125,8 @@ struct run_site {
 
 /*
  * What is kept of it, for there are millions. The rest comes of its block: offsets count from the entry. What the instruction
- * was is decoded again where it is needed, out of the page's copy: run_site_insn().
+ * was is decoded again where it is needed, out of the page's copy: run_site_insn(). Of a plain block, whose instructions stand behind
+ * each other, less will do: struct run_brief.
  */
 struct run_kept {
 	uint64_t rip : 12; /* in its page */
@@ -135,9 +137,19 @@ struct run_kept {
 	uint64_t nr_groups : 2;
 	uint64_t left : 7;
 	uint64_t behind_x87 : 1;
+} __attribute__((packed, aligned(4)));
+
+struct run_brief {
+	uint32_t code : RUN_BRIEF_BITS;
+	uint32_t len : 4; /* of the instruction; of the block's last one: 0 */
+	uint32_t last : 8;
+	uint32_t flags : 7;
+	uint32_t goes_on : 1; /* with the next site's code */
+	uint32_t behind_x87 : 1;
 };
 
-_Static_assert(sizeof(struct run_kept) == 8 && RUN_BLOCK_INSNS < 1u << 7 &&
+_Static_assert(sizeof(struct run_kept) == 2 * sizeof(struct run_brief) &&
+		       sizeof(struct run_brief) == 4 && RUN_BLOCK_INSNS < 1u << 7 &&
 		       2 * RUN_BLOCK_INSNS <= 1u << RUN_SITE_BITS,
 	       "what they hold");
 
@@ -166,30 +178,37 @@ struct run_group {
 struct run_block {
 	uint64_t rip;
 	uint64_t lines; /* of ->page: those that it was made of */
-	uint32_t key : 23;
+	uint32_t key : 20;
 	uint32_t dead : 1;
 	uint32_t replaced : 1; /* by a trace */
-	uint32_t counts : 1;   /* its visits, down from ->hot */
+	uint32_t counts : 1;   /* its visits, down from run_block_hot() */
+	uint32_t hot : 3;      /* how many that were: run_block_hot() */
 	uint32_t loops : 1;    /* its end leads to its head */
 	uint32_t homes : 1;    /* registers stand elsewhere: run_homes.c */
 	uint32_t
 		away : 4; /* instructions to where the guest left its mode, or more; 0: it did not */
-	uint32_t entry;	  /* offset of its code */
-	uint8_t to_inner; /* from there: run_block_inner(); 0: its head calls stubs, */
-	uint8_t to_cross; /* and back: run_block_cross() */
+	uint32_t entry : 27; /* offset of its code */
+	uint32_t brief : 1;  /* its sites are */
+	uint32_t over : 1;   /* its one instruction ends in another page: run_block_over() */
+	uint8_t to_inner;    /* from there: run_block_inner(); 0: its head calls stubs, */
+	uint8_t to_cross;    /* and back: run_block_cross() */
 	uint16_t page;
-	uint16_t
-		second; /* page that its one instruction ends in; RUN_NO_PAGE: it stays in ->page */
-	uint16_t hot;	/* visits that it needed, when it was made */
-	uint32_t site;	/* its first, in ->kept */
-	uint32_t group; /* its first */
-	uint32_t next;	/* in the hash chain */
-	uint32_t page_next;   /* of the same page */
-	uint32_t second_next; /* of the same second page */
-	uint32_t links;	      /* first exit that leads to it, or RUN_NO_EXIT */
+	uint32_t site;	    /* its first, in ->kept */
+	uint32_t group;	    /* its first; of one that is ->over: its own in ->over */
+	uint32_t next;	    /* in the hash chain */
+	uint32_t page_next; /* of the same page */
+	uint32_t links;	    /* first exit that leads to it, or RUN_NO_EXIT */
 };
 
-_Static_assert(sizeof(struct run_block) == 56, "there are 200,000");
+_Static_assert(sizeof(struct run_block) == 48 && RUN_KEY_PLAIN < 1u << 20 && RUN_HOT_TIMES < 8 &&
+		       RUN_MOST * RUN_MIB <= 1u << 27,
+	       "there are 200,000");
+
+/* Of a block that ends in another page. */
+struct run_over {
+	uint32_t next; /* block of the same second page */
+	uint16_t page; /* that it ends in */
+};
 
 /* Offset of the entry behind the look at attention. */
 static inline uint32_t run_block_inner(const struct run_block *b)
@@ -419,15 +438,16 @@ struct run {
 	} quiet;	     /* since when the vCPU is, and what it had done then (run_idle.c) */
 	uint32_t block_bits; /* of the hash table, which grows, too */
 	uint32_t jump_bits;
-	uint32_t nr_groups, nr_sites, nr_blocks, nr_exits, nr_pages, nr_keys;
+	uint32_t nr_groups, nr_sites, nr_blocks, nr_over, nr_exits, nr_pages, nr_keys;
 	uint32_t nr_traces;
-	struct run_kept *kept;
-	uint32_t *near; /* by offset >> RUN_NEAR_SHIFT: the first block from there on */
+	struct run_brief *kept; /* by block: struct run_kept, or these */
+	uint32_t *near;		/* by offset >> RUN_NEAR_SHIFT: the first block from there on */
 	uint32_t nr_near;
 	struct run_group *group;
 	struct insn *cold; /* RUN_COLD: instructions that ran by their handlers, by site */
 	struct run_block *block;
 	uint32_t *block_table;	  /* index + 1 of the chain's first */
+	struct run_over *over;	  /* of blocks that are */
 	struct run_visit *visits; /* by block, low */
 	struct run_exit *exit;
 	struct run_page *page;
@@ -518,10 +538,28 @@ static inline uint32_t run_key(const struct cpu *cpu)
 	       (cpu->mode.cpl ? 0 : RUN_KEY_CPL0);
 }
 
+/* Visits that the block needed, when it was made. */
+static inline uint32_t run_block_hot(const struct run *run, const struct run_block *b)
+{
+	return run->opt.hot << b->hot;
+}
+
 /* Of a block that counts them. */
 static inline uint32_t run_visits(const struct run *run, uint32_t block)
 {
-	return run->block[block].hot - run->visits[block].left;
+	return run_block_hot(run, &run->block[block]) - run->visits[block].left;
+}
+
+/* What an instruction over two pages is found by from the second; NULL: it stays in its page. */
+static inline struct run_over *run_block_over(const struct run *run, const struct run_block *b)
+{
+	return b->over ? &run->over[b->group] : NULL;
+}
+
+/* The next block that comes over to the same page. */
+static inline uint32_t run_over_next(const struct run *run, uint32_t block)
+{
+	return run->over[run->block[block].group].next;
 }
 
 /*
@@ -610,8 +648,9 @@ uint32_t run_site_block(const struct run *run, uint32_t offset);
 /* The site whose code is at offset: its number. */
 uint32_t run_site_at(const struct run *run, uint32_t offset);
 struct run_site run_site_get(const struct run *run, uint32_t number);
-/* Keep what a block has of sites, in place of number on. False: an offset is too large. */
-bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr);
+/* Keep what the block to come has of sites; *ret_brief: as struct run_brief. False: an offset is too large. */
+bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr,
+		   bool *ret_brief);
 /* Bytes of a page's copy that blocks were made of. */
 void run_page_bytes(const struct run *run, const struct run_page *page, unsigned from, unsigned nr,
 		    uint8_t *ret);

@@ -124,6 +124,7 @@ void run_block_link(struct run *run, uint32_t block)
 	struct run_block *b = &run->block[block];
 	uint32_t *chain = block_chain(run, b->rip, b->key);
 	struct run_page *page = &run->page[b->page];
+	struct run_over *over = run_block_over(run, b);
 
 	b->next = *chain;
 	*chain = block + 1;
@@ -131,10 +132,10 @@ void run_block_link(struct run *run, uint32_t block)
 		replace_dead(run, page, block);
 	b->page_next = page->first;
 	page->first = block;
-	if (b->second == RUN_NO_PAGE)
+	if (!over)
 		return;
-	b->second_next = run->page[b->second].first_over;
-	run->page[b->second].first_over = block;
+	over->next = run->page[over->page].first_over;
+	run->page[over->page].first_over = block;
 }
 
 uint32_t run_block_at(const struct run *run, uint64_t rip, uint32_t key, uint32_t page)
@@ -254,7 +255,7 @@ static bool kill_changed(struct run *run, struct run_page *page, uint64_t change
 		*ret_lines |= run->block[i].lines;
 		left = true;
 	}
-	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next) {
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run_over_next(run, i)) {
 		if (changed & 1)
 			block_kill(run, &run->block[i]);
 		if (run->block[i].dead)
@@ -327,7 +328,7 @@ static void page_links_cut(struct run *run, const struct run_page *page)
 {
 	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next)
 		run_link_cut(run, i);
-	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next)
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run_over_next(run, i))
 		run_link_cut(run, i);
 }
 
@@ -633,14 +634,15 @@ const uint8_t *run_second_page(struct cpu *cpu)
 /* The block's second page is the one that follows now, and holds what the block was made of. */
 static bool second_valid(struct run *run, const struct run_block *b)
 {
+	const struct run_over *over = run_block_over(run, b);
 	const uint8_t *host;
 
-	if (b->second == RUN_NO_PAGE)
+	if (!over)
 		return true;
 	host = run_second_page(run->cpu);
-	if (!host || run->page[b->second].hva != host)
+	if (!host || run->page[over->page].hva != host)
 		return false;
-	page_check(run, &run->page[b->second]);
+	page_check(run, &run->page[over->page]);
 	return true;
 }
 

@@ -173,7 +173,7 @@ void run_page_jumps_drop(struct run *run, const struct run_page *page)
 {
 	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next)
 		run_jump_drop(run, &run->block[i]);
-	for (uint32_t i = page->first_over; i != RUN_NONE; i = run->block[i].second_next)
+	for (uint32_t i = page->first_over; i != RUN_NONE; i = run_over_next(run, i))
 		run_jump_drop(run, &run->block[i]);
 }
 

@@ -77,13 +77,14 @@ static void point_nowhere(const struct run *run, const struct run_exit *exit)
 
 static bool crosses(const struct run *run, const struct run_exit *exit, const struct run_block *b)
 {
-	return !exit->own || b->second != RUN_NO_PAGE || block_of(run, exit)->page != b->page;
+	return !exit->own || b->over || block_of(run, exit)->page != b->page;
 }
 
 static bool aliased(const struct run *run, const struct run_block *b)
 {
-	return run->page[b->page].aliased ||
-	       (b->second != RUN_NO_PAGE && run->page[b->second].aliased);
+	const struct run_over *over = run_block_over(run, b);
+
+	return run->page[b->page].aliased || (over && run->page[over->page].aliased);
 }
 
 static void point_to_block(const struct run *run, const struct run_exit *exit)

@@ -247,8 +247,8 @@ void run_flush(struct run *run)
 	direct_code_clear(run->cpu);
 	for (unsigned i = 0; i < RUN_KEYS; i++)
 		run->stubs[i].made = false;
-	run->nr_near = run->nr_groups = run->nr_sites = run->nr_blocks = run->nr_exits =
-		run->nr_pages = run->nr_lines = 0;
+	run->nr_near = run->nr_over = run->nr_groups = run->nr_sites = run->nr_blocks =
+		run->nr_exits = run->nr_pages = run->nr_lines = 0;
 	run->nr_keys = run->nr_aliased = run->nr_open = run->nr_traces = 0;
 	for (unsigned i = 0; i < RUN_PARTS; i++) {
 		run->part[i].nr_fresh = 0;
@@ -355,7 +355,7 @@ void run_perf_note(struct run *run, uint32_t block)
 	if (run->perf)
 		fprintf(run->perf, "%lx %x guest_%lx_%u\n",
 			(long)(run->code.rx + run_block_cross(b)), run->used - run_block_cross(b),
-			b->rip, run->nr_sites - b->site);
+			b->rip, (run->nr_sites - b->site) / (b->brief ? 1 : 2));
 }
 
 static void open_perf_map(struct run *run)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sites, as blocks keep them (run.h): in eight bytes, with nothing of what their block or their instruction's bytes say.
+ * Sites, as blocks keep them (run.h): in four or eight bytes, with nothing of what their block or their instruction's bytes say.
  *
  * Those bytes are in the page's copy as long as the block can be entered, so an instruction that needs its handler is
  * decoded again. Few of all that are translated ever do; those are remembered, by their site.
@@ -23,20 +23,37 @@ uint32_t run_site_block(const struct run *run, uint32_t offset)
 	return i;
 }
 
-static uint32_t sites_end(const struct run *run, uint32_t block)
+static uint32_t nr_sites(const struct run *run, uint32_t block)
 {
-	return block + 1 < run->nr_blocks ? run->block[block + 1].site : run->nr_sites;
+	uint32_t end = block + 1 < run->nr_blocks ? run->block[block + 1].site : run->nr_sites;
+	uint32_t nr = end - run->block[block].site;
+
+	return run->block[block].brief ? nr : nr / 2;
+}
+
+static const struct run_kept *kept(const struct run *run, const struct run_block *b, uint32_t i)
+{
+	return (const struct run_kept *)&run->kept[b->site + 2 * i];
+}
+
+static const struct run_brief *brief(const struct run *run, const struct run_block *b, uint32_t i)
+{
+	return &run->kept[b->site + i];
+}
+
+static uint32_t code_of(const struct run *run, const struct run_block *b, uint32_t i)
+{
+	return b->entry + (b->brief ? brief(run, b, i)->code : kept(run, b, i)->code);
 }
 
 uint32_t run_site_at(const struct run *run, uint32_t offset)
 {
-	uint32_t block = run_site_block(run, offset), end = sites_end(run, block);
+	uint32_t block = run_site_block(run, offset), nr = nr_sites(run, block), i = 0;
 	const struct run_block *b = &run->block[block];
-	uint32_t i = b->site;
 
-	while (i + 1 < end && b->entry + run->kept[i + 1].code <= offset)
+	while (i + 1 < nr && code_of(run, b, i + 1) <= offset)
 		i++;
-	return block << RUN_SITE_BITS | (i - b->site);
+	return block << RUN_SITE_BITS | i;
 }
 
 /* ---- keeping ---- */
@@ -46,16 +63,14 @@ static uint32_t group_of(const struct run *run, const struct run_block *b, uint3
 {
 	uint32_t group = b->group;
 
-	for (uint32_t i = b->site; i < site; i++)
-		group += run->kept[i].nr_groups;
+	for (uint32_t i = 0; i < site; i++)
+		group += kept(run, b, i)->nr_groups;
 	return group;
 }
 
-struct run_site run_site_get(const struct run *run, uint32_t number)
+static struct run_site get_kept(const struct run *run, const struct run_block *b, uint32_t i)
 {
-	const struct run_block *b = &run->block[number >> RUN_SITE_BITS];
-	uint32_t i = b->site + (number & (BIT(RUN_SITE_BITS) - 1));
-	const struct run_kept *k = &run->kept[i];
+	const struct run_kept *k = kept(run, b, i);
 
 	return (struct run_site){
 		.rip = (b->rip & PAGE_MASK) | k->rip,
@@ -70,26 +85,94 @@ struct run_site run_site_get(const struct run *run, uint32_t number)
 	};
 }
 
-bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr)
+static struct run_site get_brief(const struct run *run, const struct run_block *b, uint32_t site)
 {
-	if (site[nr - 1].code - entry >= BIT(RUN_KEPT_BITS))
-		return false;
+	const struct run_brief *k = brief(run, b, site);
+	uint64_t rip = b->rip;
+
+	for (uint32_t i = 0; i < site; i++)
+		rip += brief(run, b, i)->len;
+	return (struct run_site){
+		.rip = rip,
+		.code = b->entry + k->code,
+		.next = k->goes_on ? b->entry + k[1].code : 0,
+		.last = k->last,
+		.left = nr_sites(run, b - run->block) - site,
+		.flags = k->flags,
+		.behind_x87 = k->behind_x87,
+	};
+}
+
+struct run_site run_site_get(const struct run *run, uint32_t number)
+{
+	const struct run_block *b = &run->block[number >> RUN_SITE_BITS];
+	uint32_t i = number & (BIT(RUN_SITE_BITS) - 1);
+
+	return b->brief ? get_brief(run, b, i) : get_kept(run, b, i);
+}
+
+/* Sites behind each other, each going on with the next one's code if with any. */
+static bool can_be_brief(uint32_t entry, const struct run_site *site, unsigned nr)
+{
 	for (unsigned i = 0; i < nr; i++) {
 		const struct run_site *s = &site[i];
-		uint32_t next = s->next ? s->next - entry : 0;
 
-		run->kept[run->nr_sites++] = (struct run_kept){
-			.rip = s->rip & ~PAGE_MASK,
+		if (s->code - entry >= BIT(RUN_BRIEF_BITS) || s->nr_groups || s->left != nr - i)
+			return false;
+		if (i + 1 < nr && (s[1].rip - s->rip > RUN_MAX_INSN || s[1].rip <= s->rip ||
+				   (s->next && s->next != s[1].code)))
+			return false;
+	}
+	return true;
+}
+
+static void keep_brief(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr)
+{
+	for (unsigned i = 0; i < nr; i++) {
+		const struct run_site *s = &site[i];
+		bool more = i + 1 < nr;
+
+		run->kept[run->nr_sites++] = (struct run_brief){
 			.code = s->code - entry,
-			/* Too far: what comes next is looked for then. */
-			.next = next < BIT(RUN_KEPT_BITS - 1) ? next : 0,
+			.len = more ? s[1].rip - s->rip : 0,
 			.last = s->last,
 			.flags = s->flags,
-			.nr_groups = s->nr_groups,
-			.left = s->left,
+			/* The last one's handler leads out of the block: what comes next is looked for then. */
+			.goes_on = more && s->next,
 			.behind_x87 = s->behind_x87,
 		};
 	}
+}
+
+static void keep(struct run *run, uint32_t entry, const struct run_site *s)
+{
+	uint32_t next = s->next ? s->next - entry : 0;
+
+	*(struct run_kept *)&run->kept[run->nr_sites] = (struct run_kept){
+		.rip = s->rip & ~PAGE_MASK,
+		.code = s->code - entry,
+		/* Too far: what comes next is looked for then. */
+		.next = next < BIT(RUN_KEPT_BITS - 1) ? next : 0,
+		.last = s->last,
+		.flags = s->flags,
+		.nr_groups = s->nr_groups,
+		.left = s->left,
+		.behind_x87 = s->behind_x87,
+	};
+	run->nr_sites += 2;
+}
+
+bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr,
+		   bool *ret_brief)
+{
+	if (site[nr - 1].code - entry >= BIT(RUN_KEPT_BITS))
+		return false;
+	*ret_brief = can_be_brief(entry, site, nr);
+	if (*ret_brief)
+		keep_brief(run, entry, site, nr);
+	else
+		for (unsigned i = 0; i < nr; i++)
+			keep(run, entry, &site[i]);
 	return true;
 }
 
@@ -114,14 +197,15 @@ void run_page_bytes(const struct run *run, const struct run_page *page, unsigned
 static void decode(struct run *run, uint32_t number, struct insn *ret)
 {
 	const struct run_block *b = &run->block[number >> RUN_SITE_BITS];
+	const struct run_over *over = run_block_over(run, b);
 	unsigned off = run_site_get(run, number).rip & ~PAGE_MASK;
 	unsigned nr = min((unsigned)PAGE_SIZE - off, MAX_INSN);
 	uint8_t bytes[MAX_INSN];
 
 	fpu_save(run->cpu);
 	run_page_bytes(run, &run->page[b->page], off, nr, bytes);
-	if (b->second != RUN_NO_PAGE) {
-		run_page_bytes(run, &run->page[b->second], 0, MAX_INSN - nr, bytes + nr);
+	if (over) {
+		run_page_bytes(run, &run->page[over->page], 0, MAX_INSN - nr, bytes + nr);
 		nr = MAX_INSN;
 	}
 	decode_insn(run->cpu, b->key, bytes, nr, ret);

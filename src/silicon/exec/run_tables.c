@@ -26,6 +26,7 @@ static const struct table {
 	TABLE(group, RUN_GROUPS, 0, false),
 	TABLE(block, RUN_BLOCKS, 0, false),
 	TABLE(block_table, 2u << RUN_BLOCK_BITS >> RUN_FIRST_BITS, 1u << RUN_BLOCK_BITS, false),
+	TABLE(over, RUN_OVERS, 0, false),
 	TABLE(visits, RUN_BLOCKS, 0, true),
 	TABLE(exit, RUN_EXITS, 0, false),
 	TABLE(page, RUN_PAGES, 0, false),
@@ -119,8 +120,6 @@ void run_large_tables(struct run *run)
 	host_pages_large(run->cpu->tlb->direct, sizeof(*run->cpu->tlb->direct));
 	if (other && other->count.fills)
 		host_pages_large(other->direct, sizeof(*other->direct));
-	host_pages_large(run->block, run->most * RUN_BLOCKS * sizeof(*run->block));
-	host_pages_large(run->visits, run->most * RUN_BLOCKS * sizeof(*run->visits));
 }
 
 void run_tables_free(struct run *run)
@@ -169,6 +168,20 @@ static void split_chains(struct run *run)
 	}
 }
 
+/* Kernels go through several keys until they are up: what those had of jumps is given back; others find theirs again. */
+static void drop_jumps(struct run *run)
+{
+	run_jumps_clear(run);
+	for (unsigned i = 0; i < run->nr_keys; i++) {
+		struct run_jumps *jumps = &run->jumps[i];
+
+		madvise(jumps->to, jumps_size(run), MADV_DONTNEED);
+		host_pages_small(jumps->to, jumps_size(run));
+		jumps->to[0].neg = RUN_NO_JUMP;
+		jumps->large = false;
+	}
+}
+
 bool run_grow(struct run *run)
 {
 	uint64_t now = run->cpu->retired;
@@ -177,6 +190,7 @@ bool run_grow(struct run *run)
 		return false;
 	run->growth = min(2 * run->growth, run->most);
 	split_chains(run);
+	drop_jumps(run);
 	run->count[COUNT_GROW]++;
 	run->grown_at = now;
 	return true;

@@ -24,8 +24,8 @@ static bool has_room(const struct run *run)
 	uint32_t times = run->growth;
 
 	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_MIB, run->code.size) &&
-	       run->nr_sites + 2 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
-	       run->nr_blocks < times * RUN_BLOCKS &&
+	       run->nr_sites + 4 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
+	       run->nr_blocks < times * RUN_BLOCKS && run->nr_over < times * RUN_OVERS &&
 	       run->nr_exits + MAX_ENDS + RUN_TRACE_GROUPS <= times * RUN_EXITS &&
 	       run->nr_groups + RUN_TRACE_GROUPS <= times * RUN_GROUPS &&
 	       run->nr_pages + 2 <= times * RUN_PAGES;
@@ -404,11 +404,9 @@ static void emit_cross_entry(struct translation *t, uint32_t leave)
  * Visits that make a block worth a trace. Traces are larger than the blocks that they are made of, and what large programs
  * wait for most is their code: the more traces there are, the hotter must be what gets one.
  */
-static uint32_t visits_until_hot(const struct run *run)
+static unsigned hot_times(const struct run *run)
 {
-	if (run->opt.hot != RUN_HOT)
-		return run->opt.hot;
-	return RUN_HOT << min(run->nr_traces / RUN_HOT_TRACES, RUN_HOT_TIMES);
+	return run->opt.hot == RUN_HOT ? min(run->nr_traces / RUN_HOT_TRACES, RUN_HOT_TIMES) : 0;
 }
 
 /* One that counts its visits is no trace, and leaves all to stubs. Returns the offset of the count of instructions: a byte. */
@@ -418,7 +416,7 @@ static uint32_t emit_head_calls(struct translation *t)
 	struct emit *e = &t->e;
 
 	run->visits[run->nr_blocks] = (struct run_visit){
-		.left = visits_until_hot(run),
+		.left = run->opt.hot << hot_times(run),
 		.page = t->page - run->page,
 	};
 	t->cross = emit_pos(e);
@@ -505,28 +503,41 @@ static void settle(struct run *run)
 /* Enter the block for run_site_at(). */
 static void note_near(struct run *run, uint32_t block)
 {
-	while (run->nr_near <= run->block[block].entry >> RUN_NEAR_SHIFT)
+	uint32_t entry = run->block[block].entry;
+
+	while (run->nr_near <= entry >> RUN_NEAR_SHIFT)
 		run->near[run->nr_near++] = block;
+}
+
+/* The block's place in ->over. */
+static uint32_t over_new(struct translation *t)
+{
+	struct run *run = t->run;
+
+	run->over[run->nr_over] = (struct run_over){.page = t->second - run->page};
+	return run->nr_over++;
 }
 
 static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
 	uint32_t nr = t->nr_sites, block = run->nr_blocks, site = run->nr_sites;
+	bool brief;
 
 	for (uint32_t i = 0; i < nr; i++)
 		t->sites[i].left = nr - i;
 	run->code.rw[count] = nr;
 	emit_ends(t);
 	t->failed |= t->entry - t->cross > UINT8_MAX || t->inner - t->entry > UINT8_MAX;
-	if (t->failed || !run_site_keep(run, t->entry, t->sites, t->nr_sites))
+	if (t->failed || !run_site_keep(run, t->entry, t->sites, t->nr_sites, &brief))
 		return RUN_NONE;
 	run->nr_blocks++;
 	run->used = emit_pos(&t->e);
 	settle(run);
 	run->block[block] = (struct run_block){
 		.counts = t->counts,
-		.hot = t->counts ? run->visits[block].left : 0,
+		.brief = brief,
+		.hot = t->counts ? hot_times(run) : 0,
 		.rip = t->start,
 		.lines = t->lines,
 		.key = t->key,
@@ -536,9 +547,9 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.to_inner = t->inner - t->entry,
 		.to_cross = t->entry - t->cross,
 		.page = t->page - run->page,
-		.second = t->second ? t->second - run->page : RUN_NO_PAGE,
+		.over = !!t->second,
 		.site = site,
-		.group = t->first_group,
+		.group = t->second ? over_new(t) : t->first_group,
 		.links = RUN_NO_EXIT,
 	};
 	note_near(run, block);
@@ -578,7 +589,7 @@ static bool collect(struct translation *t, bool hot)
 	t->in_r15 = NULL;
 	t->rings = goes_by_ring(t);
 	run_ring_pair(t);
-	if (t->hot && !t->code32) /* whose sums wrap */
+	if (t->hot && !t->second && !t->code32) /* whose sums wrap */
 		run_group(t);
 	if (run_inlines(t) && !t->code32)
 		run_homes(t);

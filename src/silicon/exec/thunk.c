@@ -332,27 +332,37 @@ static void emit_thunk(struct emit *e, const struct plan *p, struct thunk *t)
 
 /* ---- the table ---- */
 
-static uint32_t key_hash(const struct thunk_key *k)
+static uint32_t key_hash(const struct exec_cache *c, const struct thunk_key *k)
 {
 	uint64_t w[2];
 
 	memcpy(w, k, sizeof(w));
-	return ((w[0] ^ w[1] * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull) >> (64 - THUNK_BITS);
+	return ((w[0] ^ w[1] * 0x9e3779b97f4a7c15ull) * 0xbf58476d1ce4e5b9ull) >>
+	       (64 - c->table_bits);
 }
 
 static uint32_t *table_slot(struct exec_cache *c, const struct thunk_key *k)
 {
-	uint32_t i = key_hash(k);
+	uint32_t i = key_hash(c, k);
 
 	while (c->table[i] && memcmp(&c->thunk[c->table[i] - 1].key, k, sizeof(*k)))
-		i = (i + 1) % THUNK_SLOTS;
+		i = (i + 1) & (BIT(c->table_bits) - 1);
 	return &c->table[i];
+}
+
+/* Few programs need many: the table grows with them. */
+static void table_size(struct exec_cache *c, unsigned bits)
+{
+	c->table_bits = bits;
+	memset(c->table, 0, sizeof(*c->table) << bits);
+	for (uint32_t i = 0; i < c->nr_thunks; i++)
+		*table_slot(c, &c->thunk[i].key) = i + 1;
 }
 
 static void thunks_drop(struct exec_cache *c)
 {
-	memset(c->table, 0, THUNK_SLOTS * sizeof(*c->table));
 	c->nr_thunks = 0;
+	table_size(c, c->table_bits);
 	c->nr_drops++;
 	c->used = 0;
 	cache_flush(c);
@@ -365,6 +375,8 @@ static uint32_t thunk_add(struct exec_cache *c, const struct thunk_key *key, con
 
 	if (c->nr_thunks == THUNK_MAX || c->used + THUNK_CODE_MAX > c->code.size)
 		thunks_drop(c);
+	if (2 * c->nr_thunks == BIT(c->table_bits))
+		table_size(c, c->table_bits + 1);
 	t = &c->thunk[c->nr_thunks];
 	t->key = *key;
 	t->start = c->used;
@@ -436,6 +448,7 @@ int thunk_init(struct exec_cache *c)
 	c->table = calloc(THUNK_SLOTS, sizeof(*c->table));
 	if (!c->thunk || !c->table)
 		return -ENOMEM;
+	c->table_bits = THUNK_FIRST;
 	err = host_code_alloc(&c->code, THUNK_CODE);
 	if (err)
 		return err;
