@@ -210,6 +210,21 @@ static void make_map_stale(struct run *run, uint32_t number)
 	run_stale_set(run, number, run->stale[number] | STALE_MAP | STALE_LISTED);
 }
 
+/* Its translation was looked up again behind the flush, and is what it was. */
+static bool stands(const struct run *run, const struct run_page *page)
+{
+	const struct tlb *tlb = run->cpu->tlb;
+	bool smap = run->cpu->cr4 & CR4_SMAP;
+	enum access_state state = page->user ? ACCESS_USER
+				  : smap     ? ACCESS_SUPER_SMAP
+					     : ACCESS_SUPER;
+	const struct tlb_entry *e =
+		&tlb->table[state][tlb_index(page->va, tlb_salt_at(tlb, page->va))];
+
+	return e->tag_fetch == (page->va | tlb->gen[tlb_half(tlb, page->va)]) &&
+	       (const uint8_t *)(page->va + e->addend) == page->hva && !page->aliased;
+}
+
 /*
  * Jumps and links into a half that was flushed stay, to stale pages: so who comes into one again is found by its
  * translation, for a page that stands at one address only; jumps into others are forgotten.
@@ -218,7 +233,8 @@ static void follow_part(struct run *run, struct run_part *part)
 {
 	aliased_jumps_drop(run, part);
 	for (unsigned i = 0; i < part->nr_fresh; i++)
-		make_map_stale(run, part->fresh[i]);
+		if (!stands(run, &run->page[part->fresh[i]]))
+			make_map_stale(run, part->fresh[i]);
 }
 
 static void follow_span(struct run *run, const struct direct_span *span)

@@ -201,6 +201,25 @@ static void switch_pcid(struct tlb *tlb, const struct walk_context *ctx)
 		renew_half(tlb, 1);
 }
 
+/* All that is not global, of the PCID that is there; again: its tables are those that they were. */
+static void flush_present(struct cpu *cpu, bool again)
+{
+	struct tlb_renewal renewal = {0};
+
+	if (again)
+		tlb_renewal_note(cpu->tlb, &renewal);
+	tlb_flush_local(cpu->tlb);
+	tlb_renewal_make(cpu, &renewal);
+}
+
+void mmu_flush_cr3(struct cpu *cpu)
+{
+	gpa_t root = mmu_context(cpu).root;
+
+	flush_present(cpu, cpu->tlb->root == root);
+	cpu->tlb->root = root;
+}
+
 void mmu_switch_pcid(struct cpu *cpu, bool keep)
 {
 	struct tlb *tlb = cpu->tlb;
@@ -210,7 +229,7 @@ void mmu_switch_pcid(struct cpu *cpu, bool keep)
 		tlb_start_over(tlb);
 	switch_pcid(tlb, &ctx);
 	if (!keep)
-		tlb_flush_local(tlb);
+		flush_present(cpu, tlb->root == ctx.root);
 	tlb->root = ctx.root;
 }
 
@@ -421,7 +440,7 @@ void mmu_flush_pcid(struct cpu *cpu, uint16_t pcid)
 	unsigned i = find(tlb, pcid);
 
 	if (tlb->context[tlb->now].pcid == pcid)
-		tlb_flush_local(tlb);
+		flush_present(cpu, true);
 	else if (i != TLB_CONTEXTS)
 		forget(tlb, i);
 }
@@ -429,10 +448,13 @@ void mmu_flush_pcid(struct cpu *cpu, uint16_t pcid)
 void mmu_flush_pcids(struct cpu *cpu, bool global)
 {
 	struct tlb *tlb = cpu->tlb;
+	struct tlb_renewal renewal;
 
+	tlb_renewal_note(tlb, &renewal);
 	tlb_forget_paths(tlb);
 	forget_contexts_of(tlb, tlb->world);
 	for (unsigned half = 0; half < 2; half++)
 		if (global || tlb->local[half])
 			tlb_flush_half(tlb, half);
+	tlb_renewal_make(cpu, &renewal);
 }

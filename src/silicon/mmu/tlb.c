@@ -72,12 +72,6 @@ void tlb_flush_local(struct tlb *tlb)
 			tlb_flush_half(tlb, half);
 }
 
-void mmu_flush_cr3(struct cpu *cpu)
-{
-	tlb_flush_local(cpu->tlb);
-	cpu->tlb->root = mmu_context(cpu).root;
-}
-
 static void renew_writes(struct tlb *tlb)
 {
 	if (tlb->next_gen + 2 > TLB_GENERATIONS) {

@@ -35,6 +35,8 @@
 #define TLB_WORLDS	4  /* and of the upper */
 #define TLB_PATHS	32 /* for page tables, and for directories */
 #define TLB_PATH_LEVELS 2
+#define TLB_RENEWED	128 /* entries that a flush looks up again, */
+#define TLB_LET_GO	8   /* but one of so many: who is not missed is in use no more */
 
 struct tlb_entry {
 	uint64_t tag_read, tag_write, tag_fetch; /* 0: no such tag */
@@ -131,6 +133,7 @@ struct tlb {
 	uint64_t huge;	    /* by hashed GiB: pages of 1 GiB were filled */
 	uint64_t large[(1 << TLB_LARGE_BITS) / 64];
 	uint64_t nr_flushes; /* of anything */
+	uint64_t nr_renewals;
 	struct tlb_path path[TLB_PATH_LEVELS][TLB_PATHS];
 	struct tlb_memory memory[TLB_MEMORY];
 	struct tlb_entry table[NR_ACCESS_STATES][TLB_ENTRIES] __aligned_(64);
@@ -235,6 +238,23 @@ static inline void tlb_forget_paths(struct tlb *tlb)
 	tlb->nr_flushes++;
 }
 
+/* ---- mmu/renew.c, for who flushes what most likely stays ---- */
+
+/* What stood in the direct tables before a flush, the newest of it. */
+struct tlb_renewal {
+	unsigned nr;
+	struct {
+		gva_t page;
+		const uint8_t *hva; /* of its first byte */
+		uint8_t state;
+		bool fetched; /* there was a tag for it */
+	} v[TLB_RENEWED];
+};
+
+void tlb_renewal_note(struct tlb *tlb, struct tlb_renewal *ret);
+/* Behind the flush: enter of it what stands in the tables still. */
+void tlb_renewal_make(struct cpu *cpu, const struct tlb_renewal *renewal);
+
 /* ---- context.c, for tlb.c ---- */
 
 void tlb_start_over(struct tlb *tlb);
@@ -267,6 +287,10 @@ enum result mmu_exit(struct cpu *cpu, enum cpu_exit_kind kind, gpa_t addr, unsig
  * Walk the tables of ctx for a: fault, or a's outputs down to ->dirty. Sets A and D bits, unless dry.
  */
 enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct access *a, bool dry);
+/*
+ * The same where nobody asked for it yet: no side effects, and no fault. False where there would be either.
+ */
+bool mmu_walk_ahead(struct cpu *cpu, const struct walk_context *ctx, struct access *a);
 /* The tables in force. */
 struct walk_context mmu_context(const struct cpu *cpu);
 

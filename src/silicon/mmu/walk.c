@@ -39,6 +39,7 @@ struct walker {
 	struct cpu *cpu;
 	struct access *a;
 	bool stage2, dry;
+	bool ahead; /* nobody asked: dry, and only where all A bits stand */
 	enum paging paging;
 	unsigned entry_bytes;
 	/* Set on the way down; levels count from 1, the PTE. */
@@ -470,9 +471,11 @@ static enum result walk_tables(struct walker *w, gpa_t root)
 		r = check_rights(w);
 	if (!r && !w->dry)
 		r = set_accessed(w);
+	if (!r && w->ahead && !(w->all & PTE_A))
+		r = RESULT_FAULT;
 	if (r)
 		return r;
-	if (!w->dry)
+	if (!w->dry || w->ahead)
 		note_paths(w, root);
 	finish(w);
 	return translate_page(w);
@@ -538,6 +541,24 @@ enum result mmu_walk(struct cpu *cpu, const struct walk_context *ctx, struct acc
 		r = w.paging == PAGING_NONE ? walk_unpaged(&w) : walk_tables(&w, root);
 	while (r == RESULT_AGAIN);
 	return r;
+}
+
+bool mmu_walk_ahead(struct cpu *cpu, const struct walk_context *ctx, struct access *a)
+{
+	struct walker w = {.cpu = cpu, .a = a, .dry = true, .ahead = true};
+	struct cpu_exit exit = cpu->exit;
+	struct event fault = cpu->fault;
+	enum result r;
+
+	choose_paging(&w);
+	if (w.paging != PAGING_LONG || ctx->stage2)
+		return false;
+	do
+		r = walk_tables(&w, ctx->root);
+	while (r == RESULT_AGAIN);
+	cpu->exit = exit;
+	cpu->fault = fault;
+	return r == RESULT_OK;
 }
 
 /* ---- walks for others ---- */
