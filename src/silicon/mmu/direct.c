@@ -173,7 +173,8 @@ void direct_flush_writes(struct direct *d)
 
 static bool is_write_to(uint32_t entry, uint64_t neg, uint64_t addend, const uint8_t *hva)
 {
-	return LOG_KIND(entry) == DIRECT_WRITE && neg && addend - neg == (uint64_t)hva;
+	return LOG_KIND(entry) == DIRECT_WRITE && neg != direct_cleared(LOG_INDEX(entry)) &&
+	       addend - neg == (uint64_t)hva;
 }
 
 static void flush_logged_writes_to(struct direct *d, const struct direct_log *log,
@@ -245,9 +246,9 @@ void direct_note_flush(struct direct *d, gva_t addr, unsigned shift)
 _Static_assert(DIRECT_CONTEXTS >= TLB_CONTEXTS && DIRECT_CONTEXTS >= TLB_WORLDS, "one each");
 
 /* What the other half entered at the same index since is not to be put away. */
-static bool is_of_half(uint64_t neg, unsigned half, unsigned shift)
+static bool is_of_half(uint64_t neg, unsigned index, unsigned half, unsigned shift)
 {
-	return neg && neg != DIRECT_NEVER && (-neg >> shift & 1) == half;
+	return neg != direct_cleared(index) && (-neg >> shift & 1) == half;
 }
 
 static void save(struct direct *d, unsigned half, unsigned shift, struct direct_saved *ret)
@@ -260,7 +261,7 @@ static void save(struct direct *d, unsigned half, unsigned shift, struct direct_
 		const struct direct_map *map = &d->map[LOG_STATE(entry)][LOG_KIND(entry)];
 		uint64_t neg = map->neg[LOG_INDEX(entry)];
 
-		if (!is_of_half(neg, half, shift))
+		if (!is_of_half(neg, LOG_INDEX(entry), half, shift))
 			continue;
 		ret->v[ret->nr].entry = entry;
 		ret->v[ret->nr].neg = neg;
