@@ -187,6 +187,16 @@ static void diff_svm(struct diff *d)
 		   raw_word(d->b, 0x8000000a, CPUID_EDX));
 }
 
+/* Before PerfMonV2 named their number there were 4, or 6 with PerfCtrExtCore. */
+static unsigned amd_counters(const struct cpu_model *m)
+{
+	unsigned named = raw_word(m, 0x80000022, CPUID_EBX) & 0xf;
+
+	if (model_intel(m) || !m->raw || named)
+		return named;
+	return raw_word(m, 0x80000001, CPUID_ECX) >> 23 & 1 ? 6 : 4;
+}
+
 static void diff_pmu(struct diff *d)
 {
 	uint32_t a = raw_word(d->a, 0xa, CPUID_EAX), b = raw_word(d->b, 0xa, CPUID_EAX);
@@ -199,8 +209,7 @@ static void diff_pmu(struct diff *d)
 		    raw_word(d->b, 0xa, CPUID_EDX) & 0x1f);
 	line_flag(d, "AMD PerfMonV2", raw_word(d->a, 0x80000022, CPUID_EAX) & 1,
 		  raw_word(d->b, 0x80000022, CPUID_EAX) & 1);
-	line_number(d, "AMD core counters", raw_word(d->a, 0x80000022, CPUID_EBX) & 0xf,
-		    raw_word(d->b, 0x80000022, CPUID_EBX) & 0xf);
+	line_number(d, "AMD core counters", amd_counters(d->a), amd_counters(d->b));
 }
 
 /* ---- what guests are offered ---- */

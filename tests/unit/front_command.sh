@@ -41,6 +41,9 @@ expect 125 "wants two models" cpus --diff host
 expect 125 "no such model" cpus --diff host zx81
 expect 0 "" cpus --diff milan milan
 expect 1 "" cpus --diff milan ice-lake-sp
+# Zen 3 has six counters, and no CPUID leaf that says so.
+"$command" cpus --diff milan genoa | grep -q "AMD core counters" && { echo "FAILED: milan's counters"; failed=1; }
+"$command" cpus --diff milan ice-lake-sp | grep -q "AMD core counters  *6  *0$" || { echo "FAILED: milan's counters"; failed=1; }
 expect 125 "unknown option .--frob" --frob
 expect 125 "unknown verb 'fly'" fly
 expect 125 "no program" run
