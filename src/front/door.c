@@ -9,6 +9,7 @@
 #include "kvm/api/api.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -163,23 +164,49 @@ __attribute__((constructor)) static void door_start(void)
 	processor_start(setting_cpu, patch && !strcmp(patch, "patch"));
 }
 
+static char *all_counters(size_t *ret_size)
+{
+	unsigned sites, unproven;
+	char *text = NULL;
+	FILE *to = open_memstream(&text, ret_size);
+
+	if (!to)
+		return NULL;
+	api_stats_dump(to);
+	patch_counts(&sites, &unproven);
+	fprintf(to, "cpuid_sites %u\ncpuid_unproven %u\n", sites, unproven);
+	return fclose(to) ? NULL : text;
+}
+
+/* In one piece, for other processes append, too; or nothing of it. */
+static bool append(int fd, const char *text, size_t size)
+{
+	ssize_t n = write(fd, text, size);
+	off_t end = n > 0 && (size_t)n < size ? lseek(fd, 0, SEEK_END) : 0;
+	int err = n < 0 ? errno : ENOSPC;
+
+	if (end >= n && end && ftruncate(fd, end - n))
+		err = errno;
+	errno = err;
+	return n == (ssize_t)size;
+}
+
 /* The proof that it was anykvm that answered. Appended to: more than one process may have run. */
 __attribute__((destructor)) static void door_end(void)
 {
-	unsigned sites, unproven;
+	size_t size = 0;
+	char *text;
 	int fd;
 
 	if (!setting_stats || !door_used() || !door_own_process())
 		return;
+	text = all_counters(&size);
 	fd = next.open(setting_stats, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
-	if (fd < 0) {
-		host_log("cannot write %s: errno %d", setting_stats, errno);
-		return;
-	}
-	api_stats_dump(fd);
-	patch_counts(&sites, &unproven);
-	dprintf(fd, "cpuid_sites %u\ncpuid_unproven %u\n", sites, unproven);
-	next.close(fd);
+	if (fd < 0 || !text || !append(fd, text, size))
+		host_log("cannot write %s: %s", setting_stats, strerror(errno));
+	if (fd >= 0)
+		next.close(fd);
+	free(text);
 }
 
 /* A process that ends without destructors: children of test harnesses do. */

@@ -6,10 +6,12 @@
 #include "front/watch.h"
 #include "kvm/api/api.h"
 
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct settings {
 	const char *cpu, *tempo, *counters;
@@ -128,6 +130,26 @@ static int check_settings(const struct settings *set)
 		       : 0;
 }
 
+/* It is appended to, by the program and its children, wherever they are by then. */
+static int find_counters(struct settings *set)
+{
+	const char *path = or_environment(set->counters, "ANYKVM_STATS_FILE");
+	char *here;
+	int fd;
+
+	if (!path)
+		return 0;
+	here = *path == '/' ? NULL : getcwd(NULL, 0);
+	set->counters = here ? launcher_join(here, '/', path) : path;
+	free(here);
+	fd = open(path, O_WRONLY | O_APPEND | O_NONBLOCK | O_CLOEXEC);
+	if (fd >= 0)
+		return close(fd);
+	if (errno == ENOENT)
+		return whole_check(path);
+	return errno == ENXIO ? 0 : launcher_error("cannot write %s: %s", path, strerror(errno));
+}
+
 static void set_variable(const char *name, const char *val)
 {
 	if (val)
@@ -207,6 +229,8 @@ int verb_run(int argc, char **argv)
 		ret = check_host();
 	if (!ret)
 		ret = check_settings(&set);
+	if (!ret)
+		ret = find_counters(&set);
 	if (!ret)
 		ret = launcher_preload();
 	if (!ret)

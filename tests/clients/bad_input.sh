@@ -24,6 +24,8 @@ expect 125 "--frobnicate" run --frobnicate -- true
 expect 126 "Permission denied" run -- /etc/passwd
 expect 127 "not found" run -- no-such-program-anywhere
 expect 127 "No such file" run -- /no/such/program
+expect 125 "cannot write /no/such/file: No such file" run --counters /no/such/file -- true
+expect 125 "cannot write /: Is a directory" run --counters / -- true
 for status in 0 1 42 125; do
 	"$command" run -- sh -c "exit $status"
 	[ $? = $status ] || { echo "FAILED: status $status is the program's"; failed=1; }

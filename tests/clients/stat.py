@@ -44,6 +44,13 @@ with tempfile.TemporaryDirectory() as d:
     expect("run --stat=FILE", status == 0 and not err and samples(open(d + "/report").read()).get("CPUID") == 10)
     status, out, err = call("run", watched, "10", env=dict(os.environ, ANYKVM_STAT=d + "/second"))
     expect("ANYKVM_STAT", status == 0 and not err and samples(open(d + "/second").read()).get("CPUID") == 10)
+# Counters: appended where the command was called, wherever the program goes, or nothing of them.
+with tempfile.TemporaryDirectory() as d:
+    status, out, err = call("run", "--counters", "c", "--", "sh", "-c", 'cd / && "$0" 5; exec "$0" 5', watched, cwd=d)
+    lines = open(d + "/c").read().splitlines()
+    expect("run --counters: %s" % lines, status == 0 and not err and sum(l == "instructions 38" for l in lines) == 2)
+status, out, err = call("run", "--counters=/dev/full", watched, "5")
+expect("run --counters to a full disk: %d %s" % (status, err), status == 0 and err == "anykvm: cannot write /dev/full: No space left on device\n")
 status, out, err = call("run", "--stat=/no/such/folder/f", "true")
 expect("run --stat to an unwritable file: %d %s" % (status, err), status == 125 and "cannot write" in err and err.count("\n") == 1)
 status, out, err = call("run", "--stat=/dev/full", "true")

@@ -134,9 +134,9 @@ bool api_run_interrupted(void)
 	return running;
 }
 
-void api_stats_dump(int fd)
+void api_stats_dump(FILE *to)
 {
-	dprintf(fd, "fake 1\n");
+	fprintf(to, "fake 1\n");
 }
 
 long api_permission_request(unsigned long component)

@@ -8,6 +8,8 @@
 
 #include "host/compiler.h"
 
+#include <stdio.h>
+
 enum object_kind {
 	OBJECT_SYS,
 	OBJECT_VM,
@@ -93,10 +95,10 @@ long api_permission_get(uint64_t *user);
 void api_reap(void (*found)(int fd));
 
 /*
- * Totals of all counters of this process, dead VMs included, as "name value" lines on fd; for tests that must
+ * Totals of all counters of this process, dead VMs included, as "name value" lines; for tests that must
  * prove that it was anykvm that answered.
  */
-void api_stats_dump(int fd);
+void api_stats_dump(FILE *to);
 
 /*
  * Kick the KVM_RUN that this thread is in, if any: async-signal-safe. True if there was one. A signal

@@ -189,8 +189,8 @@ __in_handler bool api_run_interrupted(void)
 	return vcpu_run_interrupted();
 }
 
-void api_stats_dump(int fd)
+void api_stats_dump(FILE *to)
 {
-	dprintf(fd, "system_ioctls %llu\n", (unsigned long long)api_system()->ioctls);
-	stats_dump(fd);
+	fprintf(to, "system_ioctls %llu\n", (unsigned long long)api_system()->ioctls);
+	stats_dump(to);
 }

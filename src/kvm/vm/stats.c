@@ -239,12 +239,12 @@ static uint64_t total_locked(enum stats_scope scope, unsigned i)
 	return sum;
 }
 
-void stats_dump(int fd)
+void stats_dump(FILE *to)
 {
 	pthread_mutex_lock(&all_lock);
 	for (unsigned s = 0; s < ARRAY_SIZE(scopes); s++)
 		for (unsigned i = 0; i < scopes[s].nr; i++)
-			dprintf(fd, "%s %llu\n", scopes[s].rows[i].name,
+			fprintf(to, "%s %llu\n", scopes[s].rows[i].name,
 				(unsigned long long)total_locked(s, i));
 	pthread_mutex_unlock(&all_lock);
 }

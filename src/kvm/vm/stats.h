@@ -11,6 +11,8 @@
 
 #include "host/compiler.h"
 
+#include <stdio.h>
+
 struct stats_block;
 
 enum stats_scope { STATS_VM, STATS_VCPU };
@@ -43,7 +45,7 @@ int stats_open_fd(struct stats_block *block);
 /* The values, NR_STATS_* of them; NULL for NULL. */
 uint64_t *stats_values(struct stats_block *block);
 /* Write one "name value" line per row, summed over all blocks of this process, living and dead. */
-void stats_dump(int fd);
+void stats_dump(FILE *to);
 
 static inline void stats_add(struct stats_block *block, unsigned stat, uint64_t n)
 {
