@@ -39,13 +39,19 @@ static inline void watch_add(uint64_t *counter, uint64_t n)
 	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
 }
 
+/* An exit that is not to be timed begins; or false, and nothing has happened. */
+static inline bool watch_clock_pass(struct watch_clock *c)
+{
+	if (unlikely(!c->wait))
+		return false;
+	c->wait--;
+	return true;
+}
+
 /* An exit begins: how many it stands for, if it is to be timed, or 0. Due until watch_clock_add(). */
 static inline uint8_t watch_clock_due(struct watch_clock *c)
 {
-	if (unlikely(!c->wait))
-		return 1 << c->shift;
-	c->wait--;
-	return 0;
+	return watch_clock_pass(c) ? 0 : 1 << c->shift;
 }
 
 static inline uint8_t watch_clock_shift(const struct watch_cost *cost)

@@ -96,6 +96,24 @@ static inline void watch_close(struct vcpu *vcpu)
 		watch_add(&w->page->events[EV_kvm_entry], 1);
 }
 
+/*
+ * An exit that is only counted, with its event: it is neither timed nor told, and the guest goes on behind it in any case. False if
+ * there is more to do, and nothing is done then.
+ */
+static inline bool watch_pass(struct vcpu *vcpu, enum watch_reason reason, enum watch_event id)
+{
+	struct vcpu_watch *w = &vcpu->watch;
+	struct watch_page *page = w->page;
+
+	if (unlikely(w->telling || w->open || !watch_clock_pass(&w->clocks[reason])))
+		return false;
+	watch_add(&page->costs[reason].count, 1);
+	watch_add(&page->events[EV_kvm_exit], 1);
+	watch_add(&page->events[id], 1);
+	watch_add(&page->events[EV_kvm_entry], 1);
+	return true;
+}
+
 /* ---- watch_insn.c ---- */
 
 /* Log one instruction, if the window is open: true if it was and the vCPU stands behind it. */

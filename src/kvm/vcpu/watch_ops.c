@@ -159,9 +159,9 @@ static enum platform_answer op_msr_write(void *opaque, uint32_t index, uint64_t 
 
 /* ---- the rest ---- */
 
-static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
+static __noinline void cpuid_looked_at(struct vcpu *vcpu, uint32_t leaf, uint32_t subleaf,
+				       uint32_t ret[4])
 {
-	struct vcpu *vcpu = opaque;
 	uint64_t tsc = watch_open(vcpu, WATCH_CPUID, 0, 0);
 
 	vcpu_platform.cpuid(vcpu, leaf, subleaf, ret);
@@ -169,6 +169,16 @@ static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret
 		    .rbx = ret[CPUID_EBX], .rcx = ret[CPUID_ECX], .rdx = ret[CPUID_EDX],
 		    .found = 1);
 	watch_close(vcpu);
+}
+
+static void op_cpuid(void *opaque, uint32_t leaf, uint32_t subleaf, uint32_t ret[4])
+{
+	struct vcpu *vcpu = opaque;
+
+	if (watch_pass(vcpu, WATCH_CPUID, EV_kvm_cpuid))
+		vcpu_platform.cpuid(vcpu, leaf, subleaf, ret);
+	else
+		cpuid_looked_at(vcpu, leaf, subleaf, ret);
 }
 
 static int op_interrupt_ack(void *opaque)
