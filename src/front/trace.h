@@ -31,7 +31,6 @@ void trace_dat_abandon(struct trace_dat *t);
 char *trace_format(unsigned event, const char **ret_system);
 /* The event of that name, or -1. */
 int trace_event_named(const char *name, size_t len);
-#define TRACE_EVENT_ID(event) (1000 + (event))
 
 /* ---- stacks.c ---- */
 

@@ -140,7 +140,7 @@ static void print_format(FILE *f, unsigned event)
 	};
 	const struct event_format *e = &formats[event];
 
-	fprintf(f, "name: %s\nID: %u\nformat:\n", e->name, TRACE_EVENT_ID(event));
+	fprintf(f, "name: %s\nID: %u\nformat:\n", e->name, WATCH_EVENT_ID(event));
 	for (unsigned i = 0; i < ARRAY_SIZE(common); i++)
 		print_field(f, &common[i]);
 	fputc('\n', f);

@@ -154,19 +154,65 @@ static int parse(int argc, char **argv, struct tracing *t)
 
 /* ---- emptying the rings ---- */
 
+static void add(struct tracing *t, unsigned slot, uint64_t tsc, const void *ev, uint32_t size)
+{
+	const struct watch_page *page = watch_slot(t->session.map, slot);
+
+	t->told++;
+	if (t->dat)
+		trace_dat_add(t->dat, slot, page->counted ? 0 : page->tsc_khz, tsc, ev, size);
+}
+
+static struct watch_common common_of(const struct ev_cpuid *ev, unsigned id)
+{
+	return (struct watch_common){.type = WATCH_EVENT_ID(id), .pid = ev->c.pid};
+}
+
+/* The three events that it stands for. Padding is 0. */
+static void tell_cpuid(struct tracing *t, unsigned slot, uint64_t tsc, const struct ev_cpuid *ev)
+{
+	const struct watch_page *page = watch_slot(t->session.map, slot);
+	struct ev_kvm_exit left;
+	struct ev_kvm_cpuid cpuid;
+	struct ev_kvm_entry entered;
+
+	memset(&left, 0, sizeof(left));
+	memset(&cpuid, 0, sizeof(cpuid));
+	memset(&entered, 0, sizeof(entered));
+	left.c = common_of(ev, EV_kvm_exit);
+	left.exit_reason = ev->exit_reason;
+	left.guest_rip = entered.rip = ev->rip;
+	left.isa = page->isa;
+	left.vcpu_id = entered.vcpu_id = page->vcpu_id;
+	cpuid.c = common_of(ev, EV_kvm_cpuid);
+	cpuid.function = ev->function;
+	cpuid.index = ev->index;
+	cpuid.rax = ev->regs[0];
+	cpuid.rbx = ev->regs[1];
+	cpuid.rcx = ev->regs[2];
+	cpuid.rdx = ev->regs[3];
+	cpuid.found = 1;
+	entered.c = common_of(ev, EV_kvm_entry);
+	add(t, slot, tsc, &left, sizeof(left));
+	add(t, slot, tsc, &cpuid, sizeof(cpuid));
+	add(t, slot, tsc + ev->took, &entered, sizeof(entered));
+}
+
 static void tell(struct tracing *t, unsigned slot, const struct watch_record *record,
 		 const struct watch_common *common)
 {
-	const struct watch_page *page = watch_slot(t->session.map, slot);
 	struct ev_sample sample;
+	struct ev_cpuid cpuid;
 
-	t->told++;
-	if (common->type == TRACE_EVENT_ID(EV_sample)) {
+	if (common->type == WATCH_EVENT_ID(EV_sample)) {
+		t->told++;
 		memcpy(&sample, common, min((size_t)record->size, sizeof(sample)));
 		stacks_add(t->stacks, &sample);
-	} else if (t->dat) {
-		trace_dat_add(t->dat, slot, page->counted ? 0 : page->tsc_khz, record->tsc, common,
-			      record->size);
+	} else if (common->type == WATCH_EVENT_ID(EV_cpuid) && record->size == sizeof(cpuid)) {
+		memcpy(&cpuid, common, sizeof(cpuid));
+		tell_cpuid(t, slot, record->tsc, &cpuid);
+	} else {
+		add(t, slot, record->tsc, common, record->size);
 	}
 }
 

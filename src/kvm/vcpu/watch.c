@@ -20,6 +20,11 @@ static const uint32_t codes[][2] = {
 #undef REASON
 };
 
+uint32_t watch_reason_code(const struct vcpu *vcpu, enum watch_reason reason)
+{
+	return codes[reason][vcpu->watch.page->isa - 1];
+}
+
 void watch_open_told(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uint64_t info2)
 {
 	struct vcpu_watch *w = &vcpu->watch;
@@ -27,7 +32,7 @@ void watch_open_told(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1
 	w->since = host_rdtsc();
 	if (w->telling >> EV_kvm_exit & 1)
 		watch_event_tell(vcpu, kvm_exit, w->since,
-				 .exit_reason = codes[reason][w->page->isa - 1],
+				 .exit_reason = watch_reason_code(vcpu, reason),
 				 .guest_rip = vcpu->cpu.rip, .isa = w->page->isa, .info1 = info1,
 				 .info2 = info2, .vcpu_id = vcpu->id);
 }

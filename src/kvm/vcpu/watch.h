@@ -18,7 +18,7 @@
 #include "kvm/vm/stats.h"
 
 #define WATCH_MAGIC   0x6b767761u
-#define WATCH_VERSION 2u
+#define WATCH_VERSION 3u
 #define WATCH_PAGE    3 /* of the vCPU's file */
 #define WATCH_FILE    "anykvm:vcpu"
 
@@ -39,11 +39,15 @@ enum watch_event {
 	/* anykvm's own: in rings only. */
 	EV_insn = NR_WATCH_EVENTS,
 	EV_sample,
+	EV_cpuid,
 };
+
+/* Linux's ids of trace events are the running kernel's; these are in our own files. */
+#define WATCH_EVENT_ID(id) (1000 + (id))
 
 /* What each of Linux's trace entries begins with. */
 struct watch_common {
-	uint16_t type;
+	uint16_t type; /* WATCH_EVENT_ID() */
 	uint8_t flags, preempt_count;
 	int32_t pid; /* the thread */
 };
@@ -71,6 +75,16 @@ struct ev_sample {
 	struct watch_common c;
 	uint32_t vcpu_id, nr, cpl, unused;
 	uint64_t cr3, rip[WATCH_MAX_FRAMES]; /* innermost first */
+};
+
+/* kvm_exit for CPUID, kvm_cpuid and kvm_entry, of an exit that had no others. */
+#define CPUID_EVENTS 3
+struct ev_cpuid {
+	struct watch_common c;
+	uint64_t rip;
+	uint32_t function, index, regs[4]; /* EAX to EDX */
+	uint32_t took;	      /* ticks between the exit, whose time the record has, and the entry */
+	uint32_t exit_reason; /* as kvm_exit has it */
 };
 
 #define WATCH_MAX_EVENT sizeof(struct ev_sample)
@@ -107,6 +121,7 @@ struct watch_page {
 	uint32_t waiter; /* futex: the vCPU waits for room */
 };
 
+_Static_assert(sizeof(struct watch_record) + sizeof(struct ev_cpuid) == 64, "one line");
 _Static_assert(sizeof(struct watch_page) <= PAGE_SIZE, "one page");
 _Static_assert(offsetof(struct watch_page, events) % 64 == 8 &&
 		       STAT_VCPU_instructions == NR_STATS_VCPU - 1 && EV_kvm_msr < 7,

@@ -28,7 +28,14 @@ void watch_forget_touched(struct vcpu_watch *w);
  */
 void *watch_event_begin(struct vcpu *vcpu, unsigned id, uint32_t size, uint64_t tsc);
 void watch_event_end(struct vcpu *vcpu, unsigned id, const void *ev);
-struct watch_common watch_event_common(const struct vcpu *vcpu, unsigned id);
+
+static inline struct watch_common watch_event_common(const struct vcpu *vcpu, unsigned id)
+{
+	return (struct watch_common){
+		.type = WATCH_EVENT_ID(id),
+		.pid = vcpu->watch.page->counted ? 1 + (int32_t)vcpu->id : vcpu->tid,
+	};
+}
 
 /* Count an event. True: somebody wants its details. */
 static inline bool watch_event_count(struct vcpu *vcpu, enum watch_event id)
@@ -57,6 +64,8 @@ static inline bool watch_event_count(struct vcpu *vcpu, enum watch_event id)
 
 /* ---- exits and entries: watch.c ---- */
 
+/* What kvm_exit calls it, as VMX or SVM do. */
+uint32_t watch_reason_code(const struct vcpu *vcpu, enum watch_reason reason);
 void watch_open_told(struct vcpu *vcpu, enum watch_reason reason, uint64_t info1, uint64_t info2);
 void watch_close_told(struct vcpu *vcpu);
 
@@ -96,6 +105,16 @@ static inline void watch_close(struct vcpu *vcpu)
 		watch_add(&w->page->events[EV_kvm_entry], 1);
 }
 
+/* One more exit for that reason that is over, with its event. */
+static inline void watch_count_whole(struct watch_page *page, enum watch_reason reason,
+				     enum watch_event id)
+{
+	watch_add(&page->costs[reason].count, 1);
+	watch_add(&page->events[EV_kvm_exit], 1);
+	watch_add(&page->events[id], 1);
+	watch_add(&page->events[EV_kvm_entry], 1);
+}
+
 /*
  * An exit that is only counted, with its event: it is neither timed nor told, and the guest goes on behind it in any case. False if
  * there is more to do, and nothing is done then.
@@ -103,14 +122,10 @@ static inline void watch_close(struct vcpu *vcpu)
 static inline bool watch_pass(struct vcpu *vcpu, enum watch_reason reason, enum watch_event id)
 {
 	struct vcpu_watch *w = &vcpu->watch;
-	struct watch_page *page = w->page;
 
 	if (unlikely(w->telling || w->open || !watch_clock_pass(&w->clocks[reason])))
 		return false;
-	watch_add(&page->costs[reason].count, 1);
-	watch_add(&page->events[EV_kvm_exit], 1);
-	watch_add(&page->events[id], 1);
-	watch_add(&page->events[EV_kvm_entry], 1);
+	watch_count_whole(w->page, reason, id);
 	return true;
 }
 

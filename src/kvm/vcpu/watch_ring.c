@@ -11,9 +11,6 @@
 
 #define RING_PATIENCE_NS 1000000000ull
 
-/* Linux's ids of trace events are the running kernel's; these are in our own files. */
-#define EVENT_ID(id) (1000 + (id))
-
 static void wake_reader(struct watch_session *session)
 {
 	if (__atomic_load_n(&session->asleep, __ATOMIC_RELAXED) &&
@@ -89,7 +86,7 @@ void *watch_event_begin(struct vcpu *vcpu, unsigned id, uint32_t size, uint64_t 
 		return w->scratch;
 	record = next_record(w, sizeof(*record) + ALIGN_UP(size, 8u));
 	if (!record) {
-		watch_add(&w->page->lost, 1);
+		watch_add(&w->page->lost, id == EV_cpuid ? CPUID_EVENTS : 1);
 		return w->scratch;
 	}
 	*record = (struct watch_record){.tsc = time_of(vcpu, tsc), .size = size};
@@ -104,12 +101,4 @@ void watch_event_end(struct vcpu *vcpu, unsigned id, const void *ev)
 		probes_fire(id, ev);
 	if (w->end)
 		__atomic_store_n(&w->page->head, w->end, __ATOMIC_RELEASE);
-}
-
-struct watch_common watch_event_common(const struct vcpu *vcpu, unsigned id)
-{
-	return (struct watch_common){
-		.type = EVENT_ID(id),
-		.pid = vcpu->watch.page->counted ? 1 + (int32_t)vcpu->id : vcpu->tid,
-	};
 }
