@@ -87,11 +87,11 @@ void host_code_settle(const struct host_code *code, size_t from, size_t to)
 size_t host_code_prepare(const struct host_code *code, size_t at)
 {
 	size_t from = ALIGN_DOWN(at, HUGE_PAGE), to = from + HUGE_PAGE;
+	volatile uint8_t *page = code->rw + at;
 
 	if (to > code->size)
 		return code->size;
-	((volatile uint8_t *)code->rw)[at] =
-		0; /* a file's page must be there, or there is nothing to collapse */
+	*page = *page; /* a file's page must be there, or there is nothing to collapse */
 	host_syscall(SYS_madvise, (long)(code->rx + from), HUGE_PAGE, MADV_COLLAPSE, 0, 0, 0);
 	return to;
 }

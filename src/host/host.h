@@ -74,8 +74,8 @@ void *host_low_alloc(size_t size);
  */
 void host_code_settle(const struct host_code *code, size_t from, size_t to);
 /*
- * Code is about to be written from at on, where nothing stands yet: have it executed from a huge page, if the host
- * gives one. Returns up to where that is prepared. After the first KVM_RUN, too.
+ * Have the code around at, written or not, executed from a huge page, if the host gives one. Returns up to where that is
+ * prepared. After the first KVM_RUN, too.
  */
 size_t host_code_prepare(const struct host_code *code, size_t at);
 

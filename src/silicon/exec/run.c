@@ -107,6 +107,7 @@ static void go_plain(struct run *run, const struct run_group *g)
 	uint32_t disp = g->plain - (g->cold + 4);
 
 	__builtin_memcpy(run->code.rw + g->cold, &disp, 4);
+	run->code.rw[g->cold - 1] = 0xe9; /* JMP: it may have been a call */
 }
 
 /* Set the slots that the site's checks would have set. False: they would not have held. */

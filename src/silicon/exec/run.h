@@ -30,8 +30,10 @@ struct run_record;
 /* And for each: */
 #define RUN_CODE_ROOM	(32u << 10)  /* what a block takes at most */
 #define RUN_SETTLE	(256u << 10) /* code that is given back at a time */
+#define RUN_HUGE	(2u << 20)   /* a huge page of the host */
+#define RUN_EAGER	(8u << 20)   /* code that is in huge pages before they are full */
 #define RUN_SITES	(72u << 10)  /* struct run_brief */
-#define RUN_BLOCK_BITS	17
+#define RUN_BLOCK_BITS	16
 #define RUN_BLOCKS	(9u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
 #define RUN_OVERS	512u
@@ -300,10 +302,11 @@ struct run_jumps {
 
 /* Code that was stepped. */
 struct run_heat {
-	uint8_t visits;
-	uint8_t tag;	/* of its bytes then */
-	bool disturbed; /* the way of a trace from there was cut short by attention */
-	bool lasted; /* the block there was in use when its code changed: who generates code does so again */
+	uint16_t visits : 6;
+	uint16_t disturbed : 1; /* the way of a trace from there was cut short by attention */
+	uint16_t
+		lasted : 1; /* the block there was in use when its code changed: who generates code does so again */
+	uint16_t tag : 8; /* of its bytes then */
 };
 
 /* What was entered in the jump caches for one half of the address space. */

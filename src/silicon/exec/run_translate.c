@@ -266,22 +266,49 @@ static void emit_elsewhere(struct translation *t, const struct loose_end *guard)
 	t->apart = false;
 }
 
-/* Sites have one cold path each, however many jumps lead to it. */
-static void emit_ends(struct translation *t)
+/*
+ * The one jump to a site's cold path becomes a call there: the return address tells the site. Not where registers stand elsewhere,
+ * nor where there is a short way before.
+ */
+static bool cold_there(struct translation *t, const struct loose_end *cold)
+{
+	const struct run_site *site = &t->sites[cold->to];
+
+	if (t->nr_exchanges || site->flags & SITE_STRING || t->e.base[cold->at - 1] != 0xe9)
+		return false;
+	t->e.base[cold->at - 1] = 0xe8;
+	emit_patch(&t->e, cold->at, t->run->stub_miss);
+	if (site->nr_groups)
+		emit_plain(t, cold->to, cold->at);
+	return true;
+}
+
+static void emit_colds(struct translation *t)
 {
 	uint32_t made[2 * RUN_BLOCK_INSNS] = {0};
+	uint8_t nr[2 * RUN_BLOCK_INSNS] = {0};
+
+	for (unsigned i = 0; i < t->nr_cold; i++)
+		nr[t->cold[i].to]++;
+	for (unsigned i = 0; i < t->nr_cold; i++) {
+		uint32_t *at = &made[t->cold[i].to];
+
+		if (nr[t->cold[i].to] == 1 && cold_there(t, &t->cold[i]))
+			continue;
+		if (!*at)
+			*at = emit_cold_path(t, t->cold[i].to);
+		emit_patch(&t->e, t->cold[i].at, *at);
+	}
+}
+
+static void emit_ends(struct translation *t)
+{
 
 	for (unsigned i = 0; i < t->nr_guards; i++)
 		emit_elsewhere(t, &t->guard[i]);
 	for (unsigned i = 0; i < t->nr_resumes; i++)
 		emit_resume(t, &t->resume[i]);
-	for (unsigned i = 0; i < t->nr_cold; i++) {
-		uint32_t *at = &made[t->cold[i].to];
-
-		if (!*at)
-			*at = emit_cold_path(t, t->cold[i].to);
-		emit_patch(&t->e, t->cold[i].at, *at);
-	}
+	emit_colds(t);
 	for (unsigned i = 0; i < t->nr_ends; i++)
 		emit_exit(t, &t->end[i]);
 }
@@ -486,14 +513,21 @@ static void translate_all(struct translation *t)
 		run_end(t, t->rip);
 }
 
+/* Up to where code is to be in huge pages: where there is much of it, only those that are full. */
+static uint32_t to_prepare(const struct run *run)
+{
+	if (run->prepared < RUN_EAGER)
+		return run->used + RUN_CODE_ROOM;
+	return run->used - min(run->used, RUN_HUGE);
+}
+
 static void settle(struct run *run)
 {
 	if (run->large_cpu && !run->large && run->used > RUN_LARGE_CODE &&
 	    run->cpu->retired > RUN_LARGE_AGE)
 		run_large_tables(run);
-	if (run->large_cpu && run->used + RUN_CODE_ROOM > run->prepared &&
-	    run->prepared < run->code.size)
-		run->prepared = host_code_prepare(&run->code, max(run->prepared, run->used));
+	if (run->large_cpu && run->prepared < run->code.size && to_prepare(run) > run->prepared)
+		run->prepared = host_code_prepare(&run->code, run->prepared);
 	if (run->used - run->settled < RUN_SETTLE)
 		return;
 	host_code_settle(&run->code, run->settled, run->used);
