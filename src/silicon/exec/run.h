@@ -143,7 +143,7 @@ struct run_kept {
 
 struct run_brief {
 	uint32_t code : RUN_BRIEF_BITS;
-	uint32_t len : 4; /* of the instruction; of the block's last one: 0 */
+	uint32_t len : 4; /* of the instruction */
 	uint32_t last : 8;
 	uint32_t flags : 7;
 	uint32_t goes_on : 1; /* with the next site's code */
@@ -179,7 +179,6 @@ struct run_group {
 
 struct run_block {
 	uint64_t rip;
-	uint64_t lines; /* of ->page: those that it was made of */
 	uint32_t key : 20;
 	uint32_t dead : 1;
 	uint32_t replaced : 1; /* by a trace */
@@ -196,15 +195,22 @@ struct run_block {
 	uint8_t to_cross;    /* and back: run_block_cross() */
 	uint16_t page;
 	uint32_t site;	    /* its first, in ->kept */
-	uint32_t group;	    /* its first; of one that is ->over: its own in ->over */
 	uint32_t next;	    /* in the hash chain */
 	uint32_t page_next; /* of the same page */
 	uint32_t links;	    /* first exit that leads to it, or RUN_NO_EXIT */
-};
+} __attribute__((packed, aligned(4)));
 
-_Static_assert(sizeof(struct run_block) == 48 && RUN_KEY_PLAIN < 1u << 20 && RUN_HOT_TIMES < 8 &&
+_Static_assert(sizeof(struct run_block) == 36 && RUN_KEY_PLAIN < 1u << 20 && RUN_HOT_TIMES < 8 &&
 		       RUN_MOST * RUN_MIB <= 1u << 27,
 	       "there are 200,000");
+
+/* What else is known of a block that is not ->brief: at its ->site, before its sites. */
+struct run_wide {
+	uint64_t lines; /* as run_block_lines() */
+	uint32_t group; /* its first; of one that is ->over: its own in ->over */
+} __attribute__((packed, aligned(4)));
+
+#define RUN_WIDE (sizeof(struct run_wide) / sizeof(struct run_brief))
 
 /* Of a block that ends in another page. */
 struct run_over {
@@ -429,7 +435,8 @@ struct run {
 	bool large;	   /* so are the tables */
 	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	   /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip, stub_exit;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip, stub_exit,
+		stub_gone;
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* MiB of code that may be used, with RUN_SITES and so on, */
@@ -553,16 +560,22 @@ static inline uint32_t run_visits(const struct run *run, uint32_t block)
 	return run_block_hot(run, &run->block[block]) - run->visits[block].left;
 }
 
+static inline const struct run_wide *run_block_wide(const struct run *run,
+						    const struct run_block *b)
+{
+	return (const struct run_wide *)&run->kept[b->site];
+}
+
 /* What an instruction over two pages is found by from the second; NULL: it stays in its page. */
 static inline struct run_over *run_block_over(const struct run *run, const struct run_block *b)
 {
-	return b->over ? &run->over[b->group] : NULL;
+	return b->over ? &run->over[run_block_wide(run, b)->group] : NULL;
 }
 
 /* The next block that comes over to the same page. */
 static inline uint32_t run_over_next(const struct run *run, uint32_t block)
 {
-	return run->over[run->block[block].group].next;
+	return run_block_over(run, &run->block[block])->next;
 }
 
 /*
@@ -651,9 +664,26 @@ uint32_t run_site_block(const struct run *run, uint32_t offset);
 /* The site whose code is at offset: its number. */
 uint32_t run_site_at(const struct run *run, uint32_t offset);
 struct run_site run_site_get(const struct run *run, uint32_t number);
-/* Keep what the block to come has of sites; *ret_brief: as struct run_brief. False: an offset is too large. */
-bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr,
-		   bool *ret_brief);
+/* What is to be kept of a block to come, and of its sites. */
+struct run_keep {
+	uint32_t entry;
+	const struct run_site *site;
+	unsigned nr;
+	struct run_wide wide;
+	uint64_t rip, end; /* of the instructions, if they stand behind each other */
+	bool over;
+};
+
+/* Keep it; *ret_brief: as struct run_brief. False: an offset is too large. */
+bool run_site_keep(struct run *run, const struct run_keep *keep, bool *ret_brief);
+/* Lines of the block's page that it was made of. */
+uint64_t run_block_lines(const struct run *run, const struct run_block *b);
+/* From an offset in a page up to another. */
+static inline uint64_t run_lines(unsigned from, unsigned to)
+{
+	return GENMASK((to - 1) / RUN_LINE, from / RUN_LINE);
+}
+
 /* Bytes of a page's copy that blocks were made of. */
 void run_page_bytes(const struct run *run, const struct run_page *page, unsigned from, unsigned nr,
 		    uint8_t *ret);

@@ -97,8 +97,8 @@ static void shut(struct run *run, const struct run_block *b)
 	uint32_t leave = run_block_cross(b) - RUN_HEAD_LEAVE;
 
 	if (run_block_calls(b)) {
-		write_imm(run, b->entry, b - run->block);
-		write_jump(run, b->entry + RUN_MOV_IMM, run->stub_leave);
+		write_imm(run, b->entry, (b - run->block) << RUN_HEAD_SHIFT);
+		write_jump(run, b->entry + RUN_MOV_IMM, run->stub_gone);
 		return;
 	}
 	write_jump(run, b->entry, leave);
@@ -248,11 +248,11 @@ static bool kill_changed(struct run *run, struct run_page *page, uint64_t change
 
 	*ret_lines = 0;
 	for (uint32_t i = page->first; i != RUN_NONE; i = run->block[i].page_next) {
-		if (run->block[i].lines & changed)
+		if (run_block_lines(run, &run->block[i]) & changed)
 			block_kill(run, &run->block[i]);
 		if (run->block[i].dead)
 			continue;
-		*ret_lines |= run->block[i].lines;
+		*ret_lines |= run_block_lines(run, &run->block[i]);
 		left = true;
 	}
 	for (uint32_t i = page->first_over; i != RUN_NONE; i = run_over_next(run, i)) {

@@ -186,6 +186,10 @@ static void make_stubs(struct run *run)
 	emit_miss(&e, run);
 	run->stub_exit = emit_pos(&e);
 	emit_left(&e, run);
+	run->stub_gone = emit_pos(&e);
+	emit_mov_imm(&e, R15, RUN_HEAD_SHIFT);
+	EMIT(&e, "\xc4\xe2\x03\xf7\xc9"); /* shrx %r15d,%ecx,%ecx */
+	emit_jmp(&e, run->stub_leave);
 	run->stub_rip = emit_pos(&e);
 	emit_store_cpu(&e, R14, offsetof(struct cpu, rip));
 	emit_mov_imm(&e, RCX, (uint32_t)LEAVE_RIP << LEAVE_SHIFT);

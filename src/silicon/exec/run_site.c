@@ -28,12 +28,12 @@ static uint32_t nr_sites(const struct run *run, uint32_t block)
 	uint32_t end = block + 1 < run->nr_blocks ? run->block[block + 1].site : run->nr_sites;
 	uint32_t nr = end - run->block[block].site;
 
-	return run->block[block].brief ? nr : nr / 2;
+	return run->block[block].brief ? nr : (nr - RUN_WIDE) / 2;
 }
 
 static const struct run_kept *kept(const struct run *run, const struct run_block *b, uint32_t i)
 {
-	return (const struct run_kept *)&run->kept[b->site + 2 * i];
+	return (const struct run_kept *)&run->kept[b->site + RUN_WIDE + 2 * i];
 }
 
 static const struct run_brief *brief(const struct run *run, const struct run_block *b, uint32_t i)
@@ -61,7 +61,7 @@ uint32_t run_site_at(const struct run *run, uint32_t offset)
 /* Its first group: behind those of the block's sites before it. */
 static uint32_t group_of(const struct run *run, const struct run_block *b, uint32_t site)
 {
-	uint32_t group = b->group;
+	uint32_t group = run_block_wide(run, b)->group;
 
 	for (uint32_t i = 0; i < site; i++)
 		group += kept(run, b, i)->nr_groups;
@@ -111,30 +111,50 @@ struct run_site run_site_get(const struct run *run, uint32_t number)
 	return b->brief ? get_brief(run, b, i) : get_kept(run, b, i);
 }
 
-/* Sites behind each other, each going on with the next one's code if with any. */
-static bool can_be_brief(uint32_t entry, const struct run_site *site, unsigned nr)
+uint64_t run_block_lines(const struct run *run, const struct run_block *b)
 {
-	for (unsigned i = 0; i < nr; i++) {
-		const struct run_site *s = &site[i];
+	uint32_t nr = nr_sites(run, b - run->block);
+	unsigned from = b->rip & ~PAGE_MASK, to = from;
 
-		if (s->code - entry >= BIT(RUN_BRIEF_BITS) || s->nr_groups || s->left != nr - i)
-			return false;
-		if (i + 1 < nr && (s[1].rip - s->rip > RUN_MAX_INSN || s[1].rip <= s->rip ||
-				   (s->next && s->next != s[1].code)))
-			return false;
-	}
-	return true;
+	if (!b->brief)
+		return run_block_wide(run, b)->lines;
+	for (uint32_t i = 0; i < nr; i++)
+		to += brief(run, b, i)->len;
+	return run_lines(from, to);
 }
 
-static void keep_brief(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr)
+/* Sites behind each other, each going on with the next one's code if with any. */
+static bool follows(const struct run_site *s, const struct run_site *next)
 {
-	for (unsigned i = 0; i < nr; i++) {
-		const struct run_site *s = &site[i];
-		bool more = i + 1 < nr;
+	return next->rip - s->rip <= RUN_MAX_INSN && next->rip > s->rip &&
+	       (!s->next || s->next == next->code);
+}
+
+static bool can_be_brief(const struct run_keep *k)
+{
+	unsigned from = k->rip & ~PAGE_MASK;
+
+	for (unsigned i = 0; i < k->nr; i++) {
+		const struct run_site *s = &k->site[i];
+
+		if (s->code - k->entry >= BIT(RUN_BRIEF_BITS) || s->nr_groups ||
+		    s->left != k->nr - i || (i + 1 < k->nr && !follows(s, s + 1)))
+			return false;
+	}
+	return !k->over && k->site[0].rip == k->rip &&
+	       k->end - k->site[k->nr - 1].rip <= RUN_MAX_INSN &&
+	       run_lines(from, from + (k->end - k->rip)) == k->wide.lines;
+}
+
+static void keep_brief(struct run *run, const struct run_keep *k)
+{
+	for (unsigned i = 0; i < k->nr; i++) {
+		const struct run_site *s = &k->site[i];
+		bool more = i + 1 < k->nr;
 
 		run->kept[run->nr_sites++] = (struct run_brief){
-			.code = s->code - entry,
-			.len = more ? s[1].rip - s->rip : 0,
+			.code = s->code - k->entry,
+			.len = (more ? s[1].rip : k->end) - s->rip,
 			.last = s->last,
 			.flags = s->flags,
 			/* The last one's handler leads out of the block: what comes next is looked for then. */
@@ -162,17 +182,23 @@ static void keep(struct run *run, uint32_t entry, const struct run_site *s)
 	run->nr_sites += 2;
 }
 
-bool run_site_keep(struct run *run, uint32_t entry, const struct run_site *site, unsigned nr,
-		   bool *ret_brief)
+static void keep_wide(struct run *run, const struct run_keep *k)
 {
-	if (site[nr - 1].code - entry >= BIT(RUN_KEPT_BITS))
+	*(struct run_wide *)&run->kept[run->nr_sites] = k->wide;
+	run->nr_sites += RUN_WIDE;
+	for (unsigned i = 0; i < k->nr; i++)
+		keep(run, k->entry, &k->site[i]);
+}
+
+bool run_site_keep(struct run *run, const struct run_keep *k, bool *ret_brief)
+{
+	if (k->site[k->nr - 1].code - k->entry >= BIT(RUN_KEPT_BITS))
 		return false;
-	*ret_brief = can_be_brief(entry, site, nr);
+	*ret_brief = can_be_brief(k);
 	if (*ret_brief)
-		keep_brief(run, entry, site, nr);
+		keep_brief(run, k);
 	else
-		for (unsigned i = 0; i < nr; i++)
-			keep(run, entry, &site[i]);
+		keep_wide(run, k);
 	return true;
 }
 

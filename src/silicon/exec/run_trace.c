@@ -21,11 +21,6 @@
 
 /* ---- decoding ---- */
 
-static uint64_t lines_of(unsigned from, unsigned to)
-{
-	return GENMASK((to - 1) / LINE, from / LINE);
-}
-
 /* The place for a copy, which stays the line's. */
 static uint8_t *copy_of(struct run *run, struct run_page *page, unsigned line)
 {
@@ -94,7 +89,7 @@ static bool decode(struct translation *t, struct run_record *rec)
 	run_page_bytes(t->run, t->page, off, nr, bytes);
 	if (!decode_bytes(t, rec, bytes, nr))
 		return false;
-	t->lines |= lines_of(off, off + (rec->insn.trap ? nr : rec->insn.len));
+	t->lines |= run_lines(off, off + (rec->insn.trap ? nr : rec->insn.len));
 	return true;
 }
 
@@ -110,7 +105,7 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 	if (!t->second)
 		return false;
 	cover(t->run, t->second, 0, MAX_INSN - nr, &covered);
-	t->lines |= lines_of(off, PAGE_SIZE);
+	t->lines |= run_lines(off, PAGE_SIZE);
 	run_page_bytes(t->run, t->page, off, nr, bytes);
 	run_page_bytes(t->run, t->second, 0, MAX_INSN - nr, bytes + nr);
 	return decode_bytes(t, rec, bytes, MAX_INSN);

@@ -24,7 +24,7 @@ static bool has_room(const struct run *run)
 	uint32_t times = run->growth;
 
 	return run->used + RUN_CODE_ROOM <= min((size_t)times * RUN_MIB, run->code.size) &&
-	       run->nr_sites + 4 * RUN_BLOCK_INSNS <= times * RUN_SITES &&
+	       run->nr_sites + 4 * RUN_BLOCK_INSNS + RUN_WIDE <= times * RUN_SITES &&
 	       run->nr_blocks < times * RUN_BLOCKS && run->nr_over < times * RUN_OVERS &&
 	       run->nr_exits + MAX_ENDS + RUN_TRACE_GROUPS <= times * RUN_EXITS &&
 	       run->nr_groups + RUN_TRACE_GROUPS <= times * RUN_GROUPS &&
@@ -447,7 +447,6 @@ static uint32_t emit_head_calls(struct translation *t)
 		.page = t->page - run->page,
 	};
 	t->cross = emit_pos(e);
-	emit_mov_imm(e, RCX, run->nr_blocks);
 	emit_call_stub(e, t->stubs->cross);
 	t->entry = t->inner = emit_pos(e);
 	emit_mov_imm(e, RCX, run->nr_blocks << RUN_HEAD_SHIFT);
@@ -552,6 +551,26 @@ static uint32_t over_new(struct translation *t)
 	return run->nr_over++;
 }
 
+static bool keep(struct translation *t, bool *ret_brief)
+{
+	const struct run_record *last = &t->record[t->nr_records - 1];
+	unsigned room = PAGE_SIZE - (last->rip & ~PAGE_MASK);
+
+	return run_site_keep(t->run,
+			     &(struct run_keep){
+				     .entry = t->entry,
+				     .site = t->sites,
+				     .nr = t->nr_sites,
+				     .wide.lines = t->lines,
+				     .wide.group = t->second ? over_new(t) : t->first_group,
+				     .rip = t->start,
+				     .end = last->rip + (last->insn.trap ? min(room, RUN_MAX_INSN)
+									 : last->insn.len),
+				     .over = t->second,
+			     },
+			     ret_brief);
+}
+
 static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
@@ -563,7 +582,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	run->code.rw[count] = nr;
 	emit_ends(t);
 	t->failed |= t->entry - t->cross > UINT8_MAX || t->inner - t->entry > UINT8_MAX;
-	if (t->failed || !run_site_keep(run, t->entry, t->sites, t->nr_sites, &brief))
+	if (t->failed || !keep(t, &brief))
 		return RUN_NONE;
 	run->nr_blocks++;
 	run->used = emit_pos(&t->e);
@@ -573,7 +592,6 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.brief = brief,
 		.hot = t->counts ? hot_times(run) : 0,
 		.rip = t->start,
-		.lines = t->lines,
 		.key = t->key,
 		.entry = t->entry,
 		.loops = run_loops(t),
@@ -583,7 +601,6 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.page = t->page - run->page,
 		.over = !!t->second,
 		.site = site,
-		.group = t->second ? over_new(t) : t->first_group,
 		.links = RUN_NO_EXIT,
 	};
 	note_near(run, block);
