@@ -32,6 +32,8 @@ int host_gettid(void); /* remembered: a system call only once in a thread */
 void host_gettid_forked(void);
 /* Private memory that may turn out to be used in few places: never in huge pages, even if the host gives them unasked. */
 void host_pages_small(void *mem, size_t size);
+/* In huge pages, those that are there now. */
+void host_pages_collapse(void *mem, size_t size);
 /* It is used all over now: in huge pages, if the host gives any. After the first KVM_RUN, too. */
 void host_pages_large(void *mem, size_t size);
 /* Have the memory there and mapped before it is written to. */

@@ -79,6 +79,11 @@ void host_pages_small(void *mem, size_t size)
 	host_syscall(SYS_madvise, (long)mem, size, MADV_NOHUGEPAGE, 0, 0, 0);
 }
 
+void host_pages_collapse(void *mem, size_t size)
+{
+	host_syscall(SYS_madvise, (long)mem, size, MADV_COLLAPSE, 0, 0, 0);
+}
+
 /* Hosts before Linux 6.1 do not collapse when asked to, but after a while. */
 void host_pages_populate(void *mem, size_t size)
 {
@@ -88,5 +93,5 @@ void host_pages_populate(void *mem, size_t size)
 void host_pages_large(void *mem, size_t size)
 {
 	host_syscall(SYS_madvise, (long)mem, size, MADV_HUGEPAGE, 0, 0, 0);
-	host_syscall(SYS_madvise, (long)mem, size, MADV_COLLAPSE, 0, 0, 0);
+	host_pages_collapse(mem, size);
 }

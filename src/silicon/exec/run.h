@@ -284,6 +284,11 @@ struct run_page {
 
 _Static_assert(8 * RUN_COUNT_MAX <= DIRECT_MOST, "a cleared entry would be a hit");
 
+/* The first block that begins behind some offset, and the first exit of it. */
+struct run_near {
+	uint32_t block, exit;
+};
+
 /* What CALLs left for their RETs (run_ring.c): minus the return address, and code there. */
 struct run_ring {
 	uint64_t before_neg[RUN_RING_BEFORE];
@@ -431,10 +436,11 @@ struct run {
 
 	struct host_code code;
 	uint32_t used;
-	uint32_t settled;  /* up to here the writable view is given back */
-	bool large;	   /* so are the tables */
-	uint32_t prepared; /* up to here it is in huge pages, where the host has them */
-	uint32_t first;	   /* offset behind the stubs */
+	uint32_t settled;    /* up to here the writable view is given back */
+	bool large;	     /* so are the tables */
+	size_t large_blocks; /* bytes of ->block that are */
+	uint32_t prepared;   /* up to here it is in huge pages, where the host has them */
+	uint32_t first;	     /* offset behind the stubs */
 	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip, stub_exit,
 		stub_gone;
 	struct run_stubs stubs[RUN_KEYS];
@@ -451,7 +457,7 @@ struct run {
 	uint32_t nr_groups, nr_sites, nr_blocks, nr_over, nr_exits, nr_pages, nr_keys;
 	uint32_t nr_traces;
 	struct run_brief *kept; /* by block: struct run_kept, or these */
-	uint32_t *near;		/* by offset >> RUN_NEAR_SHIFT: the first block from there on */
+	struct run_near *near;	/* by offset >> RUN_NEAR_SHIFT */
 	uint32_t nr_near;
 	struct run_group *group;
 	struct insn *cold; /* RUN_COLD: instructions that ran by their handlers, by site */
@@ -520,6 +526,7 @@ void run_tables_free(struct run *run);
 /* Give back what they hold, which is nothing any more: all blocks are forgotten. */
 void run_tables_drop(struct run *run);
 void run_large_tables(struct run *run);
+void run_large_blocks(struct run *run);
 /* Full: a program whose code is larger than the room has more, if it was so soon. False: not now, or there is no more. */
 bool run_grow(struct run *run);
 

@@ -29,33 +29,21 @@ uint64_t run_exit_target(const struct run *run, uint32_t exit)
 	return (block_of(run, x)->rip & PAGE_MASK) + x->target;
 }
 
-/* The first of those whose jumps stand behind offset. */
-static uint32_t exit_behind(const struct run *run, uint32_t offset)
-{
-	uint32_t lo = 0, hi = run->nr_exits;
-
-	while (lo < hi) {
-		uint32_t mid = (lo + hi) / 2;
-
-		if (run->exit[mid].patch < offset)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
 /* Where its call's displacement stands. */
 static uint32_t call_at(const struct run_exit *exit)
 {
 	return exit->leave ? exit->patch + exit->leave + 1 : exit->patch;
 }
 
+/* Those of the block before the first one near may stand before that one's, too. */
 uint32_t run_exit_at(const struct run *run, uint32_t offset)
 {
 	uint32_t at = offset - RUN_CALL + 1;
-	uint32_t exit = exit_behind(run, run_block_cross(&run->block[run_site_block(run, at)]));
+	uint32_t exit = run->near[min(at >> RUN_NEAR_SHIFT, run->nr_near - 1)].exit;
+	uint32_t entry = run->block[run_site_block(run, at)].entry;
 
+	while (exit && run->exit[exit - 1].patch >= entry)
+		exit--;
 	while (call_at(&run->exit[exit]) != at)
 		exit++;
 	return exit;

@@ -14,7 +14,7 @@
 
 uint32_t run_site_block(const struct run *run, uint32_t offset)
 {
-	uint32_t i = run->near[min(offset >> RUN_NEAR_SHIFT, run->nr_near - 1)];
+	uint32_t i = run->near[min(offset >> RUN_NEAR_SHIFT, run->nr_near - 1)].block;
 
 	if (run->block[i].entry > offset)
 		return i ? i - 1 : 0;

@@ -122,6 +122,17 @@ void run_large_tables(struct run *run)
 		host_pages_large(other->direct, sizeof(*other->direct));
 }
 
+/* Blocks are looked up at random, too, but only where they fill a huge page is it worth its memory. */
+void run_large_blocks(struct run *run)
+{
+	uintptr_t first = ALIGN_UP((uintptr_t)run->block, RUN_HUGE);
+
+	while (first + run->large_blocks + RUN_HUGE <= (uintptr_t)(run->block + run->nr_blocks)) {
+		host_pages_collapse((void *)(first + run->large_blocks), RUN_HUGE);
+		run->large_blocks += RUN_HUGE;
+	}
+}
+
 void run_tables_free(struct run *run)
 {
 	for (const struct table *t = tables; t < tables + ARRAY_SIZE(tables); t++)
@@ -143,6 +154,7 @@ void run_tables_drop(struct run *run)
 	run->growth = min(run->most, RUN_FIRST);
 	run->block_bits = RUN_BLOCK_BITS;
 	run->large = false;
+	run->large_blocks = 0;
 }
 
 /* Twice as many chains: each becomes two neighbours, for the hash is a product's upper bits. */

@@ -525,6 +525,8 @@ static void settle(struct run *run)
 	if (run->large_cpu && !run->large && run->used > RUN_LARGE_CODE &&
 	    run->cpu->retired > RUN_LARGE_AGE)
 		run_large_tables(run);
+	if (run->large)
+		run_large_blocks(run);
 	if (run->large_cpu && run->prepared < run->code.size && to_prepare(run) > run->prepared)
 		run->prepared = host_code_prepare(&run->code, run->prepared);
 	if (run->used - run->settled < RUN_SETTLE)
@@ -533,13 +535,13 @@ static void settle(struct run *run)
 	run->settled = run->used;
 }
 
-/* Enter the block for run_site_at(). */
-static void note_near(struct run *run, uint32_t block)
+/* Enter the block for run_site_block(). */
+static void note_near(struct run *run, uint32_t block, uint32_t exit)
 {
 	uint32_t entry = run->block[block].entry;
 
 	while (run->nr_near <= entry >> RUN_NEAR_SHIFT)
-		run->near[run->nr_near++] = block;
+		run->near[run->nr_near++] = (struct run_near){.block = block, .exit = exit};
 }
 
 /* The block's place in ->over. */
@@ -603,7 +605,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 		.site = site,
 		.links = RUN_NO_EXIT,
 	};
-	note_near(run, block);
+	note_near(run, block, t->first_exit);
 	run->nr_traces += t->hot;
 	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
@@ -673,7 +675,7 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 		.key = key,
 		.code32 = (key & KEY_CODE) == CODE_32,
 	};
-	uint32_t head, block, nr_exits;
+	uint32_t head, block;
 	int jumps;
 
 	run_homes_usual(&t);
@@ -694,9 +696,9 @@ uint32_t run_translate(struct run *run, const uint8_t *host, uint32_t key, bool 
 	t.e.base = run->code.rw;
 	run_homes_stub(&t, head);
 	t.e.at = run->code.rw + head;
-	nr_exits = run->nr_exits;
+	t.first_exit = run->nr_exits;
 	block = make(&t);
 	if (block == RUN_NONE)
-		run->nr_exits = nr_exits;
+		run->nr_exits = t.first_exit;
 	return block;
 }

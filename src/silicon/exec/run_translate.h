@@ -92,7 +92,7 @@ struct translation {
 	uint64_t start, rip;
 	struct run_site sites[2 * RUN_BLOCK_INSNS]; /* of the block */
 	uint32_t nr_sites, site;		    /* the present instruction's */
-	uint32_t first_group;
+	uint32_t first_group, first_exit;
 	uint32_t entry, inner, cross; /* offsets, as in struct run_block */
 	bool hot;		      /* make a trace */
 	bool counts;
