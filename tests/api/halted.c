@@ -8,6 +8,8 @@
 
 #include <linux/kvm_para.h>
 #include <pthread.h>
+#include <sched.h>
+#include <time.h>
 
 #define PAGE_GPA  0x3000
 #define PREEMPTED (PAGE_GPA + 16)
@@ -100,6 +102,76 @@ static void test_counters(void)
 	      !stat_value(stats, "halt_successful_poll"));
 }
 
+/* ---- polling that adapts ---- */
+
+#define LIMIT_S	    60
+#define MAX_POLL_NS 2000000
+/* Of that, until it is too short: halt_poll_ns_shrink and halt_poll_ns_grow_start. */
+#define HALVINGS 12
+
+struct answerer {
+	struct machine m;
+	pthread_t thread;
+	int stats;
+	unsigned answered; /* atomic */
+	bool stop;	   /* atomic */
+};
+
+static void *answer(void *opaque)
+{
+	struct answerer *a = opaque;
+
+	while (!__atomic_load_n(&a->stop, __ATOMIC_SEQ_CST)) {
+		RUN_TO(&a->m, KVM_EXIT_IO);
+		end_of_interrupt(&a->m);
+		__atomic_fetch_add(&a->answered, 1, __ATOMIC_SEQ_CST);
+	}
+	return NULL;
+}
+
+static void halt_for(struct answerer *a, unsigned us)
+{
+	unsigned before = __atomic_load_n(&a->answered, __ATOMIC_SEQ_CST);
+
+	usleep(us);
+	send_msi(&a->m, VECTOR);
+	while (__atomic_load_n(&a->answered, __ATOMIC_SEQ_CST) == before)
+		sched_yield();
+}
+
+/* Its thread sleeps, and does so for longer than is ever polled. */
+static void halt_long(struct answerer *a)
+{
+	while (!stat_value(a->stats, "blocking"))
+		usleep(100);
+	halt_for(a, 2 * MAX_POLL_NS / 1000);
+}
+
+/* As long as events come soon it is polled for, sooner or later with success; once they come late it is not any more. */
+static void test_adapts(void)
+{
+	time_t end = time(NULL) + LIMIT_S;
+	struct answerer a = {0};
+	uint64_t attempted;
+
+	a.m = halting(&a.stats);
+	CHECK_EQ(enable_cap(a.m.vm, KVM_CAP_HALT_POLL, MAX_POLL_NS), 0);
+	CHECK_EQ(pthread_create(&a.thread, NULL, answer, &a), 0);
+	while (!stat_value(a.stats, "halt_successful_poll")) {
+		halt_for(&a, 50);
+		CHECK(time(NULL) < end);
+	}
+	for (unsigned i = 0; i < HALVINGS; i++)
+		halt_long(&a);
+	attempted = stat_value(a.stats, "halt_attempted_poll");
+	for (unsigned i = 0; i < 5; i++)
+		halt_long(&a);
+	CHECK_EQ(stat_value(a.stats, "halt_attempted_poll"), attempted);
+	__atomic_store_n(&a.stop, true, __ATOMIC_SEQ_CST);
+	send_msi(&a.m, VECTOR);
+	CHECK_EQ(pthread_join(a.thread, NULL), 0);
+}
+
 static void leave_a_flush(struct machine *m)
 {
 	uint8_t shown = KVM_VCPU_PREEMPTED;
@@ -141,6 +213,7 @@ int main(void)
 	test_no_polling(false);
 	test_no_polling(true);
 	test_counters();
+	test_adapts();
 	test_preempted();
 	return 0;
 }

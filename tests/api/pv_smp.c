@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What vCPUs do for each other by hypercalls and in shared memory (Linux's Documentation/virt/kvm/x86/hypercalls.rst, msr.rst): IPIs to many,
- * kicks that end a HLT with interrupts off, yielding, a TLB flush left for one that sleeps. And HLT costs no host CPU.
+ * kicks that end a HLT with interrupts off, yielding, also of those that spin, a TLB flush left for one that sleeps. And HLT costs no host CPU.
  */
 #include "long_mode.h"
 #include "stats_fd.h"
@@ -27,7 +27,7 @@
 #define NMI	    (1 << 14 | 4 << 8)
 #define ICR_LOGICAL 0x800
 #define ICR_SELF    0x40000
-#define COUNTS	    5000000 /* takes longer than the host lets one thread run */
+#define COUNTS	    20000000 /* takes longer than the host lets one thread run */
 
 GUEST_CODE(call, "1: vmcall\n out 0x80, al\n jmp 1b");
 GUEST_CODE(sleeper, "cli\n hlt\n out 0x80, al");
@@ -35,10 +35,11 @@ GUEST_CODE(
 	reader,
 	"mov rax, [rdi]\n sti\n hlt\n cli\n mov rax, [rdi]\n out 0x80, al\n reader_handler: iretq");
 GUEST_CODE(yielder,
-	   "1: mov eax, 11\n mov ebx, 1\n vmcall\n cmp dword ptr [0x7100], 5000000\n jb 1b\n "
+	   "1: mov eax, 11\n mov ebx, 1\n vmcall\n cmp dword ptr [0x7100], 20000000\n jb 1b\n "
 	   "out 0x80, al");
+GUEST_CODE(spinner, "1: pause\n cmp dword ptr [0x7100], 20000000\n jb 1b\n out 0x80, al");
 GUEST_CODE(counter,
-	   "mov ecx, 5000000\n1: lock inc dword ptr [0x7100]\n dec ecx\n jnz 1b\n out 0x80, al");
+	   "mov ecx, 20000000\n1: lock inc dword ptr [0x7100]\n dec ecx\n jnz 1b\n out 0x80, al");
 GUEST_CODE(idler, "1: sti\n hlt\n jmp 1b");
 extern const uint8_t reader_handler[];
 
@@ -165,17 +166,21 @@ struct runner {
 	struct many *v;
 	unsigned i;
 	volatile bool through;
+	uint64_t used_ns; /* of processor time */
 	pthread_t thread;
 };
 
 static void *run(void *opaque)
 {
 	struct runner *r = opaque;
+	struct timespec used;
 
 	if (ioctl(r->v->vcpu[r->i], KVM_RUN, 0))
 		CHECK_EQ(errno, EINTR);
 	else
 		CHECK_EQ(r->v->run[r->i]->exit_reason, KVM_EXIT_IO);
+	CHECK_EQ(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used), 0);
+	r->used_ns = used.tv_sec * 1000000000ull + used.tv_nsec;
 	r->through = true;
 	return NULL;
 }
@@ -278,14 +283,28 @@ static void test_flush(void)
 
 /* ---- yielding ---- */
 
+/* All threads that are made from here on share one processor. */
+static cpu_set_t one_processor(void)
+{
+	cpu_set_t old, one;
+	unsigned cpu = 0;
+
+	CHECK_EQ(sched_getaffinity(0, sizeof(old), &old), 0);
+	while (!CPU_ISSET(cpu, &old))
+		cpu++;
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+	return old;
+}
+
 /* On one processor, whoever waits lets the other one work. To itself, to nobody and to one that does not run nothing is yielded. */
 static void test_yield(void)
 {
 	struct many v = open_many(plain_ids, 2);
 	int stats = ioctl(v.vcpu[0], KVM_GET_STATS_FD, 0);
 	struct runner r[2];
-	cpu_set_t old, one;
-	unsigned cpu = 0;
+	cpu_set_t old;
 
 	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 0), 0);
 	CHECK_EQ(CALL(&v, KVM_HC_SCHED_YIELD, 99), 0);
@@ -293,12 +312,7 @@ static void test_yield(void)
 	CHECK_EQ(CALL(&v, KVM_HC_KICK_CPU, 0, 99), 0);
 	CHECK_EQ(stat_value(stats, "directed_yield_attempted"), 4);
 	CHECK_EQ(stat_value(stats, "directed_yield_successful"), 0);
-	CHECK_EQ(sched_getaffinity(0, sizeof(old), &old), 0);
-	while (!CPU_ISSET(cpu, &old))
-		cpu++;
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	CHECK_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+	old = one_processor();
 	GIVE(&v, 0, yielder);
 	GIVE(&v, 1, counter);
 	begin(&r[0], &v, 0);
@@ -307,6 +321,37 @@ static void test_yield(void)
 	join(&r[1]);
 	CHECK_EQ(*(uint32_t *)(v.m.ram + FLAG), COUNTS);
 	CHECK(stat_value(stats, "directed_yield_successful") > 0);
+	CHECK_EQ(sched_setaffinity(0, sizeof(old), &old), 0);
+}
+
+/* Three that spin with PAUSE where one works, on one processor: they leave most of its time to that one. */
+static void test_spin(void)
+{
+	cpu_set_t old = one_processor();
+	struct many v = open_many(plain_ids, 4);
+	uint64_t spun = 0, worked = 0;
+	struct runner r[4];
+
+	for (unsigned i = 0; i < 4; i++) {
+		if (i == 3)
+			GIVE(&v, i, counter);
+		else
+			GIVE(&v, i, spinner);
+		begin(&r[i], &v, i);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		int stats = ioctl(v.vcpu[i], KVM_GET_STATS_FD, 0);
+
+		join(&r[i]);
+		if (i == 3)
+			worked = r[i].used_ns;
+		else
+			spun += r[i].used_ns;
+		CHECK(!stat_value(stats, "spin_yields") == (i == 3));
+		close(stats);
+	}
+	CHECK_EQ(*(uint32_t *)(v.m.ram + FLAG), COUNTS);
+	CHECK(spun < worked);
 	CHECK_EQ(sched_setaffinity(0, sizeof(old), &old), 0);
 }
 
@@ -346,6 +391,7 @@ int main(void)
 	test_kick();
 	test_flush();
 	test_yield();
+	test_spin();
 	test_idle();
 	return 0;
 }
