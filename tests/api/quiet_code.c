@@ -9,10 +9,12 @@
 #include <pthread.h>
 #include <signal.h>
 
-#define RAM	0x800000
+#define RAM	0x2000000
 #define PROGRAM 0x200000
-#define ADDS	400000u /* more instructions than the first room has */
-#define ROUNDS	40	/* until all of it is translated: once each for the blocks of a page */
+#define PAGE	4096u
+#define PAGES	6000u /* more than the first room has, whatever else it has */
+#define ADDS	100u  /* in each */
+#define ROUNDS	40    /* until all of it is translated: once each for the blocks of a page */
 #define PAGE_KB 4
 #define BOUNDED \
 	(14 << 10)	/* KiB: 1 MiB of code and its tables, and what translating takes at all */
@@ -31,7 +33,25 @@ static void emit(uint8_t **at, const void *bytes, unsigned nr)
 	*at += nr;
 }
 
-/* mov $ROUNDS,%ecx; 1: add $...,%eax, each another number; dec %ecx; jnz 1b; out %al,$0x80; hlt */
+/* Add ADDS numbers, each another one, to %eax. */
+static void emit_adds(struct guest *g, uint8_t **at)
+{
+	for (unsigned i = 0; i < ADDS; i++) {
+		uint32_t number = (uint32_t)(*at - g->m.ram) * 2654435761u;
+
+		*(*at)++ = 0x05;
+		emit(at, &number, sizeof(number));
+		g->sum += number;
+	}
+}
+
+/* A jump, of which the opcode stands there. */
+static void emit_target(uint8_t **at, const uint8_t *target)
+{
+	emit(at, &(int32_t){target - (*at + 4)}, 4);
+}
+
+/* mov $ROUNDS,%ecx; 1: the first page's; jmp 2f; ... 2: the next one's ...; dec %ecx; jnz 1b; out %al,$0x80; hlt */
 static void write_program(struct guest *g)
 {
 	static const uint8_t begin[] = {0xb9, ROUNDS, 0, 0, 0}, count[] = {0xff, 0xc9, 0x0f, 0x85},
@@ -40,15 +60,16 @@ static void write_program(struct guest *g)
 
 	emit(&at, begin, sizeof(begin));
 	loop = at;
-	for (uint32_t i = 0; i < ADDS; i++) {
-		uint32_t number = i * 2654435761u;
-
-		*at++ = 0x05;
-		emit(&at, &number, sizeof(number));
-		g->sum += number;
+	for (unsigned page = 1; page <= PAGES; page++) {
+		emit_adds(g, &at);
+		if (page == PAGES)
+			break;
+		*at++ = 0xe9;
+		emit_target(&at, g->m.ram + PROGRAM + page * PAGE);
+		at = g->m.ram + PROGRAM + page * PAGE;
 	}
 	emit(&at, count, sizeof(count));
-	emit(&at, &(int32_t){loop - (at + 4)}, 4);
+	emit_target(&at, loop);
 	emit(&at, end, sizeof(end));
 }
 

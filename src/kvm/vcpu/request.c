@@ -153,7 +153,7 @@ static void wait_safepoint(struct vcpu *vcpu, enum vcpu_request req)
 			break;
 		if (host_futex_wait(&vcpu->safepoint, seen, PATIENCE_NS) == -ETIMEDOUT &&
 		    !passed(vcpu, req))
-			host_restart_send(vcpu->tid);
+			host_restart_send(vcpu_tid(vcpu));
 	}
 	__atomic_fetch_sub(&vcpu->safepoint_waiters, 1, __ATOMIC_SEQ_CST);
 }

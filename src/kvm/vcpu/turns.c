@@ -189,10 +189,10 @@ static void lose(struct vcpu *vcpu, struct vcpu *other)
 /* RUN_AGAIN: look again. */
 static int await_other(struct vcpu *vcpu, struct vcpu *other, unsigned *looks)
 {
-	bool newcomer = !other->tid;
+	bool newcomer = !vcpu_tid(other);
 	int r;
 
-	if (outside(other) && other->tid == vcpu->tid)
+	if (outside(other) && vcpu_tid(other) == vcpu->tid)
 		return -EINTR;
 	r = host_futex_wait(&vcpu->kicked, 0, newcomer ? NEWCOMER_NS : LOOK_NS);
 	if (r != -ETIMEDOUT)

@@ -149,8 +149,8 @@ struct vcpu {
 	uint32_t safepoint;	    /* futex: counts requests served and sections left */
 	uint32_t safepoint_waiters; /* atomic */
 	uint32_t serving;	    /* requests are taken but not served yet; atomic */
-	int tid;	     /* the thread in KVM_RUN; valid while ->running is not OUTSIDE */
-	bool restarted;	     /* an access gave up for a safepoint; set in a signal handler */
+	int tid;	/* atomic: the thread in KVM_RUN; valid while ->running is not OUTSIDE */
+	bool restarted; /* an access gave up for a safepoint; set in a signal handler */
 	bool signal_pending; /* a signal asked for EINTR; set by its handler; atomic */
 	bool has_run;	     /* the guest was entered: CPUID is fixed */
 	bool leave;	     /* vcpu_service() wants out of cpu_run() */

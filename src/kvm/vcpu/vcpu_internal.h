@@ -56,6 +56,12 @@ static inline bool vcpu_signalled(const struct vcpu *vcpu)
 	return __atomic_load_n(&vcpu->signal_pending, __ATOMIC_SEQ_CST);
 }
 
+/* The thread that is in KVM_RUN, or was last, or 0. */
+static inline int vcpu_tid(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->tid, __ATOMIC_RELAXED);
+}
+
 /* ---- halt.c ---- */
 
 /* Wait for a kick or a signal. */

@@ -24,7 +24,7 @@ static void yield(void)
 
 static uint64_t thread_ns(const struct vcpu *vcpu)
 {
-	return host_thread_ns(__atomic_load_n(&vcpu->tid, __ATOMIC_RELAXED));
+	return host_thread_ns(vcpu_tid(vcpu));
 }
 
 /* In guest code, but its thread waits for a processor. *ret_ns: its processor time. */
