@@ -250,6 +250,42 @@ static void run_on(struct machine *m)
 	CHECK_EQ(ioctl(m->vcpu, KVM_SET_REGS, &regs), 0);
 }
 
+#define MSR_STEAL_TIME 0x4b564d03
+#define STEAL_TIME     0x3001 /* enabled */
+
+/*
+ * The guest has its steal time told.
+ *	mov $MSR_STEAL_TIME, %ecx; mov $STEAL_TIME, %eax; xor %edx, %edx; wrmsr; out %al, $0x80; out %al, $0x81; hlt
+ */
+static void steal_time(struct machine *m)
+{
+	static const uint8_t code[] = {0x66, 0xb9, 0x03, 0x4d, 0x56, 0x4b, 0x66, 0xb8,
+				       0x01, 0x30, 0x00, 0x00, 0x66, 0x31, 0xd2, 0x0f,
+				       0x30, 0xe6, 0x80, 0xe6, 0x81, 0xf4};
+
+	if (!ioctl(m->kvm, KVM_CHECK_EXTENSION, KVM_CAP_STEAL_TIME))
+		return;
+	memcpy(m->ram + CODE_GPA, code, sizeof(code));
+	run_on(m);
+	RUN_TO(m, KVM_EXIT_IO);
+	CHECK_EQ(m->run->io.port, 0x80);
+	RUN_TO(m, KVM_EXIT_IO);
+	CHECK_EQ(m->run->io.port, 0x81);
+	CHECK_EQ(msr_get(m->vcpu, MSR_STEAL_TIME), STEAL_TIME);
+}
+
+/* What a program asks that is about to make another VM. */
+static void questions(struct machine *m)
+{
+	struct cpuid_list c;
+
+	for (unsigned cap = 0; cap < 300; cap++) {
+		CHECK(ioctl(m->kvm, KVM_CHECK_EXTENSION, cap) >= 0);
+		CHECK(ioctl(m->vm, KVM_CHECK_EXTENSION, cap) >= 0);
+	}
+	get_supported_cpuid(m->kvm, &c);
+}
+
 int main(int argc, char **argv)
 {
 	struct machine m = machine_open();
@@ -270,5 +306,7 @@ int main(int argc, char **argv)
 	in_thread(&m);
 	another_vm(false);
 	another_vm(true);
+	questions(&m);
+	steal_time(&m);
 	return 0;
 }
