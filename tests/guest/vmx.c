@@ -48,16 +48,6 @@ static void mtf_iterations(void **state)
 	host_close(h);
 }
 
-/* Identity, two gigabytes of 2 MiB pages. */
-static void ept_tables(struct host *h)
-{
-	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
-	for (unsigned i = 0; i < 2; i++)
-		flat_poke(h->f, TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 7, 8);
-	for (uint64_t i = 0; i < 1024; i++)
-		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
-}
-
 /* ---- IRET and NMIs ---- */
 
 #define NMI_EXIT  8u

@@ -139,6 +139,16 @@ static inline void start(struct host *h)
 	put_guest(h);
 }
 
+/* A second stage: identity, two gigabytes of 2 MiB pages, write-back. */
+static inline void ept_tables(struct host *h)
+{
+	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
+	for (unsigned i = 0; i < 2; i++)
+		flat_poke(h->f, TABLES + 0x1000 + 8 * i, (TABLES + 0x2000 + 0x1000 * i) | 7, 8);
+	for (uint64_t i = 0; i < 1024; i++)
+		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
+}
+
 /* The guest runs code until an exit: its reason. */
 static inline uint32_t run(struct host *h, const void *code, size_t size)
 {

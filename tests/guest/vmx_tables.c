@@ -18,15 +18,6 @@ GUEST(reads, 64, "mov rax, [rdi]\n hlt");
 GUEST(writes, 64, "mov [rdi], rax\n mov rax, [rdi]\n hlt");
 GUEST(clears, 64, "mov [rdi], rax\n hlt");
 
-/* Identity, 1 GiB of 2 MiB pages. */
-static void put_tables(struct host *h)
-{
-	flat_poke(h->f, TABLES, (TABLES + 0x1000) | 7, 8);
-	flat_poke(h->f, TABLES + 0x1000, (TABLES + 0x2000) | 7, 8);
-	for (uint64_t i = 0; i < 512; i++)
-		flat_poke(h->f, TABLES + 0x2000 + 8 * i, i << 21 | 0xb7, 8);
-}
-
 /* A guest behind these tables, which exits at HLT. */
 static void start_behind(struct host *h)
 {
@@ -36,7 +27,7 @@ static void start_behind(struct host *h)
 	put(h, VMCS_CPU_CTLS, CPU_ONES | HLT_EXIT | CPU2_ON);
 	put(h, VMCS_CPU2_CTLS, 2); /* EPT */
 	put(h, VMCS_EPTP, TABLES_EPTP);
-	put_tables(h);
+	ept_tables(h);
 	mmu_flush_all(cpu);
 	cpu->gpr[RDI] = PROBE;
 	cpu->gpr[RAX] = 0x1234;
@@ -148,8 +139,8 @@ static uint64_t answer(struct flat *f, gpa_t gpa, unsigned size)
 /* The probe's page by a table of 4 KiB pages, whose first entry this is. */
 static void put_small(struct host *h, uint64_t entry)
 {
-	put_probe(h, (TABLES + 0x3000) | 7);
-	flat_poke(h->f, TABLES + 0x3000, entry, 8);
+	put_probe(h, (TABLES + 0x4000) | 7);
+	flat_poke(h->f, TABLES + 0x4000, entry, 8);
 }
 
 static void devices(void **state)

@@ -119,11 +119,18 @@ static void request(struct cpu *cpu, uint8_t vector)
 
 /* ---- writes to the page ---- */
 
-#define ICR_SELF_FIXED 0x40000u /* destination shorthand self, fixed, edge, the rest 0 */
+/* Destination shorthand self, fixed, edge, what is reserved 0; level and destination mode are not asked for. */
+#define ICR_ASKED      0xffffb700u
+#define ICR_SELF_FIXED 0x40000u
+
+static bool vector_ok(uint32_t vector)
+{
+	return (vector & 0xff) > 15;
+}
 
 static bool self_ipi(uint32_t icr)
 {
-	return (icr & 0xfff00) == ICR_SELF_FIXED && (icr & 0xff) > 15;
+	return (icr & ICR_ASKED) == ICR_SELF_FIXED && vector_ok(icr);
 }
 
 static bool apic_write_exit(struct cpu *cpu, unsigned offset)
@@ -266,19 +273,13 @@ bool vapic_msr_write(struct cpu *cpu, uint32_t index)
 	if (!ctl2(v, CPU2_X2APIC) ||
 	    (index != MSR_TPR && !(vid && (index == MSR_EOI || index == MSR_SELF_IPI))))
 		return false;
-	if (!msr_value_ok(index, val)) {
-		cpu->inject = (struct event){.valid = true,
-					     .type = EVENT_EXCEPTION,
-					     .vector = VEC_GP,
-					     .has_error = true};
-		cpu_update_attention(cpu);
-		return true;
-	}
+	if (!msr_value_ok(index, val))
+		return vmx_raise(cpu, VEC_GP);
 	vapic_write(cpu, msr_offset(index), val);
 	vmx_retire(cpu);
-	if (index == MSR_SELF_IPI && val > 15)
+	if (index == MSR_SELF_IPI && vector_ok(val))
 		request(cpu, val);
-	else if (index != MSR_SELF_IPI)
+	else
 		vapic_written(cpu, msr_offset(index));
 	if (cpu_guest(cpu))
 		attend_update(cpu);

@@ -22,9 +22,13 @@ void vmx_retire(struct cpu *cpu)
 	cpu_update_attention(cpu);
 }
 
-/* The instruction ends in an exception instead. */
-static bool raise(struct cpu *cpu, struct event ev)
+bool vmx_raise(struct cpu *cpu, uint8_t vector)
 {
+	struct event ev = {.valid = true,
+			   .type = EVENT_EXCEPTION,
+			   .vector = vector,
+			   .has_error = vector == VEC_GP};
+
 	if (vmx_event(cpu, &ev, NULL))
 		return true;
 	cpu->inject = ev;
@@ -34,7 +38,7 @@ static bool raise(struct cpu *cpu, struct event ev)
 
 static bool raise_ud(struct cpu *cpu)
 {
-	return raise(cpu, (struct event){.valid = true, .type = EVENT_EXCEPTION, .vector = VEC_UD});
+	return vmx_raise(cpu, VEC_UD);
 }
 
 static bool leave(struct cpu *cpu, uint32_t reason, uint64_t qualification, uint32_t info)

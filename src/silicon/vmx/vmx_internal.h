@@ -186,6 +186,8 @@ uint64_t intercept_mask(const struct vmx *v);
 bool vmx_intercept(struct cpu *cpu, enum intercept kind, uint64_t qualification);
 void vmx_refused(struct cpu *cpu, const struct event *cause);
 bool vmx_event(struct cpu *cpu, const struct event *ev, const struct event *cause);
+/* The instruction at RIP ends in #UD or #GP(0), or in the exit that the exception bitmap asks for; true. */
+bool vmx_raise(struct cpu *cpu, uint8_t vector);
 /* The instruction at RIP was done by VMX itself: RIP goes on. */
 void vmx_retire(struct cpu *cpu);
 uint64_t vmx_cr_read(struct cpu *cpu, unsigned nr);
