@@ -171,6 +171,7 @@ static void test_leave(int vcpu)
 #define TABLES	 0x4000u /* EPT: four levels */
 #define DIR	 0x8000u /* the hypervisor's page directory */
 #define HOST_RIP 0xb000u
+#define MSR_LIST 0xc000u
 
 /* A 32-bit hypervisor with paging, whose guest is unrestricted and has no paging. */
 static const struct {
@@ -357,6 +358,23 @@ static void test_init_sipi(void)
 	CHECK_EQ(get_mp_state(&m), KVM_MP_STATE_RUNNABLE);
 }
 
+/* An exit that cannot load its MSRs is a VMX abort: to the program, a shutdown. */
+static void test_abort(void)
+{
+	struct machine m = nesting_machine();
+	struct nested_state s = in_guest();
+
+	lapic_enable(&m);
+	*field(&s, VMCS_EXIT_MSR_LOAD_COUNT) = 1;
+	*field(&s, VMCS_EXIT_MSR_LOAD_ADDR) = MSR_LIST;
+	put64(&m, MSR_LIST, 0x808);
+	CHECK_EQ(nested_set(m.vcpu, &s), 0);
+	send_init(&m);
+	CHECK_EQ(ioctl(m.vcpu, KVM_RUN, 0), 0);
+	CHECK_EQ(m.run->exit_reason, KVM_EXIT_SHUTDOWN);
+	CHECK_EQ(*(uint32_t *)(m.ram + VMCS + 4), 4);
+}
+
 int main(void)
 {
 	int kvm = open_kvm(), vm = create_vm(kvm), vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
@@ -375,5 +393,6 @@ int main(void)
 	test_broken();
 	test_each_field();
 	test_init_sipi();
+	test_abort();
 	return 0;
 }

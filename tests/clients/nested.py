@@ -19,7 +19,7 @@ from systems import xen_image
 
 SELFTESTS = os.path.join(TOP, "tests", "selftests")
 # They measure, or want more memory and time than L1 has.
-MEASURE = re.compile(r"perf|^dirty_log|stress|hardware_disable|max_guest_memory|kvm_page_table|demand_paging|rseq|steal_time|arch_timer")
+MEASURE = re.compile(r"perf|stress|hardware_disable|max_guest_memory|kvm_page_table|demand_paging|rseq|steal_time|arch_timer")
 # They hold guests to the wall clock: not on a busy machine.
 KNOWN = ("apic_bus_clock_test", "vmx_preemption_timer_test", "vmx_nested_tsc_scaling_test")
 
