@@ -13,7 +13,7 @@
 #define VMCALL_EXIT 18
 #define HLT_REASON  12
 #define MSR_FAILED  0x80000022u
-#define HANDLER(v)  (FLAT_HANDLERS + 16 * (v))
+#define HANDLER(v)  (FLAT_HANDLERS + 16u * (v))
 
 /* Controls of entries and exits. */
 #define ENTRY_DEBUG 0x4u
