@@ -263,6 +263,43 @@ static void virtual_vmsave(void **state)
 	host_close(h);
 }
 
+/* The intercept goes before #GP for the address (SVME_ADDR_CHK). */
+static void address_check(void **state)
+{
+	static const struct {
+		const char *code;
+		unsigned bit;
+	} some[] = {{VMLOAD, 2}, {VMSAVE, 3}};
+	struct host *h = open_with(FEAT_SVM, true);
+
+	for (unsigned i = 0; i < 2 * ARRAY_SIZE(some); i++) {
+		start_again(h);
+		put(h, EXCEPTIONS, 1 << 13, 4);
+		put(h, 0x5f8, STATE + 8, 8);
+		if (i & 1)
+			intercept(h, MISC2, some[i / 2].bit);
+		assert_int_equal(vmrun(h, some[i / 2].code, 3),
+				 i & 1 ? 0x80 + some[i / 2].bit : 0x4d);
+	}
+	host_close(h);
+}
+
+/* They say what has not changed since; what has changed all the same counts, which the APM leaves open. */
+static void clean_bits(void **state)
+{
+	struct host *h = open_with(FEAT_SVM, true);
+
+	for (unsigned i = 0; i < 2; i++) {
+		assert_int_equal(vmrun(h, "\x0f\xa2" VMMCALL, 5), EXIT_CALL);
+		put(h, RIP_AT, L2_CODE, 8);
+		put(h, 0xc0, 0, 8);
+		intercept(h, MISC1, 18);
+		assert_int_equal(vmrun(h, "\x0f\xa2" VMMCALL, 5), 0x72);
+		put(h, MISC1, 0, 4);
+	}
+	host_close(h);
+}
+
 /* ---- the pause filter ---- */
 
 #define PAUSES "\xf3\x90\xf3\x90\xf3\x90\xf3\x90" VMMCALL
@@ -515,7 +552,8 @@ int main(void)
 		cmocka_unit_test(next_rip),	      cmocka_unit_test(decode_assists),
 		cmocka_unit_test(virtual_gif),	      cmocka_unit_test(no_virtual_gif),
 		cmocka_unit_test(virtual_nmi),	      cmocka_unit_test(virtual_vmsave),
-		cmocka_unit_test(pause_filter),	      cmocka_unit_test(selective_cr0),
+		cmocka_unit_test(pause_filter),	      cmocka_unit_test(address_check),
+		cmocka_unit_test(clean_bits),	      cmocka_unit_test(selective_cr0),
 		cmocka_unit_test(later_intercepts),   cmocka_unit_test(ports_and_msrs),
 		cmocka_unit_test(exception_bits),     cmocka_unit_test(injected),
 		cmocka_unit_test(virtual_interrupts), cmocka_unit_test(physical_nmi),

@@ -288,7 +288,7 @@ static const struct {
 	{"#UD", 0x80000306, 0, 0, 6, 0},	  {"#GP", 0x80000b0d, 0x1230, 0, 13, 0},
 	{"#PF", 0x80000b0e, 0x2, 0, 14, 0},	  {"INT n", 0x80000431, 0, 2, 0x31, 2},
 	{"INT1", 0x80000501, 0, 1, 1, 1},	  {"INT3", 0x80000603, 0, 1, 3, 1},
-	{"INTO", 0x80000604, 0, 1, 4, 1},
+	{"INTO", 0x80000604, 0, 1, 4, 1},	  {"INT3 of length 0", 0x80000603, 0, 0, 3, 0},
 };
 
 /* At the handler: its frame, and what the VMCS says behind it. What is injected exits by no bitmap. */
