@@ -37,4 +37,28 @@ static inline struct kvm_sregs sregs_of(int vcpu)
 	return s;
 }
 
+/* What anykvm says on stderr, from here on; to the test's own eyes only. */
+static inline int nested_listen(int *ret_stderr)
+{
+	int file = memfd_create("said", 0);
+
+	CHECK(file >= 0);
+	*ret_stderr = dup(2);
+	CHECK_EQ(dup2(file, 2), 2);
+	return file;
+}
+
+/* Until here: at most 4095 bytes of it. */
+static inline void nested_heard(int file, int saved_stderr, char ret[4096])
+{
+	ssize_t n;
+
+	CHECK_EQ(dup2(saved_stderr, 2), 2);
+	n = pread(file, ret, 4095, 0);
+	CHECK(n >= 0);
+	ret[n] = 0;
+	close(file);
+	close(saved_stderr);
+}
+
 #endif

@@ -269,7 +269,43 @@ static void test_latched_init(void)
 	CHECK_EQ(nested_get(m.vcpu).head.flags, GIF);
 }
 
-int main(void)
+/* anykvm.report_missed_checks: a refused VMRUN is told, with the check's name and what stood there, if that is asked for. */
+static void test_missed_checks(bool reported)
+{
+	struct machine m = machine_open();
+	struct kvm_segment flat = {
+		.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .db = 1, .g = 1};
+	struct kvm_regs regs = {.rip = CODE_GPA, .rax = VMCB, .rflags = 2};
+	struct kvm_sregs s;
+	char said[4096];
+	int saved, file;
+
+	m.vcpu = ioctl(m.vm, KVM_CREATE_VCPU, 0);
+	CHECK(m.vcpu >= 0);
+	m.run = map_run(m.kvm, m.vcpu);
+	set_supported_cpuid(m.kvm, m.vcpu);
+	memcpy(m.ram + CODE_GPA, "\x0f\x01\xd8\xe6\x80", 5); /* vmrun; out %al,$0x80 */
+	memset(m.ram + VMCB, 0, 4096);
+	m.ram[VMCB + MISC2] = 1; /* but ASID 0 */
+	s = sregs_of(m.vcpu);
+	s.cs = flat;
+	flat.type = 3;
+	flat.selector = 16;
+	s.ds = s.es = s.ss = flat;
+	s.cr0 = 0x11;
+	s.efer = SVME;
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_SREGS, &s), 0);
+	CHECK_EQ(ioctl(m.vcpu, KVM_SET_REGS, &regs), 0);
+	CHECK_EQ(msr_set(m.vcpu, 0xc0010117, 0x6000), 1); /* VM_HSAVE_PA */
+	file = nested_listen(&saved);
+	CHECK_EQ(ioctl(m.vcpu, KVM_RUN, 0), 0);
+	nested_heard(file, saved, said);
+	CHECK_EQ(m.run->exit_reason, KVM_EXIT_IO);
+	CHECK_EQ(*(uint64_t *)(m.ram + VMCB + 0x70), ~0ull);
+	CHECK_EQ(!!strstr(said, "VMRUN refused: ASID is 0 (0"), reported);
+}
+
+int main(int argc, char **argv)
 {
 	struct machine m = machine_open();
 	struct nested_state s = on();
@@ -287,5 +323,6 @@ int main(void)
 	test_copies(m.vcpu);
 	test_again(m.vcpu);
 	test_latched_init();
+	test_missed_checks(argc > 1);
 	return 0;
 }

@@ -375,7 +375,65 @@ static void test_abort(void)
 	CHECK_EQ(*(uint32_t *)(m.ram + VMCS + 4), 4);
 }
 
-int main(void)
+/* ---- anykvm.report_missed_checks ---- */
+
+#define VMLAUNCH_OUT "\x0f\x01\xc2\xe6\x80\xf4" /* vmlaunch; out %al,$0x80; hlt */
+
+static const struct {
+	enum vmcs_field f;
+	uint64_t val;
+	const char *said;
+} missed[] = {
+	{VMCS_CR3_TARGET_COUNT, 5, "VM entry refused: control check"},
+	{VMCS_HOST_CR4, 0, "VM entry refused: host check"},
+	{VMCS_ACTIVITY, 4, "VM entry refused: guest check"},
+};
+static const char *const missed_value[] = {"CR3_TARGET_COUNT 0x5", "HOST_CR4 0", "ACTIVITY 0x4"};
+
+/* The hypervisor at its VMLAUNCH, in 32-bit mode. */
+static void at_vmlaunch(const struct machine *m, struct nested_state *s)
+{
+	struct kvm_segment flat = {
+		.limit = ~0u, .selector = 8, .type = 11, .present = 1, .s = 1, .db = 1, .g = 1};
+	struct kvm_regs regs = {.rip = CODE_GPA, .rflags = 2};
+	struct kvm_sregs sregs = sregs_of(m->vcpu);
+
+	memcpy(m->ram + CODE_GPA, VMLAUNCH_OUT, sizeof(VMLAUNCH_OUT));
+	s->head.flags = 0;
+	sregs.cs = flat;
+	flat.type = 3;
+	flat.selector = 16;
+	sregs.ds = sregs.es = sregs.ss = flat;
+	sregs.cr0 = 0x80000031;
+	sregs.cr3 = DIR;
+	sregs.cr4 = 0x2010;
+	CHECK_EQ(ioctl(m->vcpu, KVM_SET_SREGS, &sregs), 0);
+	CHECK_EQ(ioctl(m->vcpu, KVM_SET_REGS, &regs), 0);
+	CHECK_EQ(nested_set(m->vcpu, s), 0);
+}
+
+/* A refused entry is told, with the check's name and what stood there, if that is asked for. */
+static void test_missed_checks(bool reported)
+{
+	struct machine m = nesting_machine();
+
+	for (unsigned i = 0; i < ARRAY_SIZE(missed); i++) {
+		struct nested_state s = in_guest();
+		char said[4096];
+		int saved, file;
+
+		*field(&s, missed[i].f) = missed[i].val;
+		at_vmlaunch(&m, &s);
+		file = nested_listen(&saved);
+		CHECK_EQ(ioctl(m.vcpu, KVM_RUN, 0), 0);
+		nested_heard(file, saved, said);
+		CHECK_EQ(m.run->exit_reason, KVM_EXIT_IO);
+		CHECK_EQ(!!strstr(said, missed[i].said), reported);
+		CHECK_EQ(!!strstr(said, missed_value[i]), reported);
+	}
+}
+
+int main(int argc, char **argv)
 {
 	int kvm = open_kvm(), vm = create_vm(kvm), vcpu = ioctl(vm, KVM_CREATE_VCPU, 0);
 	struct nested_state s = on();
@@ -394,5 +452,6 @@ int main(void)
 	test_each_field();
 	test_init_sipi();
 	test_abort();
+	test_missed_checks(argc > 1);
 	return 0;
 }
