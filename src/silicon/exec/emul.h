@@ -169,6 +169,21 @@ enum result emul_xfd_fault(struct cpu *cpu, uint64_t components);
 uint64_t emul_host_movs(unsigned log2, void *dst, const void *src, uint64_t n);
 uint64_t emul_host_stos(unsigned log2, void *dst, uint64_t val, uint64_t n);
 
+/* emul_short.c: the same by other instructions, of size bytes, where this is quicker. Returns how many bytes are done. */
+
+#define EMUL_SHORT 384 /* bytes */
+
+/* Whether a copy may be done so: short enough, and without an overlap that would tell. */
+static inline bool emul_short_movs_may(const void *dst, const void *src, uint64_t size)
+{
+	uint64_t ahead = ((uintptr_t)dst - (uintptr_t)src) & ~PAGE_MASK;
+
+	return size <= EMUL_SHORT && ahead - 1 >= 7;
+}
+
+uint64_t emul_short_movs(void *dst, const void *src, uint64_t size);
+uint64_t emul_short_stos(unsigned log2, void *dst, uint64_t val, uint64_t size);
+
 /* ---- stack ---- */
 
 static inline uint64_t emul_stack_mask(const struct cpu *cpu)

@@ -177,6 +177,11 @@ struct run_group {
 #define SITE_SHADOW BIT(5) /* stands behind an STI that has opened IF */
 #define SITE_APART  BIT(6) /* when its handler ran, go on by another block */
 
+/* What run_string_span() is to do: */
+#define RUN_SPAN_LOG2 3 /* of what: log2 of an element's size */
+#define RUN_SPAN_MOVS 4 /* or else STOS */
+#define RUN_SPANS     8
+
 struct run_block {
 	uint64_t rip;
 	uint32_t key : 20;
@@ -441,8 +446,8 @@ struct run {
 	size_t large_blocks; /* bytes of ->block that are */
 	uint32_t prepared;   /* up to here it is in huge pages, where the host has them */
 	uint32_t first;	     /* offset behind the stubs */
-	uint32_t stub_enter, stub_leave, stub_cold, stub_span, stub_miss, stub_rip, stub_exit,
-		stub_gone;
+	uint32_t stub_enter, stub_leave, stub_cold, stub_miss, stub_rip, stub_exit, stub_gone;
+	uint32_t stub_span[RUN_SPANS];
 	struct run_stubs stubs[RUN_KEYS];
 
 	uint32_t growth;   /* MiB of code that may be used, with RUN_SITES and so on, */
@@ -658,11 +663,11 @@ static inline unsigned run_string_log2(const struct insn *insn)
 }
 
 /*
- * From translated code: the site's REP MOVS or REP STOS, as far as the tables of struct direct have its pages. NULL: the
- * site's cold path goes on from where the registers say; else it is done, and that is where to go on. Of struct cpu's
- * general registers those that C may change, RCX, RSI and RDI are the guest's.
+ * From translated code: REP MOVS or REP STOS, as far as the tables of struct direct have its pages. True: something is
+ * left, the site's cold path goes on from where the registers say. Of struct cpu's general registers those that C may
+ * change, RCX, RSI and RDI are the guest's.
  */
-const uint8_t *run_string_span(struct cpu *cpu, uint32_t site);
+bool run_string_span(struct cpu *cpu, unsigned what);
 
 /* ---- run_site.c: general registers only; a site's number is its block's << RUN_SITE_BITS, plus its own there ---- */
 

@@ -118,33 +118,26 @@ static const struct {
 		 {R9, R9},   {R10, R10}, {R11, R11}, {R12, RCX}};
 
 /*
- * ecx: the site. A short way to C, which says where to go on, or NULL: by the cold path. It is given the guest's flags and
+ * A short way to C, called: rcx is 0 if all is done, else the site's cold path is to go on. It is given the guest's flags and
  * the registers that it may change, and gives them back.
  */
-static void emit_short(struct emit *e, const struct run *run, uintptr_t fn)
+static void emit_span(struct emit *e, const struct run *run, unsigned what)
 {
-	EMIT(e, "\x41\x89\xce"); /* mov %ecx,%r14d */
 	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
 		emit_store_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
 	EMIT(e, "\x9f\x0f\x90\xc0\x0f\xb7\xc0"); /* lahf; seto %al; movzwl %ax,%eax */
 	emit_store_cpu(e, RAX, offsetof(struct cpu, aflags));
 	emit_mov_imm(e, RDI, (uintptr_t)run->cpu);
-	EMIT(e, "\x44\x89\xf6\x48\x89\xe2"); /* mov %r14d,%esi; mov %rsp,%rdx */
-	emit_mov_imm(e, RAX, fn);
-	EMIT(e, "\xff\xd0"); /* call *%rax */
-	emit_abs(e, 0x48, 0x89, RAX, emit_low(&run->target));
-	emit_mov(e, RCX, RAX);
+	emit_mov_imm(e, RSI, what);
+	emit_mov_imm(e, RAX, (uintptr_t)run_string_span);
+	EMIT(e,
+	     "\x48\x83\xec\x08\xff\xd0\x48\x83\xc4\x08"); /* sub $8,%rsp; call *%rax; add $8,%rsp */
+	EMIT(e, "\x0f\xb6\xc8");			  /* movzbl %al,%ecx */
 	emit_load_cpu(e, RAX, offsetof(struct cpu, aflags));
 	EMIT(e, "\x04\x7f\x9e"); /* add $0x7f,%al; sahf */
 	for (unsigned i = 0; i < ARRAY_SIZE(volatiles); i++)
 		emit_load_cpu(e, volatiles[i].host, 8 * volatiles[i].guest);
-	EMIT(e, "\xe3"); /* jrcxz over the jump */
-	emit8(e, 0);
-	uint8_t *from = e->at;
-	emit_abs(e, 0x40, 0xff, 4, emit_low(&run->target));
-	from[-1] = e->at - from;
-	EMIT(e, "\x44\x89\xf1"); /* mov %r14d,%ecx */
-	emit_jmp(e, run->stub_cold);
+	emit8(e, 0xc3);
 }
 
 /* From a lookup: its caller's site is where it would have returned to. */
@@ -180,8 +173,10 @@ static void make_stubs(struct run *run)
 	emit_return(&e);
 	run->stub_cold = emit_pos(&e);
 	emit_cold(&e, run);
-	run->stub_span = emit_pos(&e);
-	emit_short(&e, run, (uintptr_t)run_string_span);
+	for (unsigned i = 0; i < RUN_SPANS; i++) {
+		run->stub_span[i] = emit_pos(&e);
+		emit_span(&e, run, i);
+	}
 	run->stub_miss = emit_pos(&e);
 	emit_miss(&e, run);
 	run->stub_exit = emit_pos(&e);

@@ -12,6 +12,8 @@
 
 #define MAX_PIECE (16 * PAGE_SIZE) /* an interrupt waits for one */
 
+#define MAX_COUNT BIT(48) /* so that bytes can be counted */
+
 /* The page of an index is in the table. */
 static inline bool hits(const struct direct_map *map, uint64_t page, unsigned index)
 {
@@ -41,34 +43,48 @@ static __always_inline_ uint64_t piece(const struct direct_map *map, uint64_t ad
 /* One instruction on its way, its registers kept out of memory, which a host's string instruction would delay. */
 struct span {
 	const struct direct_map *map;
-	uint64_t count, to, from;
+	uint64_t left, to, from; /* bytes, addresses */
+	uint64_t whole;		 /* mask of whole elements */
 	unsigned log2;
 	bool movs;
 };
 
+static __always_inline_ uint64_t movs(const struct span *s, void *dst, const void *src, uint64_t n)
+{
+	if (emul_short_movs_may(dst, src, n))
+		return emul_short_movs(dst, src, n);
+	return emul_host_movs(s->log2, dst, src, n >> s->log2) << s->log2;
+}
+
+static __always_inline_ uint64_t stos(const struct span *s, void *dst, uint64_t val, uint64_t n)
+{
+	if (n <= EMUL_SHORT)
+		return emul_short_stos(s->log2, dst, val, n);
+	return emul_host_stos(s->log2, dst, val, n >> s->log2) << s->log2;
+}
+
 /* One piece's elements. False: there are none, or the host faulted. */
 static __always_inline_ bool move(const struct cpu *cpu, struct span *s)
 {
-	uint64_t n = min(s->count, (uint64_t)MAX_PIECE >> s->log2), done;
+	uint64_t n = min(s->left, (uint64_t)MAX_PIECE), done;
 	uint8_t *dst, *src = NULL;
 
-	n = piece(&s->map[DIRECT_WRITE], s->to, n << s->log2, &dst) >> s->log2;
+	n = piece(&s->map[DIRECT_WRITE], s->to, n, &dst) & s->whole;
 	if (s->movs && n)
-		n = piece(&s->map[DIRECT_READ], s->from, n << s->log2, &src) >> s->log2;
+		n = piece(&s->map[DIRECT_READ], s->from, n, &src) & s->whole;
 	if (!n)
 		return false;
-	done = s->movs ? emul_host_movs(s->log2, dst, src, n)
-		       : emul_host_stos(s->log2, dst, cpu->gpr[RAX], n);
-	s->count -= done;
-	s->to += done << s->log2;
-	s->from += done << s->log2;
+	done = s->movs ? movs(s, dst, src, n) : stos(s, dst, cpu->gpr[RAX], n);
+	s->left -= done;
+	s->to += done;
+	s->from += done;
 	return done == n;
 }
 
 /* False: something is left. */
 static __always_inline_ bool move_all(const struct cpu *cpu, struct span *s)
 {
-	while (s->count)
+	while (s->left)
 		if (__atomic_load_n(&cpu->attention, __ATOMIC_RELAXED) || !move(cpu, s))
 			return false;
 	return true;
@@ -76,39 +92,36 @@ static __always_inline_ bool move_all(const struct cpu *cpu, struct span *s)
 
 static __always_inline_ bool span(struct cpu *cpu, unsigned log2, bool movs)
 {
+	uint64_t all = cpu->gpr[RCX] << log2;
 	struct span s = {
 		.map = cpu->tlb->direct->map[cpu->mode.access],
-		.count = cpu->gpr[RCX],
+		.left = all,
 		.to = cpu->gpr[RDI],
 		.from = cpu->gpr[RSI],
+		.whole = -BIT(log2),
 		.log2 = log2,
 		.movs = movs,
 	};
 	bool done = move_all(cpu, &s);
 
-	if (!done && s.count != cpu->gpr[RCX])
+	if (!done && s.left != all)
 		cpu->sflags |= FLAG_RF;
 	if (done)
 		cpu->sflags &= ~FLAG_RF;
-	cpu->gpr[RCX] = s.count;
+	cpu->gpr[RCX] = s.left >> log2;
 	cpu->gpr[RDI] = s.to;
 	if (movs)
 		cpu->gpr[RSI] = s.from;
 	return done;
 }
 
-const uint8_t *run_string_span(struct cpu *cpu, uint32_t number)
+bool run_string_span(struct cpu *cpu, unsigned what)
 {
-	const struct run *run = cpu->exec->run;
-	const struct run_site site = run_site_get(run, number);
-	const struct insn *insn = run_site_insn_known(run, number);
-	unsigned log2;
+	unsigned log2 = what & RUN_SPAN_LOG2;
 	bool done;
 
-	if (!FPU_STAYS_LIVE || !site.next || site.flags & (SITE_SHADOW | SITE_APART) ||
-	    cpu->sflags & FLAG_DF || !cpu->gpr[RCX] || !insn)
-		return NULL;
-	log2 = run_string_log2(insn);
-	done = insn->run == emul_movs ? span(cpu, log2, true) : span(cpu, log2, false);
-	return done ? run->code.rx + site.next : NULL;
+	if (!FPU_STAYS_LIVE || cpu->sflags & FLAG_DF || cpu->gpr[RCX] - 1 >= MAX_COUNT)
+		return true;
+	done = what & RUN_SPAN_MOVS ? span(cpu, log2, true) : span(cpu, log2, false);
+	return !done;
 }

@@ -214,13 +214,28 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 	}
 }
 
-/* Returns where it is. Strings have a short way first. */
+/* What a string has before its cold path: C that does all, and back. */
+static void emit_span(struct translation *t, uint32_t site)
+{
+	const struct run_site *s = &t->sites[site];
+	const struct insn *insn = &t->record[site].insn;
+	unsigned what = run_string_log2(insn) | (insn->run == emul_movs ? RUN_SPAN_MOVS : 0);
+
+	if (!s->next || s->flags & (SITE_SHADOW | SITE_APART))
+		return;
+	emit_call_stub(&t->e, t->run->stub_span[what]);
+	EMIT(&t->e, "\xe3\x02\xeb\x05"); /* jrcxz over the jump over the next */
+	emit_jmp(&t->e, s->next);
+}
+
+/* Returns where it is. */
 static uint32_t emit_cold_path(struct translation *t, uint32_t site)
 {
-	bool string = t->sites[site].flags & SITE_STRING;
-	uint32_t stub = string ? t->run->stub_span : t->stub_cold;
-	uint32_t at = emit_pos(&t->e), cold = emit_cold_jump(t, site, stub);
+	uint32_t at = emit_pos(&t->e), cold;
 
+	if (t->sites[site].flags & SITE_STRING)
+		emit_span(t, site);
+	cold = emit_cold_jump(t, site, t->stub_cold);
 	if (t->sites[site].nr_groups)
 		emit_plain(t, site, cold);
 	return at;
