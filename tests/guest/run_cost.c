@@ -62,6 +62,14 @@ GUEST(dot, 64,
 	    "movaps xmm5,[rsi+r8+48]; mulps xmm5,[rdi+r8+48]; addps xmm3,xmm5\n"
 	    "add r8,64; cmp r8,1024; jne 2b; dec rcx; jne 1b; " COUNT "hlt");
 
+/* The same with the sums in memory, by a loop within a loop: what the outer one sets is known in the inner one. */
+GUEST(inner, 64,
+      COUNT "lea rbx,[rdi+0x800]; 1: mov rdx,rsi; mov r9,rdi; mov r10d,16\n"
+	    "2: xor eax,eax\n"
+	    "3: movaps xmm0,[rdx+rax]; mulps xmm0,[r9+rax]; addps xmm0,[rbx+rax]\n"
+	    "movaps [rbx+rax],xmm0; add rax,16; cmp rax,64; jne 3b\n"
+	    "add rdx,64; add r9,64; dec r10d; jne 2b; dec rcx; jne 1b; " COUNT "hlt");
+
 /* fib(10) as a compiler makes it. */
 GUEST(fib, 64,
       COUNT
@@ -121,9 +129,9 @@ static const struct kernel {
 	{                                            \
 #name, name, name##_end, __VA_ARGS__ \
 	}
-	KERNEL(crc, 20),    KERNEL(matrix, 20),	      KERNEL(chase, 500),      KERNEL(list, 40),
-	KERNEL(dot, 10),    KERNEL(fib, 2),	      KERNEL(interp, 60),      KERNEL(icall, 100),
-	KERNEL(atomic, 50), KERNEL(crc32b, 20, true), KERNEL(fib32b, 2, true),
+	KERNEL(crc, 20),    KERNEL(matrix, 20), KERNEL(chase, 500),	  KERNEL(list, 40),
+	KERNEL(dot, 10),    KERNEL(inner, 10),	KERNEL(fib, 2),		  KERNEL(interp, 60),
+	KERNEL(icall, 100), KERNEL(atomic, 50), KERNEL(crc32b, 20, true), KERNEL(fib32b, 2, true),
 };
 
 /* ---- counting ---- */

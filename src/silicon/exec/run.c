@@ -505,21 +505,62 @@ static uint32_t period(const struct run *run)
 	return nr;
 }
 
+/* Begin first instructions later, in a way that repeats itself. */
+static void rotate_path(struct run *run, uint32_t first, uint32_t round)
+{
+	uint32_t nr = run->nr_path;
+	uint64_t *path = run->path;
+
+	for (uint32_t i = 0; i <= nr; i++)
+		path[i] = i + first <= nr ? path[i + first] : path[i - round];
+}
+
 /*
  * A way that begins somewhere in the rounds of an inner loop: let it begin where that is entered from before it. Nobody would come to
  * the trace's head with as many rounds left again.
  */
-static void align_path(struct run *run)
+static void align_path(struct run *run, uint32_t round)
 {
-	uint32_t nr = run->nr_path, round = period(run), first = 1;
-	uint64_t *path = run->path;
+	const uint64_t *path = run->path;
+	uint32_t first = 1;
 
 	while (first < round && (path[first] != path[0] || path[first - 1] > path[0]))
 		first++;
-	if (first >= round || 2 * round > nr)
-		return;
-	for (uint32_t i = 0; i <= nr; i++)
-		path[i] = i + first <= nr ? path[i + first] : path[i - round];
+	if (first < round)
+		rotate_path(run, first, round);
+}
+
+/* Where on the way its outermost loop begins: at the lowest of what is jumped back to. */
+static uint32_t outermost(const struct run *run, uint32_t round)
+{
+	const uint64_t *path = run->path;
+	uint32_t found = 0;
+
+	for (uint32_t i = 1; i < round; i++)
+		if (path[i] < path[i - 1] && path[i] < path[found])
+			found = i;
+	return found;
+}
+
+/*
+ * The block to begin the trace at, the way from the present one being known: if that repeats itself, the head of its outermost loop. What
+ * is set there is known in the whole trace then, and nothing enters it out of step.
+ */
+static uint32_t begin_at(struct run *run, uint32_t block)
+{
+	const struct run_block *b = &run->block[block];
+	uint32_t round = period(run), first, head;
+
+	if (2 * round > run->nr_path)
+		return block;
+	first = outermost(run, round);
+	head = first ? run_block_at(run, run->path[first], b->key, b->page) : RUN_NONE;
+	if (head == RUN_NONE || !run->block[head].counts) {
+		align_path(run, round);
+		return block;
+	}
+	rotate_path(run, first, round);
+	return head;
 }
 
 /* Step on within the page, and note by which way. At most so many instructions. */
@@ -538,7 +579,6 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key, uint32_t most
 	} while (!kind && !attention(cpu) && nr < most && !at_limit(run) &&
 		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
-	align_path(run);
 	run->count[COUNT_STEPPED] += nr;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;
 	return kind;
@@ -594,7 +634,7 @@ static enum cpu_exit_kind promote(struct run *run, uint32_t block)
 		if (run_key(run->cpu) != key || !run_translatable(run->cpu))
 			run->block[block].away = min(run->nr_path, RUN_AWAY);
 		else if (!disturbed(run, block))
-			make_trace(run, block);
+			make_trace(run, begin_at(run, block));
 	}
 	run->nr_path = 0;
 	return kind;

@@ -170,6 +170,8 @@ static enum follow choose_side(const struct translation *t, const struct run_rec
 	uint64_t target = target_of(t, rec), next = rec->rip + rec->insn.len, way = went(t);
 	uint32_t at_target = heat(t, target), at_next = heat(t, next);
 
+	if (way == target && way != next && !same_page(way, t->start))
+		return FOLLOW_TARGET; /* how hot that is, is not known */
 	if (way == target && way != next)
 		return at_next > MUCH * (at_target + 1) ? FOLLOW_NEXT : FOLLOW_TARGET;
 	if (way == next)
