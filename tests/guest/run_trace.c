@@ -132,6 +132,18 @@ GUEST(bytecodes, 64,
       "5: test bpl,31; jne 6f; ror dword ptr [rsi],8\n"
       "6: dec ebp; jne 1b; hlt");
 
+/* Words at known addresses, which lie in a page's end, too: by one functions of other pages are called, and jumped to, now and then others. */
+GUEST(steady, 64,
+      "mov dword ptr [0x104000],0xc3c0ff48; mov dword ptr [0x105000],0xc3c3ff48; mov ebp,2000\n"
+      "mov qword ptr [0x101008],0x104000; lea r9,[rip+2f]\n"
+      "1: call [0x101008]; push r9; jmp [0x101008]\n"
+      "2: add r12,[0x101ffc]; mov [0x102ff8],r12; add [rip+3f],r12d; xor r12,[rip+3f]; push "
+      "qword ptr [0x101010]; pop qword ptr [0x101018]\n"
+      "test bpl,127; jne 4f; xor qword ptr [0x101008],0x1000\n"
+      "4: dec ebp; jne 1b; hlt\n"
+      ".balign 64\n"
+      "3: .quad 0,0,0,0,0,0,0,0");
+
 /* Loops within loops: a trace goes round the outer one, in step with the inner one. An index is set to zero again and again. */
 GUEST(rounds, 64,
       "mov ebp,400; mov rsi,0x100000; mov rdi,0x100f80; mov rdx,0x102f80\n"
@@ -219,6 +231,7 @@ TRACE_TEST(homes)
 TRACE_TEST(tables)
 TRACE_TEST(tables_at_top)
 TRACE_TEST(bytecodes)
+TRACE_TEST(steady)
 TRACE_TEST(rounds)
 TRACE_TEST(long_loop)
 
@@ -276,6 +289,7 @@ int main(void)
 		cmocka_unit_test(test_long_loop),  cmocka_unit_test(makes_few_traces),
 		cmocka_unit_test(test_tables),	   cmocka_unit_test(test_tables_at_top),
 		cmocka_unit_test(test_bytecodes),  cmocka_unit_test(checks_tables),
+		cmocka_unit_test(test_steady),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

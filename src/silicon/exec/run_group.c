@@ -584,9 +584,13 @@ static void note_check(struct translation *t, const struct group *g, const struc
 
 static void emit_check(struct translation *t, struct group *g, const struct run_ref *ref)
 {
+	enum direct_kind kind = g->write ? DIRECT_WRITE : DIRECT_READ;
+	bool known = ref->base == REG_NONE && !g->seg;
+
 	note_check(t, g, ref);
 	emit_lowest(t, g, ref);
-	run_emit_check(t, g->write ? DIRECT_WRITE : DIRECT_READ, g->size);
+	if (!known || !run_check_known(t, kind, g->root + ref->low, g->size))
+		run_emit_check(t, kind, g->size);
 	emit_root(t, g, ref);
 	emit_store_slot(&t->e, R15, g->slot);
 	g->ready = true;

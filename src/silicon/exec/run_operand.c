@@ -139,6 +139,60 @@ void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size)
 	run_looked_up(t);
 }
 
+bool run_check_known(struct translation *t, enum direct_kind kind, uint64_t addr, unsigned size)
+{
+	unsigned index = addr >> PAGE_SHIFT & (DIRECT_ENTRIES - 1);
+	const struct direct_map *map = &t->map[kind];
+	struct emit *e = &t->e;
+
+	if (run_calls_stubs(t) || (addr & ~PAGE_MASK) + size > PAGE_SIZE)
+		return false;
+	emit_abs(e, 0x48, 0x8b, RCX, emit_low(&map->neg[index]));
+	if ((int64_t)addr == (int32_t)addr)
+		emit_lea(e, RCX, RCX, REG_NONE, 0, addr & PAGE_MASK);
+	else
+		emit_lea(e, RCX, RCX, R14, 0, -(int32_t)(addr & ~PAGE_MASK));
+	run_to_cold(t, emit_jmp_rcx(e));
+	emit_abs(e, 0x48, 0x8b, R15, emit_low(&map->addend[index]));
+	run_looked_up(t);
+	return true;
+}
+
+bool run_known_address(const struct translation *t, const struct run_record *rec, uint64_t *ret)
+{
+	const ZydisDecodedOperand *op = NULL;
+
+	for (unsigned i = 0; i < rec->z.operand_count_visible && !op; i++)
+		if (rec->ops[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			op = &rec->ops[i];
+	if (!op || t->code32 || rec->insn.seg >= SEG_FS || rec->z.address_width != 64 ||
+	    op->mem.index != ZYDIS_REGISTER_NONE)
+		return false;
+	*ret = op->mem.disp.value;
+	if (op->mem.base == ZYDIS_REGISTER_RIP)
+		*ret += rec->rip + rec->z.length;
+	return op->mem.base == ZYDIS_REGISTER_RIP || op->mem.base == ZYDIS_REGISTER_NONE;
+}
+
+/* An operand at a known address: half of the lookup is done beforehand. */
+static bool known_operand(struct translation *t, enum direct_kind kind, unsigned size)
+{
+	uint8_t *at = t->e.at;
+	uint64_t addr;
+
+	if (!run_known_address(t, t->now, &addr))
+		return false;
+	if ((int64_t)addr != (int32_t)addr)
+		emit_mov_imm(&t->e, R14, addr);
+	if (!run_check_known(t, kind, addr, size)) {
+		t->e.at = at;
+		return false;
+	}
+	if ((int64_t)addr == (int32_t)addr)
+		t->place = (struct place){.base = R15, .index = REG_NONE, .disp = addr};
+	return true;
+}
+
 /* What comes next is the instruction's last access. */
 void run_note_access(struct translation *t)
 {
@@ -150,16 +204,16 @@ void run_note_access(struct translation *t)
 bool run_operand(struct translation *t, const ZydisDecodedOperand *mem)
 {
 	unsigned size = t->insn.mem_size;
-	bool write = t->insn.mem_op & ACCESS_WRITE;
+	enum direct_kind kind = t->insn.mem_op & ACCESS_WRITE ? DIRECT_WRITE : DIRECT_READ;
 
 	if (!size || size > 64 || !t->insn.mem_op)
 		return false;
 	t->site_flags |= SITE_MEM;
-	if (run_member(t, REF_OPERAND))
+	if (run_member(t, REF_OPERAND) || known_operand(t, kind, size))
 		return true;
 	if (!linear_of(t, mem))
 		return false;
-	run_emit_check(t, write ? DIRECT_WRITE : DIRECT_READ, size);
+	run_emit_check(t, kind, size);
 	return true;
 }
 

@@ -179,6 +179,14 @@ static enum follow choose_side(const struct translation *t, const struct run_rec
 	return target == t->start || at_target > at_next ? FOLLOW_TARGET : FOLLOW_NEXT;
 }
 
+/* An indirect branch by a word at a known address leads to the same place as long as nobody links anew. */
+static bool is_steady(const struct translation *t, const struct run_record *rec)
+{
+	uint64_t addr;
+
+	return rec->z.opcode == 0xff && run_known_address(t, rec, &addr);
+}
+
 /* Where to go on behind a branch; FOLLOW_NONE: nowhere. */
 static enum follow choose(const struct translation *t, const struct run_record *rec)
 {
@@ -189,7 +197,8 @@ static enum follow choose(const struct translation *t, const struct run_record *
 		return FOLLOW_NONE;
 	if (run_is_jcc(&rec->z))
 		return choose_side(t, rec);
-	if (way ? !same_page(way, t->start) : rec->z.mnemonic != ZYDIS_MNEMONIC_JMP)
+	if (way ? !same_page(way, t->start) && !is_steady(t, rec)
+		: rec->z.mnemonic != ZYDIS_MNEMONIC_JMP)
 		return FOLLOW_NONE;
 	switch (rec->z.mnemonic) {
 	case ZYDIS_MNEMONIC_JMP:

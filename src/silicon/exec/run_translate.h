@@ -193,6 +193,10 @@ bool run_operand(struct translation *t, const ZydisDecodedOperand *mem);
 bool run_linear(struct translation *t);
 /* r14 is a linear address: to the cold path, or t->place, r14 + r15, is where the host has it. Uses rcx; no flags. */
 void run_emit_check(struct translation *t, enum direct_kind kind, unsigned size);
+/* The same for an address that is known, and is in r14 unless it fits into 32 bits with their sign. False: not so. */
+bool run_check_known(struct translation *t, enum direct_kind kind, uint64_t addr, unsigned size);
+/* True if the record's memory operand is at the same address each time. */
+bool run_known_address(const struct translation *t, const struct run_record *rec, uint64_t *ret);
 /* The same for a form that has no operand. */
 void run_look_up(struct translation *t, enum direct_kind kind, unsigned size);
 /* The parts of a lookup: rcx = 0 if it hits, r15 is the index; then r15 is the addend. */
