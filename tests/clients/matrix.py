@@ -103,6 +103,12 @@ matrix(*arguments)
 page = read_page()
 changed = [c["title"] for c in page.cells if "changed" in c["class"]]
 expect("what changed: %s" % changed, changed and all("kind=bad" in c for c in changed) and "was failed" in open("anykvm-matrix/index.html").read())
+# Another time than before is told if it is by half a second; a cell of a tenth may well take twice as long.
+for seconds in (1000.0, 0.3):
+    json.dump({"cells": [{"name": "milan", "verdict": "pass", "seconds": seconds}]}, open("before.json", "w"))
+    status, out, err = matrix("-o", "times", "--cpu", "AMD", "--compare", "before.json", "--", "true")
+    took = json.load(open("times/results.json"))["cells"][0]["seconds"]
+    expect("times: %d %s" % (status, err), status == 0 and (" %</small>" in open("times/index.html").read()) == (abs(took - seconds) >= 0.5))
 if shutil.which("chromium"):
     for scheme, background in (("1", "rgb(255, 255, 255)"), ("0", "rgb(21, 24, 28)")):
         probe = open("anykvm-matrix/index.html").read().replace("</body>", "<script>document.querySelector('td button').click();document.title=getComputedStyle("
