@@ -4,26 +4,16 @@
 # As root, and in a tree of its own as a user whose sudo asks nothing, `./setup run` installs, builds and boots; as a user without
 # sudo `make run` does with the packages there.
 # Needs root, debootstrap and a Debian mirror (ANYKVM_MIRROR); else skipped.
-top=$(cd "$(dirname "$0")/../.." && pwd)
-skip() {
-	echo "SKIP: $*"
-	exit 77
-}
-[ "$(id -u)" = 0 ] || skip "not root"
-command -v debootstrap >/dev/null && command -v unshare >/dev/null || skip "no debootstrap"
-unshare -m true 2>/dev/null || skip "no mount namespaces"
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf --one-file-system "$dir"' EXIT
-debootstrap --variant=minbase bookworm "$dir/root" ${ANYKVM_MIRROR:+"$ANYKVM_MIRROR"} >"$dir/log" 2>&1 ||
-	skip "debootstrap failed: $(tail -1 "$dir/log")"
-git -c safe.directory='*' clone -q "$top" "$dir/root/srv/anykvm" || exit 1
+. "$(dirname "$0")/fresh.sh"
+fresh_needs
+fresh_folder
+fresh_debian
+fresh_source "$dir/root/srv/anykvm"
 cp -a "$dir/root" "$dir/sudo"
 tree=$dir/root
 
-# inside COMMAND: in the tree; the mounts go with the namespace.
 inside() {
-	unshare -m sh -c 'cd "$1" && mount -t proc proc proc && mount --rbind /dev dev &&
-		{ [ ! -e dev/kvm ] || mount --bind /dev/null dev/kvm; } && exec chroot . sh -c "$2"' sh "$tree" "$1" </dev/null
+	fresh_run "$tree" "$1"
 }
 failed=0
 check() {

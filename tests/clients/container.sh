@@ -3,19 +3,13 @@
 # container.sh: the Containerfile is built, on a base that debootstrap makes and not from a registry; a container of the image, with no
 # rights and no devices of the host's, boots QEMU on anykvm. Images are stored in a folder that is removed.
 # Needs root, buildah, podman, debootstrap and a Debian mirror (ANYKVM_MIRROR); else skipped.
-top=$(cd "$(dirname "$0")/../.." && pwd)
-skip() {
-	echo "SKIP: $*"
-	exit 77
-}
-[ "$(id -u)" = 0 ] || skip "not root"
-command -v buildah >/dev/null && command -v podman >/dev/null && command -v debootstrap >/dev/null || skip "no buildah, podman or debootstrap"
+. "$(dirname "$0")/fresh.sh"
+fresh_needs buildah podman
 # crun refuses systemd's mix of cgroups of both kinds; here is a view without the second.
 if [ -z "${IN_VIEW:-}" ]; then
-	unshare -m true 2>/dev/null || skip "no mount namespaces"
 	IN_VIEW=1 exec unshare -m sh -c '[ ! -e /sys/fs/cgroup/unified ] || umount /sys/fs/cgroup/unified; exec sh "$0"' "$0"
 fi
-dir=$(mktemp -d) || exit 1
+fresh_folder
 in_store() {
 	tool=$1
 	shift
@@ -23,8 +17,7 @@ in_store() {
 }
 trap 'in_store podman rm -af >/dev/null 2>&1; rm -rf --one-file-system "$dir"' EXIT
 base=docker.io/library/debian:bookworm
-debootstrap --variant=minbase bookworm "$dir/root" ${ANYKVM_MIRROR:+"$ANYKVM_MIRROR"} >"$dir/log" 2>&1 ||
-	skip "debootstrap failed: $(tail -1 "$dir/log")"
+fresh_debian
 rm -rf "$dir/root/var/cache/apt/archives"
 tar -C "$dir/root" -c . | in_store podman import -q - "$base" >/dev/null 2>"$dir/log" || skip "podman cannot store an image here: $(tail -1 "$dir/log")"
 rm -rf "$dir/root"
@@ -32,7 +25,7 @@ container=$(in_store buildah from --pull-never "$base") && in_store buildah run 
 	skip "no containers here: $(tail -1 "$dir/log")"
 in_store buildah rm "$container" >/dev/null
 
-git -c safe.directory='*' clone -q "$top" "$dir/source" || exit 1
+fresh_source "$dir/source"
 in_store buildah bud --pull-never --network host --layers=false -t anykvm "$dir/source" >"$dir/log" 2>&1 ||
 	{ tail -30 "$dir/log"; echo "FAILED: the Containerfile"; exit 1; }
 

@@ -3,19 +3,12 @@
 # package.sh: the Debian package is built, lintian finds nothing, it is installed in a fresh Debian 12 (debootstrap) with the host's
 # /dev/kvm masked, QEMU boots there as an ordinary user (debian/tests/boot-qemu), and after purging it nothing of it is left.
 # Needs root, debootstrap, debhelper and a Debian mirror (ANYKVM_MIRROR); else skipped. ANYKVM_DEB=FILE: take that package.
-top=$(cd "$(dirname "$0")/../.." && pwd)
-skip() {
-	echo "SKIP: $*"
-	exit 77
-}
-[ "$(id -u)" = 0 ] || skip "not root"
-command -v debootstrap >/dev/null && command -v unshare >/dev/null && command -v dh >/dev/null || skip "no debootstrap or debhelper"
-unshare -m true 2>/dev/null || skip "no mount namespaces"
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf --one-file-system "$dir"' EXIT
+. "$(dirname "$0")/fresh.sh"
+fresh_needs dh
+fresh_folder
 deb=${ANYKVM_DEB:-}
 if [ -z "$deb" ]; then
-	git -c safe.directory='*' clone -q "$top" "$dir/anykvm-0.1.0" || exit 1
+	fresh_source "$dir/anykvm-0.1.0"
 	rm -rf "$dir/anykvm-0.1.0/.git"
 	(cd "$dir/anykvm-0.1.0" && dpkg-buildpackage -us -uc) >"$dir/log" 2>&1 || { tail -30 "$dir/log"; exit 1; }
 	deb=$(echo "$dir"/anykvm_*_amd64.deb)
@@ -23,8 +16,7 @@ if [ -z "$deb" ]; then
 		lintian --allow-root --display-info --fail-on error,warning,info "$dir"/anykvm_*.changes || exit 1
 	fi
 fi
-debootstrap --variant=minbase bookworm "$dir/root" ${ANYKVM_MIRROR:+"$ANYKVM_MIRROR"} >"$dir/log" 2>&1 ||
-	skip "debootstrap failed: $(tail -1 "$dir/log")"
+fresh_debian
 cp "$deb" "$dir/root/srv/anykvm.deb"
 cp "$top/debian/tests/boot-qemu" "$dir/root/srv/"
 cat >"$dir/root/srv/steps" <<'STEPS'
@@ -49,8 +41,7 @@ dpkg --purge anykvm >/dev/null
 list >/tmp/after
 diff /tmp/before /tmp/after && echo "REMOVED WITHOUT A TRACE"
 STEPS
-unshare -m sh -c 'cd "$1" && mount -t proc proc proc && mount --rbind /dev dev &&
-	{ [ ! -e dev/kvm ] || mount --bind /dev/null dev/kvm; } && exec chroot . sh /srv/steps' sh "$dir/root" </dev/null >"$dir/out" 2>&1
+fresh_run "$dir/root" "sh /srv/steps" >"$dir/out" 2>&1
 status=$?
 tail -40 "$dir/out"
 [ "$status" = 0 ] && grep -q "^booted on anykvm" "$dir/out" && grep -q "^2 cells: 2 ok" "$dir/out" && grep -q "REMOVED WITHOUT A TRACE" "$dir/out"
