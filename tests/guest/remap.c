@@ -14,6 +14,7 @@
 #define HIGH	0xffff900000000000ul
 #define FRAME_0 0x200000ul
 #define FRAME_1 0x201000ul
+#define FRAME_2 0x202000ul
 #define ROUNDS	1000
 
 /* add $1,%rax; ret and add $0x10000,%rax; ret */
@@ -114,6 +115,37 @@ static void large(void **state)
 	f->cpu->gpr[RCX] = ROUNDS;
 	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
 	assert_int_equal(f->cpu->gpr[RAX], ROUNDS * 0x10001ul);
+	done(f);
+}
+
+/* jmp to the same place of the next page */
+static const uint8_t onward[] = {0xe9, 0xfb, 0x0f, 0, 0};
+
+GUEST(then_swaps, 64,
+      "1: call rbx\ncall rbp\ndec ecx\njnz 1b\nxchg [rsi], rdx\ninvlpg [rdi]\nmov ecx, r8d\n"
+      "2: call rbx\ncall rbp\ndec ecx\njnz 2b\nhlt\n");
+
+/* A jump over pages that stand at two addresses each: where it leads is to be looked up anew when one of them changes. */
+static void two_addresses(void **state)
+{
+	gva_t page = HIGH + PAGE_SIZE;
+	struct flat *f = machine();
+
+	flat_write(f, FRAME_2, onward, sizeof(onward));
+	flat_map(f, LOW, FRAME_2, PTE_P | PTE_W, PAGE_SIZE);
+	flat_map(f, HIGH, FRAME_2, PTE_P | PTE_W, PAGE_SIZE);
+	flat_map(f, LOW + PAGE_SIZE, FRAME_0, PTE_P | PTE_W, PAGE_SIZE);
+	flat_map(f, page, FRAME_0, PTE_P | PTE_W, PAGE_SIZE);
+	load(f, then_swaps);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBX] = LOW;
+	f->cpu->gpr[RBP] = HIGH;
+	f->cpu->gpr[RDI] = page;
+	f->cpu->gpr[RSI] = flat_entry(f, page, 1);
+	f->cpu->gpr[RDX] = FRAME_1 | PTE_P | PTE_W;
+	f->cpu->gpr[RCX] = f->cpu->gpr[R8] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], ROUNDS * 2 + ROUNDS * 0x10001ul);
 	done(f);
 }
 
@@ -231,9 +263,10 @@ static void device(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(invlpg),     cmocka_unit_test(cr3),	cmocka_unit_test(pge),
-		cmocka_unit_test(large),      cmocka_unit_test(device), cmocka_unit_test(pcid),
-		cmocka_unit_test(cpuid_once),
+		cmocka_unit_test(invlpg),     cmocka_unit_test(cr3),
+		cmocka_unit_test(pge),	      cmocka_unit_test(large),
+		cmocka_unit_test(device),     cmocka_unit_test(pcid),
+		cmocka_unit_test(cpuid_once), cmocka_unit_test(two_addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
