@@ -264,6 +264,61 @@ static void d_before_write_tag(void **state)
 	flat_free(f);
 }
 
+#define OVER (ADDR + PAGE_SIZE - 3)
+
+/* Over two pages that are in the TLB, as within one: nothing is walked again. */
+static void hits_over_two_pages(void **state)
+{
+	struct flat *f = two_pages(PTE_P | PTE_W, PTE_P | PTE_W);
+	uint8_t buf[20], want[20];
+	uint64_t walks;
+	bool device;
+
+	writes(f, OVER, 8, 0x1122334455667788);
+	reads(f, OVER, 8, 0x1122334455667788);
+	walks = f->cpu->tlb->count.walks;
+	reads(f, OVER, 8, 0x1122334455667788);
+	writes(f, OVER + 1, 4, 0xaabbccdd);
+	reads(f, OVER, 8, 0x112233aabbccdd88);
+	memset(want, 0x5a, sizeof(want));
+	assert_int_equal(mmu_write_bytes(f->cpu, OVER - 8, want, sizeof(want)), RESULT_OK);
+	assert_int_equal(mmu_probe_bounced(f->cpu, OVER - 8, sizeof(buf), ACCESS_READ, &device),
+			 RESULT_OK);
+	assert_false(device);
+	assert_int_equal(mmu_read_bytes(f->cpu, OVER - 8, buf, sizeof(buf)), RESULT_OK);
+	assert_memory_equal(buf, want, sizeof(want));
+	assert_memory_equal(f->ram + PAGE + PAGE_SIZE - 11, want, 11);
+	assert_memory_equal(f->ram + OTHER + PAGE_SIZE, want, 9);
+	assert_int_equal(flat_peek(f, OTHER, 8), 0);
+	assert_true(f->cpu->tlb->count.walks == walks);
+	flat_free(f);
+}
+
+/* Where one of them is read only, or its D bit is not set, or it is gone, that counts. */
+static void one_of_two_pages_misses(void **state)
+{
+	struct flat *f = two_pages(PTE_P | PTE_W, PTE_P | PTE_W);
+
+	writes(f, ADDR, 8, 0);
+	reads(f, OVER, 8, 0);
+	assert_false(flat_get_entry(f, ADDR + PAGE_SIZE, 1) & PTE_D);
+	writes(f, OVER, 8, 0x1122334455667788);
+	assert_true(flat_get_entry(f, ADDR + PAGE_SIZE, 1) & PTE_D);
+	flat_map(f, ADDR + PAGE_SIZE, OTHER + PAGE_SIZE, PTE_P, PAGE_SIZE);
+	mmu_flush_page(f->cpu, ADDR + PAGE_SIZE);
+	reads(f, OVER, 8, 0x1122334455667788);
+	f->cpu->cr0 |= CR0_WP;
+	mmu_update_mode(f->cpu);
+	reads(f, OVER, 8, 0x1122334455667788);
+	is_fault(f, mmu_write(f->cpu, OVER, 8, 0), ADDR + PAGE_SIZE, PFERR_P | PFERR_W);
+	reads(f, OVER, 8, 0x1122334455667788);
+	flat_map(f, ADDR + PAGE_SIZE, 0, 0, PAGE_SIZE);
+	mmu_flush_page(f->cpu, ADDR + PAGE_SIZE);
+	is_fault(f, mmu_write(f->cpu, OVER, 8, 0), ADDR + PAGE_SIZE, PFERR_W);
+	assert_int_equal(flat_peek(f, PAGE + PAGE_SIZE - 3, 3), 0x667788);
+	flat_free(f);
+}
+
 static void debug_walks_leave_no_trace(void **state)
 {
 	struct flat *f = two_pages(PTE_P | PTE_U, 0);
@@ -418,6 +473,21 @@ static uint64_t take_dr6(struct flat *f)
 	return dr6;
 }
 
+/* Each part is watched for itself. */
+static void watched_over_two_pages(void **state)
+{
+	struct flat *f = two_pages(PTE_P | PTE_W, PTE_P | PTE_W);
+
+	writes(f, OVER, 8, 0);
+	reads(f, OVER, 8, 0);
+	arm(f, 0, ADDR + PAGE_SIZE + 1, 3, 0, true);
+	writes(f, OVER, 8, 1);
+	assert_int_equal(take_dr6(f), 1);
+	reads(f, OVER, 8, 1);
+	assert_int_equal(take_dr6(f), 1);
+	flat_free(f);
+}
+
 static void data_breakpoints(void **state)
 {
 	struct flat *f = start(flat_long);
@@ -467,6 +537,9 @@ int main(void)
 		cmocka_unit_test(slots_change),
 		cmocka_unit_test(slots_change_before_debugger),
 		cmocka_unit_test(d_before_write_tag),
+		cmocka_unit_test(hits_over_two_pages),
+		cmocka_unit_test(one_of_two_pages_misses),
+		cmocka_unit_test(watched_over_two_pages),
 		cmocka_unit_test(debug_walks_leave_no_trace),
 		cmocka_unit_test(memory_taken_away),
 		cmocka_unit_test(tables_taken_away),

@@ -291,12 +291,50 @@ static enum result write_span(struct cpu *cpu, struct span *s, const uint8_t *sr
 	return RESULT_OK;
 }
 
+/*
+ * Both parts of an access over two pages are in the TLB: A and D bits are set, and there is nothing to notice, as where one
+ * page has it all.
+ */
+static bool hit_parts(const struct cpu *cpu, struct span *s)
+{
+	if (s->nr != 2 || s->part[0].state == ACCESS_USER_ALIGN)
+		return false;
+	for (unsigned i = 0; i < 2; i++) {
+		struct access *a = &s->part[i];
+
+		a->hva = a->op & ACCESS_WRITE ? tlb_state_write(cpu, a->state, a->addr, a->size)
+					      : tlb_state_read(cpu, a->state, a->addr, a->size);
+		if (!a->hva)
+			return false;
+	}
+	return true;
+}
+
+static bool read_parts(const struct cpu *cpu, struct span *s, uint8_t *dst)
+{
+	const struct access *a = s->part;
+
+	return hit_parts(cpu, s) && load_sized(a[0].hva, dst, a[0].size) &&
+	       load_sized(a[1].hva, dst + a[0].size, a[1].size);
+}
+
+static bool write_parts(const struct cpu *cpu, struct span *s, const uint8_t *src)
+{
+	const struct access *a = s->part;
+
+	return hit_parts(cpu, s) && store_sized(a[0].hva, src, a[0].size) &&
+	       store_sized(a[1].hva, src + a[0].size, a[1].size);
+}
+
 static __noinline enum result read_slow(struct cpu *cpu, enum access_state state, gva_t addr,
 					void *dst, uint32_t size)
 {
 	struct span s = split(cpu, addr, size, ACCESS_READ, state);
-	enum result r = translate_span(cpu, &s);
+	enum result r;
 
+	if (read_parts(cpu, &s, dst))
+		return RESULT_OK;
+	r = translate_span(cpu, &s);
 	if (r)
 		return r;
 	commit_span(cpu, &s);
@@ -307,9 +345,12 @@ static __noinline enum result write_slow(struct cpu *cpu, enum access_state stat
 					 const void *src, uint32_t size)
 {
 	struct span s = split(cpu, addr, size, ACCESS_WRITE, state);
-	enum result r = translate_span(cpu, &s);
 	unsigned before;
+	enum result r;
 
+	if (write_parts(cpu, &s, src))
+		return RESULT_OK;
+	r = translate_span(cpu, &s);
 	if (r)
 		return r;
 	before = commit_span(cpu, &s);
@@ -525,9 +566,12 @@ enum result mmu_probe_bounced(struct cpu *cpu, gva_t addr, uint32_t size, enum a
 			      bool *ret_device)
 {
 	struct span s = split(cpu, addr, size, op, cpu->mode.access);
-	enum result r = translate_span(cpu, &s);
+	enum result r;
 
 	*ret_device = false;
+	if (!(op & ACCESS_WRITE) && hit_parts(cpu, &s))
+		return RESULT_OK;
+	r = translate_span(cpu, &s);
 	for (unsigned i = 0; i < s.nr && !r; i++) {
 		struct access *a = &s.part[i];
 
