@@ -93,21 +93,39 @@ static uint64_t all_events(const struct stat_view *v)
 	return all;
 }
 
-/* No wider than the terminal: the name gives way first. */
+/*
+ * No wider than the terminal: the name gives way first, then columns, from the right; a number that was cut would be another.
+ */
+static void print_columns(unsigned width, bool child, const char *name, const char *const cells[3])
+{
+	int room = width > 72 ? 40 : width > 46 ? (int)width - 33 : width > 24 ? 12 : 0;
+	int total = room ? 12 : max((int)strlen(cells[0]), 6);
+	char text[200];
+
+	if (!room)
+		room = max((int)width - 1 - total, 4);
+	snprintf(text, sizeof(text), "%s%-*.*s %*s", child ? " " : "", room - child, room - child,
+		 name, total, cells[0]);
+	printf("%.*s", (int)width, text);
+	if (width > 32)
+		printf(" %7s", cells[1]);
+	if (width > 43)
+		printf(" %10s", cells[2]);
+	printf("\n");
+}
+
 static void print_row(const struct stat_view *v, unsigned row, unsigned width, double all)
 {
 	struct watch_row r = watch_row(row);
 	double seconds = (v->now - v->then) / 1e9;
 	double rate = v->sums[row] > v->last[row] ? (v->sums[row] - v->last[row]) / seconds : 0;
-	char text[200], share[16] = "";
-	int name = width > 72 ? 40 : width > 46 ? (int)width - 33 : 12;
+	char total[24], share[16] = "", average[24];
 
+	snprintf(total, sizeof(total), "%llu", (unsigned long long)v->sums[row]);
 	if (r.event)
 		snprintf(share, sizeof(share), "%.1f", all > 0 ? 100 * v->sums[row] / all : 0);
-	snprintf(text, sizeof(text), "%s%-*.*s %12llu %7s %10.0f", r.child ? " " : "",
-		 name - r.child, name - r.child, r.name, (unsigned long long)v->sums[row], share,
-		 rate);
-	printf("%.*s\n", (int)width, text);
+	snprintf(average, sizeof(average), "%.0f", rate);
+	print_columns(width, r.child, r.name, (const char *const[]){total, share, average});
 }
 
 static int *order;
@@ -140,15 +158,9 @@ static unsigned sorted(const struct stat_view *v, bool event, bool child)
 static void print_table(const struct stat_view *v, unsigned width, unsigned height)
 {
 	double all = all_events(v);
-	char head[200];
 	unsigned left = height;
 
-	snprintf(head, sizeof(head), "%-*s %12s %7s %10s",
-		 width > 72   ? 40
-		 : width > 46 ? (int)width - 33
-			      : 12,
-		 "Event", "Total", "%Total", "CurAvg/s");
-	printf("%.*s\n", (int)width, head);
+	print_columns(width, false, "Event", (const char *const[]){"Total", "%Total", "CurAvg/s"});
 	for (unsigned kind = 0; kind < 3; kind++) {
 		unsigned n = sorted(v, kind < 2, kind == 1);
 

@@ -109,6 +109,9 @@ try:
         widest = max(len(l.rstrip("\r")) for l in plain.split("\n"))
         expect("live view, %d columns: status %d, widest %d\n%s" % (columns, status, widest, plain[-500:]),
                status == 0 and widest <= columns and "kvm_exit" in text and text.rstrip().endswith("\033[?1049l"))
+        # Of a number that is too long for its line the first digits would be another number.
+        last = [int(n) for n in re.findall(r"kvm_entry +(\d+)", plain)][-1:]
+        expect("live view, %d columns: %s\n%s" % (columns, last, plain[-500:]), last and last[0] > 1000)
 finally:
     guest.kill()
     guest.wait()
