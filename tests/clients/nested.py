@@ -55,7 +55,7 @@ PACKAGES = {(kind, "6.12"): ("linux-image-6.12-cloud-amd64", "linux-image-6.12."
 # The cloud kernel cannot be Xen's dom0.
 PACKAGES["xen", "6.1"] = ("linux-image-amd64", "linux-image-6.")
 # L1's memory, and words of its command line.
-KINDS = {"linux": ("1G", ""), "l3": ("2G", "l1.mem=800M l1.next=indirect_target_selection=off,l1.vcpus=1,l1.kvm=,l1.next="), "selftests": ("2G", "l1.limit=240"),
+KINDS = {"linux": ("1G", ""), "l3": ("2G", "l1.mem=800M l1.next=indirect_target_selection=off,l1.vcpus=1,l1.kvm=,l1.next="), "selftests": ("2G", "l1.limit=480"),
          "xen": ("1500M", "console=hvc0 l1.limit=600 ")}
 
 
