@@ -144,6 +144,14 @@ GUEST(steady, 64,
       ".balign 64\n"
       "3: .quad 0,0,0,0,0,0,0,0");
 
+/* The same to functions so far away that no direct branch leads there. */
+GUEST(far_away, 64,
+      "mov dword ptr [0x104000],0xc3c0ff48; mov dword ptr [0x105000],0xc3c3ff48; mov ebp,2000\n"
+      "mov r8,0x7f1234504000; mov [0x101008],r8; lea r9,[rip+2f]\n"
+      "1: call [0x101008]; push r9; jmp [0x101008]\n"
+      "2: test bpl,127; jne 4f; xor qword ptr [0x101008],0x1000\n"
+      "4: dec ebp; jne 1b; hlt");
+
 /* Loops within loops: a trace goes round the outer one, in step with the inner one. An index is set to zero again and again. */
 GUEST(rounds, 64,
       "mov ebp,400; mov rsi,0x100000; mov rdi,0x100f80; mov rdx,0x102f80\n"
@@ -160,11 +168,16 @@ GUEST(long_loop, 64,
       "rsi,0x100ff0; .endr\n"
       "dec ebp; jne 1b; hlt");
 
+#define FAR	  0x7f1234500000ul /* FLAT_DATA again */
+#define FAR_PAGES 8
+
 static struct flat *machine(const char *tempo)
 {
 	struct flat *f = flat_new(FLAT_RAM);
 
 	flat_long(f);
+	for (unsigned i = 0; i < FAR_PAGES * PAGE_SIZE; i += PAGE_SIZE)
+		flat_map(f, FAR + i, FLAT_DATA + i, PTE_P | PTE_W, PAGE_SIZE);
 	f->cpu->exec = exec_create();
 	assert_non_null(f->cpu->exec);
 	assert_int_equal(exec_set_tempo(f->cpu, tempo), 0);
@@ -232,6 +245,7 @@ TRACE_TEST(tables)
 TRACE_TEST(tables_at_top)
 TRACE_TEST(bytecodes)
 TRACE_TEST(steady)
+TRACE_TEST(far_away)
 TRACE_TEST(rounds)
 TRACE_TEST(long_loop)
 
@@ -289,7 +303,7 @@ int main(void)
 		cmocka_unit_test(test_long_loop),  cmocka_unit_test(makes_few_traces),
 		cmocka_unit_test(test_tables),	   cmocka_unit_test(test_tables_at_top),
 		cmocka_unit_test(test_bytecodes),  cmocka_unit_test(checks_tables),
-		cmocka_unit_test(test_steady),
+		cmocka_unit_test(test_steady),	   cmocka_unit_test(test_far_away),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

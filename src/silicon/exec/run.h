@@ -100,6 +100,7 @@ struct run_record;
 #define RUN_HEAD_SHIFT \
 	8 /* of the block's number in what its head gives the stub; below: instructions */
 #define RUN_MOV_IMM    5u	  /* bytes of a MOV to ECX */
+#define RUN_REACH_BITS 36u	  /* of the distance that an exit leads, with its sign */
 #define RUN_MAX_INSN   15u	  /* bytes of an instruction */
 #define RUN_AWAY       15u	  /* what ->away holds */
 #define RUN_SYNC_TICKS (1u << 22) /* of the TSC, between epochs that frequent instructions begin, */
@@ -252,8 +253,8 @@ struct run_visit {
  * run_exit_target() and others know the block.
  */
 struct run_exit {
-	uint64_t patch : 27; /* offset of the jump's displacement */
-	int64_t target : 36; /* from where the block's page begins */
+	uint64_t patch : 27;		 /* offset of the jump's displacement */
+	int64_t target : RUN_REACH_BITS; /* from where the block's page begins */
 	uint64_t
 		forward : 1; /* no loop is closed by it: attention can wait for the next that may close one */
 	uint64_t block : 21; /* 1 + that it leads to by now; 0: none */

@@ -179,12 +179,20 @@ static enum follow choose_side(const struct translation *t, const struct run_rec
 	return target == t->start || at_target > at_next ? FOLLOW_TARGET : FOLLOW_NEXT;
 }
 
+/* As far as an exit leads. */
+static bool is_near(const struct translation *t, uint64_t way)
+{
+	uint64_t reach = BIT(RUN_REACH_BITS - 1);
+
+	return way - (t->start & PAGE_MASK) + reach < 2 * reach;
+}
+
 /* An indirect branch by a word at a known address leads to the same place as long as nobody links anew. */
-static bool is_steady(const struct translation *t, const struct run_record *rec)
+static bool is_steady(const struct translation *t, const struct run_record *rec, uint64_t way)
 {
 	uint64_t addr;
 
-	return rec->z.opcode == 0xff && run_known_address(t, rec, &addr);
+	return rec->z.opcode == 0xff && is_near(t, way) && run_known_address(t, rec, &addr);
 }
 
 /* Where to go on behind a branch; FOLLOW_NONE: nowhere. */
@@ -197,7 +205,7 @@ static enum follow choose(const struct translation *t, const struct run_record *
 		return FOLLOW_NONE;
 	if (run_is_jcc(&rec->z))
 		return choose_side(t, rec);
-	if (way ? !same_page(way, t->start) && !is_steady(t, rec)
+	if (way ? !same_page(way, t->start) && !is_steady(t, rec, way)
 		: rec->z.mnemonic != ZYDIS_MNEMONIC_JMP)
 		return FOLLOW_NONE;
 	switch (rec->z.mnemonic) {
