@@ -78,6 +78,46 @@ static void swap(const uint8_t *code, size_t size, gva_t base, uint64_t bits)
 
 #define SWAP(name, base, bits) swap(name, name##_end - name, base, bits)
 
+/* jmp to the next page; ret */
+static const uint8_t jumps_on[] = {0xe9, 0xfb, 0x0f, 0, 0};
+static const uint8_t returns[] = {0xc3};
+
+/* The same of what base goes by to return: that it does no more, at times. */
+static void swap_relay(const uint8_t *code, size_t size, gva_t base)
+{
+	const uint64_t bits = PTE_P | PTE_W;
+	struct flat *f = machine();
+	gva_t page = base + PAGE_SIZE;
+
+	flat_write(f, FRAME_0, jumps_on, sizeof(jumps_on));
+	flat_write(f, FRAME_2, returns, sizeof(returns));
+	flat_map(f, base, FRAME_0, bits, PAGE_SIZE);
+	flat_map(f, page, FRAME_2, bits, PAGE_SIZE);
+	flat_code(f, code, size);
+	f->cpu->gpr[RAX] = 0;
+	f->cpu->gpr[RBX] = f->cpu->gpr[RBP] = base;
+	f->cpu->gpr[RDI] = page;
+	f->cpu->gpr[RSI] = flat_entry(f, page, 1);
+	f->cpu->gpr[RDX] = FRAME_2 | bits;
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], 0);
+	f->cpu->activity = ACTIVITY_RUN;
+	flat_code(f, code, size);
+	f->cpu->gpr[RDX] = FRAME_1 | bits;
+	f->cpu->gpr[RCX] = ROUNDS;
+	assert_int_equal(cpu_run(f->cpu), CPU_EXIT_HLT);
+	assert_int_equal(f->cpu->gpr[RAX], ROUNDS * 0x10000ul);
+	done(f);
+}
+
+static void relays(void **state)
+{
+	swap_relay(by_invlpg, by_invlpg_end - by_invlpg, LOW);
+	swap_relay(by_cr3, by_cr3_end - by_cr3, LOW);
+	swap_relay(by_pge, by_pge_end - by_pge, HIGH);
+}
+
 static void invlpg(void **state)
 {
 	SWAP(by_invlpg, LOW, 0);
@@ -267,6 +307,7 @@ int main(void)
 		cmocka_unit_test(pge),	      cmocka_unit_test(large),
 		cmocka_unit_test(device),     cmocka_unit_test(pcid),
 		cmocka_unit_test(cpuid_once), cmocka_unit_test(two_addresses),
+		cmocka_unit_test(relays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,6 +152,34 @@ GUEST(far_away, 64,
       "2: test bpl,127; jne 4f; xor qword ptr [0x101008],0x1000\n"
       "4: dec ebp; jne 1b; hlt");
 
+/*
+ * Functions that return, and branch on, by a JMP to a branch in another page, as kernels do; now and then to elsewhere, by a stack that says
+ * otherwise, and over a page's end of the stack.
+ */
+GUEST(relays, 64,
+      "mov ebp,3000; lea r8,[rip+2f]; lea r9,[rip+3f]; lea r10,[rip+7f]; mov r11,rsp\n"
+      "1: call 4f; call 5f; mov rax,r8; test bpl,31; cmove rax,r9; call 6f; add rdx,rsp\n"
+      "7: mov rsp,r11; test bpl,15; jne 8f; sub rsp,8\n"
+      "8: dec ebp; jne 1b; hlt\n"
+      "4: inc rbx; jmp relays+0x1000\n"
+      "5: lea rcx,[rcx+rdx*2+1]; test bpl,63; je 9f; push rcx; pop rdi; jmp relays+0x1000\n"
+      "9: add rdi,5; mov [rsp],r10; jmp relays+0x1000\n"
+      "6: xor rcx,rbp; jmp relays+0x1040\n"
+      "2: inc rsi; jmp relays+0x1000\n"
+      "3: add rsi,1000; lea rax,[rip+2b]; jmp relays+0x1040\n"
+      ".org relays+0x1000,0xcc; ret; int3\n"
+      ".org relays+0x1040,0xcc; jmp rax; int3");
+
+/* The branch that they go by changes: it counts, returns as before, and counts no more. */
+GUEST(relays_change, 64,
+      "mov ebp,2000; lea r11,[rip+relays_change+0x1000]\n"
+      "1: call 4f; add rdx,rbx; cmp ebp,1000; jne 2f; mov dword ptr [r11],0xc3c1ff48\n"
+      "2: cmp ebp,990; jne 3f; mov byte ptr [r11],0xc3\n"
+      "3: cmp ebp,500; jne 5f; mov byte ptr [r11+2],0xc7; mov byte ptr [r11],0x48\n"
+      "5: dec ebp; jne 1b; mov dword ptr [r11],0xccccccc3; hlt\n"
+      "4: inc rbx; jmp relays_change+0x1000\n"
+      ".org relays_change+0x1000,0xcc; ret; int3; int3; int3");
+
 /* Loops within loops: a trace goes round the outer one, in step with the inner one. An index is set to zero again and again. */
 GUEST(rounds, 64,
       "mov ebp,400; mov rsi,0x100000; mov rdi,0x100f80; mov rdx,0x102f80\n"
@@ -248,6 +276,8 @@ TRACE_TEST(steady)
 TRACE_TEST(far_away)
 TRACE_TEST(rounds)
 TRACE_TEST(long_loop)
+TRACE_TEST(relays)
+TRACE_TEST(relays_change)
 
 /* The programs above do make traces, with groups, and leave them for plain blocks. */
 static void makes_traces(void **state)
@@ -292,6 +322,20 @@ static void makes_few_traces(void **state)
 	done(f);
 }
 
+/* They are one with what leads to them. */
+static void takes_relays(void **state)
+{
+	struct flat *f = machine("run");
+	const struct run *run = f->cpu->exec->run;
+	unsigned nr = 0;
+
+	run_some(f, relays, relays_end - relays);
+	for (uint32_t i = 0; i < run->nr_over; i++)
+		nr += run->over[i].relay;
+	assert_true(nr > 0);
+	done(f);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -304,6 +348,8 @@ int main(void)
 		cmocka_unit_test(test_tables),	   cmocka_unit_test(test_tables_at_top),
 		cmocka_unit_test(test_bytecodes),  cmocka_unit_test(checks_tables),
 		cmocka_unit_test(test_steady),	   cmocka_unit_test(test_far_away),
+		cmocka_unit_test(test_relays),	   cmocka_unit_test(test_relays_change),
+		cmocka_unit_test(takes_relays),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -537,7 +537,7 @@ static uint32_t outermost(const struct run *run, uint32_t round)
 	uint32_t found = 0;
 
 	for (uint32_t i = 1; i < round; i++)
-		if (path[i] < path[i - 1] && path[i] < path[found])
+		if (same_page(path[i], path[0]) && path[i] < path[i - 1] && path[i] < path[found])
 			found = i;
 	return found;
 }
@@ -563,6 +563,14 @@ static uint32_t begin_at(struct run *run, uint32_t block)
 	return head;
 }
 
+/* Where the way left its page by a JMP: there is what a trace may take along (run_trace.c). */
+static bool at_relay(struct cpu *cpu)
+{
+	const uint8_t *host = tlb_fetch_hit(cpu, cpu->rip);
+
+	return host && run_maybe_relay(host);
+}
+
 /* Step on within the page, and note by which way. At most so many instructions. */
 static enum cpu_exit_kind step_path(struct run *run, uint32_t key, uint32_t most)
 {
@@ -577,7 +585,9 @@ static enum cpu_exit_kind step_path(struct run *run, uint32_t key, uint32_t most
 		cpu->exec->key = decode_key(cpu);
 		run->path[++nr] = cpu->rip;
 	} while (!kind && !attention(cpu) && nr < most && !at_limit(run) &&
-		 same_page(cpu->rip, run->path[0]) && run_key(cpu) == key && run_translatable(cpu));
+		 (same_page(cpu->rip, run->path[0]) ||
+		  (same_page(run->path[nr - 1], run->path[0]) && at_relay(cpu))) &&
+		 run_key(cpu) == key && run_translatable(cpu));
 	run->nr_path = nr;
 	run->count[COUNT_STEPPED] += nr;
 	run->leave = LEAVE_COLD << LEAVE_SHIFT;

@@ -36,7 +36,7 @@ struct run_record;
 #define RUN_BLOCK_BITS	16
 #define RUN_BLOCKS	(9u << 10)
 #define RUN_EXITS	(2 * RUN_BLOCKS)
-#define RUN_OVERS	512u
+#define RUN_OVERS	1024u
 #define RUN_PAGE_BITS	13
 #define RUN_PAGES	192u
 #define RUN_LINE	64u /* bytes: what pages are watched and compared by */
@@ -124,6 +124,7 @@ struct run_site {
 	uint8_t left;	 /* instructions of the block from this one on */
 	uint8_t flags;	 /* SITE_* */
 	bool behind_x87; /* the site before leaves its pointers to this one's cold path */
+	bool relay;	 /* two instructions in one: not kept */
 };
 
 /*
@@ -196,7 +197,7 @@ struct run_block {
 		away : 4; /* instructions to where the guest left its mode, or more; 0: it did not */
 	uint32_t entry : 27; /* offset of its code */
 	uint32_t brief : 1;  /* its sites are */
-	uint32_t over : 1;   /* its one instruction ends in another page: run_block_over() */
+	uint32_t over : 1;   /* it belongs to another page, too: run_block_over() */
 	uint8_t to_inner;    /* from there: run_block_inner(); 0: its head calls stubs, */
 	uint8_t to_cross;    /* and back: run_block_cross() */
 	uint16_t page;
@@ -218,10 +219,13 @@ struct run_wide {
 
 #define RUN_WIDE (sizeof(struct run_wide) / sizeof(struct run_brief))
 
-/* Of a block that ends in another page. */
+/* Of a block that belongs to another page, too: its one instruction ends there, or it is a trace that goes by a relay. */
 struct run_over {
-	uint32_t next; /* block of the same second page */
-	uint16_t page; /* that it ends in */
+	uint32_t next;	/* block of the same second page */
+	uint32_t group; /* its first */
+	uint16_t page;	/* that it ends in */
+	uint8_t line;	/* of that: what it was made of */
+	bool relay;
 };
 
 /* Offset of the entry behind the look at attention. */
@@ -579,7 +583,7 @@ static inline const struct run_wide *run_block_wide(const struct run *run,
 	return (const struct run_wide *)&run->kept[b->site];
 }
 
-/* What an instruction over two pages is found by from the second; NULL: it stays in its page. */
+/* What a block of two pages is found by from the second; NULL: it stays in its page. */
 static inline struct run_over *run_block_over(const struct run *run, const struct run_block *b)
 {
 	return b->over ? &run->over[run_block_wide(run, b)->group] : NULL;
@@ -618,6 +622,8 @@ void run_link_cut(struct run *run, uint32_t block);
 
 /* Bytes of the page behind cpu->rip's, if they can be fetched and the instruction at RIP may go over there; or NULL. */
 const uint8_t *run_second_page(struct cpu *cpu);
+/* What is fetched there may be an indirect branch; 16 bytes are left in the page. */
+bool run_maybe_relay(const uint8_t *host);
 /* The record of a page that rip stands in, made if need be, with its bytes found right. NULL: no room. */
 struct run_page *run_page_get(struct run *run, const uint8_t *hva, uint64_t rip);
 /* Blocks are made of these lines of the page, too. */

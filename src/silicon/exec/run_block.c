@@ -41,12 +41,16 @@ static void write_imm(struct run *run, uint32_t at, uint32_t val)
 	__builtin_memcpy(run->code.rw + at + 1, &val, 4);
 }
 
+/* One of two pages looks at both wherever it is entered from. */
 static void lead_on(struct run *run, uint32_t old, uint32_t new)
 {
-	write_jump(run, run->block[old].entry, run->block[new].entry);
+	const struct run_block *b = &run->block[new];
+	bool two = b->over;
+
+	write_jump(run, run->block[old].entry, two ? run_block_cross(b) : b->entry);
 	if (!run_block_calls(&run->block[old]))
 		write_jump(run, run_block_inner(&run->block[old]),
-			   run_block_inner(&run->block[new]));
+			   two ? run_block_cross(b) : run_block_inner(b));
 	write_jump(run, run_block_cross(&run->block[old]), run_block_cross(&run->block[new]));
 	run_link_move(run, old, new);
 }
@@ -256,11 +260,13 @@ static bool kill_changed(struct run *run, struct run_page *page, uint64_t change
 		left = true;
 	}
 	for (uint32_t i = page->first_over; i != RUN_NONE; i = run_over_next(run, i)) {
-		if (changed & 1)
+		uint64_t line = BIT(run_block_over(run, &run->block[i])->line);
+
+		if (changed & line)
 			block_kill(run, &run->block[i]);
 		if (run->block[i].dead)
 			continue;
-		*ret_lines |= 1;
+		*ret_lines |= line;
 		left = true;
 	}
 	return left;
@@ -631,7 +637,31 @@ const uint8_t *run_second_page(struct cpu *cpu)
 	return next > cpu->rip && run_near_end(cpu->rip) ? tlb_fetch_hit(cpu, next) : NULL;
 }
 
-/* The block's second page is the one that follows now, and holds what the block was made of. */
+bool run_maybe_relay(const uint8_t *host)
+{
+	uint8_t byte = 0;
+
+	return host_load_8(host, &byte) && (byte == 0xc3 || byte == 0xff || byte == 0x41);
+}
+
+/* Where the relay's page is now; it is looked up if need be, for to go without it would be to translate anew. */
+static const uint8_t *relay_page(struct run *run, const struct run_page *page)
+{
+	struct cpu *cpu = run->cpu;
+	const uint8_t *host;
+
+	if (page->aliased)
+		return NULL;
+	host = tlb_fetch_hit(cpu, page->va);
+	if (likely(host))
+		return host;
+	if (mmu_probe(cpu, page->va, 1, ACCESS_FETCH) == RESULT_OK)
+		run_notice_writes(run);
+	cpu->fault.valid = false;
+	return tlb_fetch_hit(cpu, page->va);
+}
+
+/* The block's second page is where it was, and holds what the block was made of. */
 static bool second_valid(struct run *run, const struct run_block *b)
 {
 	const struct run_over *over = run_block_over(run, b);
@@ -639,7 +669,7 @@ static bool second_valid(struct run *run, const struct run_block *b)
 
 	if (!over)
 		return true;
-	host = run_second_page(run->cpu);
+	host = over->relay ? relay_page(run, &run->page[over->page]) : run_second_page(run->cpu);
 	if (!host || run->page[over->page].hva != host)
 		return false;
 	page_check(run, &run->page[over->page]);

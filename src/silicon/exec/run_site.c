@@ -61,7 +61,8 @@ uint32_t run_site_at(const struct run *run, uint32_t offset)
 /* Its first group: behind those of the block's sites before it. */
 static uint32_t group_of(const struct run *run, const struct run_block *b, uint32_t site)
 {
-	uint32_t group = run_block_wide(run, b)->group;
+	const struct run_over *over = run_block_over(run, b);
+	uint32_t group = over ? over->group : run_block_wide(run, b)->group;
 
 	for (uint32_t i = 0; i < site; i++)
 		group += kept(run, b, i)->nr_groups;
@@ -230,7 +231,7 @@ static void decode(struct run *run, uint32_t number, struct insn *ret)
 
 	fpu_save(run->cpu);
 	run_page_bytes(run, &run->page[b->page], off, nr, bytes);
-	if (over) {
+	if (over && !over->relay) {
 		run_page_bytes(run, &run->page[over->page], 0, MAX_INSN - nr, bytes + nr);
 		nr = MAX_INSN;
 	}

@@ -14,10 +14,13 @@
 #include "silicon/exec/decode.h"
 #include "silicon/mmu/tlb.h"
 
-#define LINE	 ((uint64_t)RUN_LINE)
-#define MAX_INSN 15u
-#define UNROLL	 4 /* rounds of a loop in a trace */
-#define MUCH	 8 /* times as frequented: worth more than what happened once */
+#define LINE	  ((uint64_t)RUN_LINE)
+#define MAX_INSN  15u
+#define MAX_RELAY 3u /* bytes of its branch */
+#define JMP_NEAR  0xe9
+#define RET_NEAR  0xc3
+#define UNROLL	  4 /* rounds of a loop in a trace */
+#define MUCH	  8 /* times as frequented: worth more than what happened once */
 
 /* ---- decoding ---- */
 
@@ -104,6 +107,7 @@ static bool decode_over(struct translation *t, struct run_record *rec)
 	t->second = host ? run_page_get(t->run, host, t->cpu->rip + PAGE_SIZE) : NULL;
 	if (!t->second)
 		return false;
+	t->over = true;
 	cover(t->run, t->second, 0, MAX_INSN - nr, &covered);
 	t->lines |= run_lines(off, PAGE_SIZE);
 	run_page_bytes(t->run, t->page, off, nr, bytes);
@@ -155,13 +159,20 @@ static uint64_t target_of(const struct translation *t, const struct run_record *
 	return t->code32 ? (uint32_t)target : target;
 }
 
+/* Instructions until the record to come. */
+static unsigned nr_insns(const struct translation *t)
+{
+	return t->nr_records + t->nr_relays;
+}
+
 /* Where the guest went behind the record to come, where it was followed; 0: not known. */
 static uint64_t went(const struct translation *t)
 {
+	const struct run_record *rec = &t->record[t->nr_records];
+	unsigned i = nr_insns(t), behind = i + 1 + rec->relay;
 	const struct run *run = t->run;
-	unsigned i = t->nr_records;
 
-	return i < run->nr_path && run->path[i] == t->record[i].rip ? run->path[i + 1] : 0;
+	return behind <= run->nr_path && run->path[i] == rec->rip ? run->path[behind] : 0;
 }
 
 /* The way that the guest took, unless the other is far more frequented; not knowing it, the more frequented. */
@@ -200,7 +211,7 @@ static enum follow choose(const struct translation *t, const struct run_record *
 {
 	uint64_t way = went(t);
 
-	if (!t->hot || t->second || !rec->ends || rec->insn.sync || rec->insn.trap ||
+	if (!t->hot || t->over || !rec->ends || rec->insn.sync || rec->insn.trap ||
 	    rec->insn.flags & INSN_66)
 		return FOLLOW_NONE;
 	if (run_is_jcc(&rec->z))
@@ -234,18 +245,84 @@ static const struct run_record *seen(const struct translation *t, uint64_t rip)
 static bool unroll(const struct translation *t, unsigned *body)
 {
 	if (!*body)
-		*body = t->nr_records;
-	return t->nr_records < UNROLL * *body && t->nr_records + *body <= t->run->opt.max_insns;
+		*body = nr_insns(t);
+	return nr_insns(t) < UNROLL * *body && nr_insns(t) + *body <= t->run->opt.max_insns;
+}
+
+/* ---- relays ---- */
+
+static bool is_relay(const struct run_record *rec)
+{
+	if (rec->insn.trap || rec->insn.flags & INSN_66)
+		return false;
+	if (rec->z.mnemonic == ZYDIS_MNEMONIC_RET)
+		return rec->z.opcode == RET_NEAR;
+	return rec->z.mnemonic == ZYDIS_MNEMONIC_JMP && rec->z.opcode == 0xff &&
+	       rec->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
+}
+
+/* The page that the relay stands in, its bytes in the copy; or NULL. */
+static struct run_page *relay_page(struct translation *t, uint64_t rip, uint8_t bytes[MAX_INSN])
+{
+	const uint8_t *host = tlb_fetch_hit(t->cpu, rip);
+	unsigned off = rip & ~PAGE_MASK;
+	struct run_page *page = t->second;
+	uint64_t covered = 0;
+
+	if (page ? t->relay != rip : !host || !run_maybe_relay(host))
+		return NULL;
+	if (!page) {
+		page = run_page_get(t->run, host - off, rip);
+		if (!page || page == t->page || page->aliased || page->va != (rip & PAGE_MASK))
+			return NULL;
+		cover(t->run, page, off, off + MAX_RELAY, &covered);
+	}
+	run_page_bytes(t->run, page, off, MAX_RELAY, bytes);
+	return page;
+}
+
+/*
+ * Kernels return, and branch indirectly, by a JMP to a branch in a page of its own (retpolines and what came after them). The two are one
+ * in a trace, which belongs to both pages then. Its cold path runs the JMP.
+ */
+static void take_relay(struct translation *t, struct run_record *rec)
+{
+	uint64_t rip = rec->rip, target;
+	uint8_t bytes[MAX_INSN] = {0};
+	struct run_record branch;
+	struct run_page *page;
+
+	if (!t->hot || t->over || t->code32 || rec->z.mnemonic != ZYDIS_MNEMONIC_JMP ||
+	    rec->z.opcode != JMP_NEAR || rec->insn.trap || rec->insn.flags & INSN_66 ||
+	    nr_insns(t) + 2 > t->run->opt.max_insns ||
+	    t->run->nr_over >= t->run->growth * (RUN_OVERS / 4 * 3))
+		return;
+	target = target_of(t, rec);
+	if (same_page(target, t->start) || (target & (RUN_LINE - 1)) > RUN_LINE - MAX_RELAY)
+		return;
+	page = relay_page(t, target, bytes);
+	branch.rip = target;
+	if (!page || !decode_bytes(t, &branch, bytes, MAX_RELAY) || !is_relay(&branch))
+		return;
+	t->second = page;
+	t->relay = target;
+	rec->insn = branch.insn;
+	rec->z = branch.z;
+	memcpy(rec->ops, branch.ops, sizeof(rec->ops));
+	rec->rip = rip;
+	rec->relay = true;
 }
 
 static bool decode_new(struct translation *t, struct run_record *rec, uint64_t rip)
 {
 	rec->rip = rip;
+	rec->relay = false;
 	rec->keeps = false;
 	memset(rec->ref, 0, sizeof(rec->ref));
 	if (!decode(t, rec) && (t->nr_records || !decode_over(t, rec)))
 		return false;
 	rec->ends = rec->insn.sync || leads_away(rec);
+	take_relay(t, rec);
 	return true;
 }
 
@@ -254,6 +331,8 @@ static bool decode_next(struct translation *t, uint64_t rip)
 	struct run_record *rec = &t->record[t->nr_records];
 	const struct run_record *before = t->hot ? seen(t, rip) : NULL;
 
+	if (before && before->relay && nr_insns(t) + 2 > t->run->opt.max_insns)
+		return false;
 	if (before)
 		*rec = *before;
 	else if (!decode_new(t, rec, rip))
@@ -297,9 +376,9 @@ static bool goes_on(const struct translation *t, unsigned *body)
 	if (!t->hot)
 		return t->nr_records < min(run_inlines(t) ? RUN_BLOCK_INSNS : RUN_PLAIN_INSNS,
 					   (uint32_t)t->run->opt.max_insns);
-	if (t->nr_records == t->run->opt.max_insns || leads_to_loop(t, rec))
+	if (nr_insns(t) >= t->run->opt.max_insns || leads_to_loop(t, rec))
 		return false;
-	if (t->nr_records < t->run->nr_path && t->run->path[t->nr_records] == rec->next)
+	if (nr_insns(t) < t->run->nr_path && t->run->path[nr_insns(t)] == rec->next)
 		return true;
 	if (rec->next == t->start)
 		return unroll(t, body);
@@ -343,6 +422,7 @@ bool run_collect(struct translation *t)
 		/* Decoding may have dropped the thunks that earlier records point to. */
 		if (run->seen_drops != run->cpu->exec->nr_drops)
 			return false;
+		t->nr_relays += t->record[t->nr_records].relay;
 		rip = t->record[t->nr_records++].next;
 	} while (goes_on(t, &body));
 	if (t->hot)

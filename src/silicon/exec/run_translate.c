@@ -137,7 +137,7 @@ static unsigned not_done(const struct translation *t, uint32_t site)
 {
 	unsigned left = t->sites[site].left;
 
-	return left ? left - 1 : 0;
+	return left ? left - 1 - t->sites[site].relay : 0;
 }
 
 void run_retire_here(struct translation *t)
@@ -204,7 +204,7 @@ static void emit_plain(struct translation *t, uint32_t number, uint32_t cold)
 	uint32_t exit = exit_new(t, site->rip), plain = emit_pos(&t->e);
 
 	run->exit[exit].plain = true;
-	emit_add_retired(t, -(int32_t)not_done(t, number) - 1);
+	emit_add_retired(t, -(int32_t)site->left);
 	run_exchange(t);
 	run->exit[exit].fixed = !chainable(t, site->rip);
 	emit_leave(t, &run->exit[exit]);
@@ -345,6 +345,7 @@ static void new_site(struct translation *t)
 		.rip = t->rip,
 		.code = emit_pos(&t->e),
 		.behind_x87 = t->behind_x87,
+		.relay = t->now->relay,
 	};
 	t->behind_x87 = false;
 	t->site_flags = t->next_flags;
@@ -405,7 +406,7 @@ static enum form translate_one(struct translation *t, const struct run_record *r
 		t->in_r15 = NULL;
 	t->sites[t->site].flags = t->site_flags;
 	/* Behind a branch that the trace follows its cold path may lead elsewhere: even to where no branch would. */
-	if (form == FORM_DONE && rec->next == t->rip + t->insn.len)
+	if (form == FORM_DONE && !rec->relay && rec->next == t->rip + t->insn.len)
 		set_next(t, t->nr_cold != nr_cold || by_handler);
 	t->rip = rec->next;
 	return form;
@@ -559,12 +560,23 @@ static void note_near(struct run *run, uint32_t block, uint32_t exit)
 		run->near[run->nr_near++] = (struct run_near){.block = block, .exit = exit};
 }
 
+/* Of ->second's lines, that which the block is made of. */
+static unsigned second_line(const struct translation *t)
+{
+	return t->over ? 0 : (t->relay & ~PAGE_MASK) / RUN_LINE;
+}
+
 /* The block's place in ->over. */
 static uint32_t over_new(struct translation *t)
 {
 	struct run *run = t->run;
 
-	run->over[run->nr_over] = (struct run_over){.page = t->second - run->page};
+	run->over[run->nr_over] = (struct run_over){
+		.page = t->second - run->page,
+		.group = t->first_group,
+		.relay = !t->over,
+		.line = second_line(t),
+	};
 	return run->nr_over++;
 }
 
@@ -591,11 +603,11 @@ static bool keep(struct translation *t, bool *ret_brief)
 static uint32_t finish(struct translation *t, uint32_t count)
 {
 	struct run *run = t->run;
-	uint32_t nr = t->nr_sites, block = run->nr_blocks, site = run->nr_sites;
+	uint32_t nr = 0, block = run->nr_blocks, site = run->nr_sites;
 	bool brief;
 
-	for (uint32_t i = 0; i < nr; i++)
-		t->sites[i].left = nr - i;
+	for (uint32_t i = t->nr_sites; i--;)
+		t->sites[i].left = nr += 1 + t->sites[i].relay;
 	run->code.rw[count] = nr;
 	emit_ends(t);
 	t->failed |= t->entry - t->cross > UINT8_MAX || t->inner - t->entry > UINT8_MAX;
@@ -625,7 +637,7 @@ static uint32_t finish(struct translation *t, uint32_t count)
 	run->count[t->key & RUN_KEY_PLAIN ? COUNT_PLAIN : t->hot ? COUNT_TRACE : COUNT_BLOCK]++;
 	run_page_cover(run, t->page, t->lines);
 	if (t->second)
-		run_page_cover(run, t->second, 1);
+		run_page_cover(run, t->second, BIT(second_line(t)));
 	run_block_link(run, block);
 	run_perf_note(run, block);
 	return block;
@@ -653,11 +665,11 @@ static bool collect(struct translation *t, bool hot)
 	t->counts = opt->hot && !t->hot && !plain;
 	if (!run_collect(t))
 		return false;
-	t->counts &= !t->second;
+	t->counts &= !t->over;
 	t->in_r15 = NULL;
 	t->rings = goes_by_ring(t);
 	run_ring_pair(t);
-	if (t->hot && !t->second && !t->code32) /* whose sums wrap */
+	if (t->hot && !t->over && !t->code32) /* whose sums wrap */
 		run_group(t);
 	if (run_inlines(t) && !t->code32)
 		run_homes(t);

@@ -64,7 +64,8 @@ struct run_record {
 	enum follow follow;
 	bool paired; /* a CALL whose RET the trace goes along with, or that */
 	bool ends;   /* control does not simply go on behind it */
-	bool keeps;  /* its inline form leaves r15 alone, but for its accesses */
+	bool relay; /* a JMP to an indirect branch in another page, and that one: it is what stands here, but at the JMP's ->rip */
+	bool keeps; /* its inline form leaves r15 alone, but for its accesses */
 	struct run_ref ref[NR_REFS];
 	struct insn insn;
 	ZydisDecodedInstruction z;
@@ -86,9 +87,13 @@ struct translation {
 	struct run_stubs *stubs;
 	struct direct_map *map; /* of the access state: by enum direct_kind */
 	struct run_page *page;
-	uint64_t covered;	 /* lines of ->page whose copy is new */
-	uint64_t lines;		 /* of ->page that the block is made of */
-	struct run_page *second; /* that the block's one instruction ends in, or NULL */
+	uint64_t covered; /* lines of ->page whose copy is new */
+	uint64_t lines;	  /* of ->page that the block is made of */
+	struct run_page
+		*second;    /* that the block's one instruction ends in, or of its relay; or NULL */
+	bool over;	    /* the former */
+	uint64_t relay;	    /* the latter's address, */
+	unsigned nr_relays; /* and how many records go by it */
 	uint64_t start, rip;
 	struct run_site sites[2 * RUN_BLOCK_INSNS]; /* of the block */
 	uint32_t nr_sites, site;		    /* the present instruction's */
@@ -326,7 +331,7 @@ static inline bool run_inlines(const struct translation *t)
 /* True if the trace's end leads to its head. */
 static inline bool run_loops(const struct translation *t)
 {
-	return t->hot && !t->second && t->run->opt.chain &&
+	return t->hot && !t->over && t->run->opt.chain &&
 	       t->record[t->nr_records - 1].next == t->start;
 }
 
