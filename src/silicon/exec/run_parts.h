@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* What run_block.c and run_jumps.c share: parts of the address space, stale pages, jumps to blocks. General registers only. */
+/* What the run tempo's loop, cold paths, blocks and jump caches share: parts of the address space, stale pages. General registers only. */
 #ifndef SILICON_EXEC_RUN_PARTS_H
 #define SILICON_EXEC_RUN_PARTS_H
 
 #include "silicon/exec/run.h"
+
+static inline uint32_t run_attention(const struct cpu *cpu)
+{
+	return __atomic_load_n(&cpu->attention, __ATOMIC_RELAXED);
+}
 
 /* Of an address in the present mode. */
 static inline struct run_part *run_part_of(const struct run *run, uint64_t addr)
@@ -24,6 +29,8 @@ static inline void run_stale_set(struct run *run, uint32_t page, uint8_t stale)
 	run->fresh[page] = !stale;
 }
 
+/* run_cold.c: follow what was written to code and flushed from the TLB, before a block is looked for. */
+void run_look_around(struct run *run);
 /* All pages are to be compared before control gets into them. */
 void run_all_stale(struct run *run);
 /* Blocks are made at this page of the address space: jumps to it are worth looking for when it is flushed. */
