@@ -64,15 +64,18 @@ static bool chainable(const struct translation *t, uint64_t target)
 	return same_page(t, target) && !run_near_end(target);
 }
 
+/* A target out of reach, which no direct branch has and no guard is made for, makes no block. */
 static uint32_t exit_new(struct translation *t, uint64_t target)
 {
+	int64_t distance = target - (t->start & PAGE_MASK);
 	struct run *run = t->run;
 
 	run->exit[run->nr_exits] = (struct run_exit){
-		.target = target - (t->start & PAGE_MASK),
+		.target = distance,
 		.own = chainable(t, target),
 		.forward = target > t->start,
 	};
+	t->failed |= run->exit[run->nr_exits].target != distance;
 	return run->nr_exits++;
 }
 
