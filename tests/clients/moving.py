@@ -82,6 +82,11 @@ class Process:
         with open(self.name + ".out", encoding="utf-8", errors="replace") as out:
             return out.read()[-2000:]
 
+    def state(self):
+        """What the processors and their interrupt controllers are at: for a guest that stands still."""
+        asked = ["info status", "info registers -a", "info lapic", "info pic", "info irq"]
+        return "".join("%s\n%s\n" % (line, self.qmp("human-monitor-command", command_line=line)) for line in asked).replace("\r", "")
+
     def quit(self):
         """Returns the instructions that anykvm counted."""
         self.qmp("quit")
@@ -209,4 +214,4 @@ class Console:
             if proc and proc.proc.poll() is not None:
                 raise Wrong("QEMU has ended, status %d: %s" % (proc.proc.poll(), proc.said()))
             time.sleep(0.05)
-        raise Wrong("the guest makes no progress in %s: %s\n%s" % (keys, self.lines()[-3:], self.text()[-1500:]))
+        raise Wrong("the guest makes no progress in %s: %s\n%s\n%s" % (keys, self.lines()[-3:], self.text()[-1500:], proc.state() if proc else ""))
