@@ -151,6 +151,24 @@ static void interrupt_behind_svme(void **state)
 
 /* ---- interrupts about VMRUN ---- */
 
+/* The rounds' host, whose guests run with V_INTR_MASKING and exit for interrupts. */
+static struct host *masked_open(struct port *p)
+{
+	struct host *h = rounds_open(p, pends);
+
+	put(h, MISC1, 1, 4);
+	put(h, 0x60, 1 << 24, 8);
+	return h;
+}
+
+/* The interrupt was taken once, with RIP there. */
+static void ends_at(struct host *h, uint64_t offset)
+{
+	assert_int_equal(on_stack(h->f, 0, 8), FLAT_CODE + offset);
+	assert_int_equal(h->f->nr_acked, 1);
+	host_close(h);
+}
+
 GUEST(runs_open, 64,
       "1: clgi; in al,0x10; mov eax,0x201000; sti; vmrun; cli; mov r9,[0x201070]; "
       "mov qword ptr [0x201578],0x300000; stgi; sti; inc rbx; runs_open_next: nop; cli; "
@@ -168,11 +186,9 @@ static void interrupt_at_vmrun(void **state)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(at); i++) {
 		struct port p = {.at = at[i]};
-		struct host *h = rounds_open(&p, pends);
+		struct host *h = masked_open(&p);
 		struct cpu *cpu = h->f->cpu;
 
-		put(h, MISC1, 1, 4);
-		put(h, 0x60, 1 << 24, 8);
 		guest(h, calls_host);
 		load(h->f, runs_open);
 		assert_int_equal(go(h), CPU_EXIT_HLT);
@@ -181,9 +197,7 @@ static void interrupt_at_vmrun(void **state)
 		assert_int_equal(cpu->gpr[R8], at[i] - 1);
 		assert_int_equal(cpu->gpr[RBX], at[i]);
 		assert_int_equal(get(h, 0x68, 8), 0);
-		assert_int_equal(on_stack(h->f, 0, 8), FLAT_CODE + (runs_open_next - runs_open));
-		assert_int_equal(h->f->nr_acked, 1);
-		host_close(h);
+		ends_at(h, runs_open_next - runs_open);
 	}
 }
 
@@ -200,11 +214,9 @@ static void interrupt_in_masked_guest(void **state)
 
 	for (unsigned i = 0; i < ARRAY_SIZE(at); i++) {
 		struct port p = {.at = at[i]};
-		struct host *h = rounds_open(&p, pends);
+		struct host *h = masked_open(&p);
 		struct cpu *cpu = h->f->cpu;
 
-		put(h, MISC1, 1, 4);
-		put(h, 0x60, 1 << 24, 8);
 		guest(h, guest_reads_port);
 		load(h->f, runs_shut);
 		assert_int_equal(go(h), CPU_EXIT_HLT);
@@ -213,8 +225,7 @@ static void interrupt_in_masked_guest(void **state)
 		assert_int_equal(cpu->gpr[R8], at[i]);
 		assert_int_equal(cpu->gpr[R9], at[i]);
 		assert_int_equal(cpu->gpr[RBX], at[i]);
-		assert_int_equal(on_stack(h->f, 0, 8), FLAT_CODE + (runs_shut_next - runs_shut));
-		host_close(h);
+		ends_at(h, runs_shut_next - runs_shut);
 	}
 }
 

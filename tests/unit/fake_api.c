@@ -71,11 +71,11 @@ int api_open(int flags)
 	return fd;
 }
 
-int api_object_kind(int fd)
+static bool ours(int fd)
 {
 	struct stat st;
 
-	return fstat(fd, &st) || st.st_ino != inode || st.st_dev != device ? -ENOTTY : OBJECT_SYS;
+	return !fstat(fd, &st) && st.st_ino == inode && st.st_dev == device;
 }
 
 static long run(unsigned long ms)
@@ -94,7 +94,7 @@ long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
 {
 	uint8_t byte;
 
-	*ret_ours = api_object_kind(fd) >= 0;
+	*ret_ours = ours(fd);
 	if (!*ret_ours)
 		return -ENOTTY;
 	switch (request) {

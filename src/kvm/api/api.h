@@ -65,9 +65,6 @@ bool api_cap_nth(unsigned nr, struct api_row *ret);
 /* Open the system object: a new fd of a real file (memfd "anykvm:kvm"), flags as for open(2). */
 int api_open(int flags);
 
-/* Which object stands behind fd: its kind, or -ENOTTY if the file is none of ours. */
-int api_object_kind(int fd);
-
 /*
  * ioctl(2) on fd. -ENOTTY with *ret_ours = false: not our file, call the real ioctl. Dispatched from tables/ioctls.def.
  * Any thread. Takes the locks that the row names.

@@ -167,23 +167,6 @@ long api_ioctl(int fd, unsigned long request, unsigned long arg, bool *ret_ours)
 	return r;
 }
 
-int api_object_kind(int fd)
-{
-	struct object object = {0};
-
-	switch (registry_find(fd, &object)) {
-	case FIND_SYS:
-		return OBJECT_SYS;
-	case FIND_FOREIGN:
-		return OBJECT_VM;
-	case FIND_OBJECT:
-		vm_put(object.vm);
-		return object.kind;
-	default:
-		return -ENOTTY;
-	}
-}
-
 __in_handler bool api_run_interrupted(void)
 {
 	return vcpu_run_interrupted();

@@ -708,8 +708,6 @@ void run_page_bytes(const struct run *run, const struct run_page *page, unsigned
 		    uint8_t *ret);
 /* The site's instruction, decoded again if need be: then vector state is saved. Good until another one is asked for. */
 const struct insn *run_site_insn(struct run *run, uint32_t number);
-/* The same, or NULL if it would have to be decoded. */
-const struct insn *run_site_insn_known(const struct run *run, uint32_t number);
 
 /* ---- run.c: general registers only ---- */
 

@@ -238,7 +238,8 @@ static void decode(struct run *run, uint32_t number, struct insn *ret)
 	decode_insn(run->cpu, b->key, bytes, nr, ret);
 }
 
-const struct insn *run_site_insn_known(const struct run *run, uint32_t number)
+/* The site's instruction, or NULL if it would have to be decoded. */
+static const struct insn *insn_known(const struct run *run, uint32_t number)
 {
 	uint32_t slot = slot_of(number);
 
@@ -249,7 +250,7 @@ const struct insn *run_site_insn_known(const struct run *run, uint32_t number)
 
 const struct insn *run_site_insn(struct run *run, uint32_t number)
 {
-	const struct insn *known = run_site_insn_known(run, number);
+	const struct insn *known = insn_known(run, number);
 	uint32_t slot = slot_of(number);
 
 	if (likely(known))
